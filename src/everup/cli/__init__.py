@@ -1,0 +1,1 @@
+"""Commands: all of them clients of the API."""

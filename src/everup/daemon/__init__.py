@@ -1,0 +1,1 @@
+"""The engine process: the pure engine on an asyncio loop, with its adapters."""

@@ -1,0 +1,1 @@
+"""Signals to suspicions and verdicts."""

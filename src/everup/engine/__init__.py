@@ -1,0 +1,1 @@
+"""Wires the rooms into the loop and defines the ports that the adapters fill."""

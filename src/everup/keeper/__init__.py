@@ -1,0 +1,1 @@
+"""The small process that holds sockets, pipes and children; standard library only."""

@@ -1,0 +1,286 @@
+"""The spec: what the operator asked for, as validated from ``everup.toml``.
+
+Every class here is one table of the config file and every field one key; the docstring under a
+field is its text in the reference and in the JSON Schema. Durations are seconds, sizes bytes.
+"""
+
+from dataclasses import field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from everup.model.units import Duration, Size
+
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
+_Argv = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Strategy(StrEnum):
+    """Which members of a group restart when one of them crashes (Erlang/OTP supervisor)."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Probe:
+    """One probe. Exactly one of ``http``, ``tcp`` and ``exec`` says what is asked."""
+
+    http: str | None = None
+    """Path (``/healthz``, asked at the replica's own listener or port) or a whole URL with
+    ``http`` or ``https``; ``{replica}`` and ``{port}`` are filled in."""
+    tcp: str | None = None
+    """``"listen"`` (the replica's own listener or port) or ``host:port``: a connection must open."""
+    exec: _Argv | None = None
+    """Command that must end with status 0; it runs with the service's user, directory and
+    environment, without a shell."""
+    listener: str | None = None
+    """Name of the listener to ask, where the service has several. Default: the first."""
+    method: str = "GET"
+    """HTTP method."""
+    status: str = "200-399"
+    """Range of HTTP status codes that count as success, ``200`` or ``200-399``."""
+    body: str | None = None
+    """Regular expression that must be found in the first 64 KiB of the HTTP body."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """HTTP headers to send."""
+    tls_verify: bool = True
+    """Verify the server's certificate when the URL is ``https``."""
+    interval: Annotated[Duration, Field(ge=0.01, le=86400)] = 1.0
+    """Time from the start of one probe to the start of the next, 10ms to 1d."""
+    timeout: Annotated[Duration, Field(gt=0, le=3600)] = 1.0
+    """A probe that has not ended by then has failed, up to 1h."""
+    failure_threshold: Annotated[int, Field(ge=1, le=1000)] = 3
+    """This many failures in a row are a verdict, 1 to 1000. (The first failure of a readiness or
+    liveness probe already takes the replica out of the balance while others are ready.)"""
+    success_threshold: Annotated[int, Field(ge=1, le=1000)] = 1
+    """This many successes in a row end it, 1 to 1000."""
+    grace: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
+    """Failures during this time after the process started do not count."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Probes:
+    """The probes of a service, as Kubernetes means them."""
+
+    startup: Probe | None = None
+    """Holds the other probes back until it has succeeded; its verdict of failure restarts."""
+    readiness: Probe | None = None
+    """Says whether the replica gets new connections; never restarts it."""
+    liveness: Probe | None = None
+    """Its verdict of failure kills the replica and starts it again."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Intensity:
+    """How many crashes in which time are too many."""
+
+    limit: Annotated[int, Field(ge=1, le=10000)] = 5
+    """Crashes allowed within ``period``, 1 to 10000; one more parks the replica."""
+    period: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
+    """The window, up to 1d."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Restart:
+    """What happens when a process ends by itself."""
+
+    policy: Literal["always", "on-failure", "never"] | None = None
+    """Default: ``always`` for a service, ``never`` for a oneshot."""
+    delay: Annotated[Duration, Field(ge=0, le=3600)] = 0.1
+    """Backoff before the second restart in a row; the first is immediate. It doubles from there."""
+    max_delay: Annotated[Duration, Field(ge=0, le=86400)] = 30.0
+    """Cap of the backoff."""
+    jitter: Literal["full", "equal", "none"] = "full"
+    """``full``: between 0 and the backoff; ``equal``: between half and whole; ``none``: whole."""
+    reset_after: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
+    """Once up for this long, the next crash starts again at an immediate restart."""
+    intensity: Intensity = field(default_factory=Intensity)
+    """More crashes than this park the replica: it is retried slowly, and everup says so."""
+    park_interval: Annotated[Duration, Field(ge=0.1, le=86400)] = 60.0
+    """Time between the retries of a parked replica."""
+    success_exit: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (0,)
+    """Exit codes that are no failure."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Limits:
+    """Resource limits of each replica; what the machine cannot enforce is told at start."""
+
+    memory: Annotated[Size, Field(ge=1 << 20)] | None = None
+    """Memory of the replica's control group, at least 1M."""
+    tasks: Annotated[int, Field(ge=1)] | None = None
+    """Processes and threads of the control group."""
+    cpu: Annotated[float, Field(gt=0, le=4096)] | None = None
+    """CPU time as a number of cores (0.5 is half a core)."""
+    nofile: Annotated[int, Field(ge=8)] | None = None
+    """Open descriptors of each process (RLIMIT_NOFILE)."""
+    core: Size | None = None
+    """Size of core dumps (RLIMIT_CORE)."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Hooks:
+    """Commands around the life of each replica, without a shell, bounded by ``timeout``."""
+
+    pre_start: _Argv | None = None
+    """Runs before the process; a failure counts as a failed start."""
+    post_start: _Argv | None = None
+    """Runs once the replica has started; a failure is told and changes nothing."""
+    pre_stop: _Argv | None = None
+    """Runs before the stop signal; a failure is told and changes nothing."""
+    post_stop: _Argv | None = None
+    """Runs after the process has ended; a failure is told and changes nothing."""
+    timeout: Annotated[Duration, Field(gt=0, le=86400)] = 30.0
+    """A hook that runs longer is killed and has failed."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Log:
+    """Where the output of each replica goes: ``STATE/logs/SERVICE.REPLICA.log`` in CRI format."""
+
+    max_size: Annotated[Size, Field(ge=4096)] = 10 << 20
+    """Size at which the file is rotated, at least 4K."""
+    files: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Rotated files kept beside the current one, 1 to 1000."""
+    max_line: Annotated[Size, Field(ge=256, le=1 << 20)] = 64 << 10
+    """A longer line is stored in parts of this size, each marked; none of it is lost."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Watchdog:
+    """systemd's watchdog: the service must send ``WATCHDOG=1`` this often."""
+
+    interval: Annotated[Duration, Field(ge=0.05, le=86400)] = 30.0
+    """Handed to the service as WATCHDOG_USEC; a longer silence kills and restarts it."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Listener:
+    """One listening socket, passed to the service systemd-style (LISTEN_FDS, from descriptor 3)."""
+
+    name: str
+    """Name in LISTEN_FDNAMES and for probes."""
+    address: str
+    """``host:port``, ``[v6]:port``, ``:port`` (all addresses) or ``unix:/path``."""
+    backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
+    """Connections that wait for accept (the kernel caps it at net.core.somaxconn)."""
+    mode: str = "0660"
+    """Permissions of a Unix socket, octal."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Service:
+    """One service: a command, how many of it, and what keeping it up means."""
+
+    name: _Name
+    """Taken from the table's name."""
+    command: _Argv
+    """Program and arguments, no shell. ``{replica}`` (1, 2, ...) and ``{port}`` are filled in;
+    ``{{`` and ``}}`` stand for braces."""
+    type: Literal["service", "oneshot"] = "service"
+    """``oneshot``: runs once and is done; what depends on it waits for its success."""
+    listen: tuple[Listener, ...] = ()
+    """Sockets that everup opens, keeps and passes on: one address, a list, or a table of names."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """For services that bind a port of their own: replica i gets ``port + i - 1`` as ``{port}``
+    and in the environment as PORT."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """How many serve, 0 to 1000."""
+    standby: Annotated[int, Field(ge=0, le=100)] = 0
+    """Warm standbys beside them: started and ready, but out of the balance until a ready replica
+    is lost."""
+    depends_on: tuple[str, ...] = ()
+    """Services that must be ready (a oneshot: done) before this one starts."""
+    probe: Probes = field(default_factory=Probes)
+    """Startup, readiness and liveness."""
+    notify: bool = False
+    """The service says READY=1 on NOTIFY_SOCKET (sd_notify); it counts as started only then."""
+    watchdog: Watchdog | None = None
+    """Needs a service that sends WATCHDOG=1."""
+    restart: Restart = field(default_factory=Restart)
+    """What happens when a process ends by itself."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables, templates filled in. The service gets these and PATH, HOME, LANG, TZ, USER,
+    LOGNAME and SHELL of everup's environment, nothing else."""
+    environment_file: tuple[str, ...] = ()
+    """Files of NAME=value lines, read at every start; a leading ``-`` allows it to be missing."""
+    directory: str | None = None
+    """Working directory. Default: the directory of the config file."""
+    user: str | None = None
+    """User to run as (needs root)."""
+    group: str | None = None
+    """Group to run as. Default: the user's own."""
+    umask: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] | None = None
+    """File mode mask, octal, like "027"."""
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = None
+    """Scheduling priority, -20 to 19."""
+    start_timeout: Annotated[Duration, Field(gt=0, le=86400)] = 90.0
+    """A replica that has not started by then (startup probe, notify) is killed; a failed start."""
+    stop_signal: str = "SIGTERM"
+    """Signal that asks the main process to end."""
+    stop_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
+    """After this time everything of the replica gets SIGKILL."""
+    drain_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
+    """On stop: at most this long to end open connections before the stop signal."""
+    limits: Limits = field(default_factory=Limits)
+    """Memory, tasks, CPU, descriptors."""
+    hooks: Hooks = field(default_factory=Hooks)
+    """Commands around start and stop."""
+    log: Log = field(default_factory=Log)
+    """Rotation of the output files."""
+    autostart: bool = True
+    """Start with ``everup up``."""
+
+    @property
+    def slots(self) -> int:
+        """Replicas and standbys together."""
+        return self.replicas + self.standby
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Group:
+    """Services that share a restart strategy."""
+
+    name: _Name
+    """Taken from the table's name."""
+    services: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Members, in the order that ``rest_for_one`` goes by."""
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    """``one_for_one``: only the crashed replica restarts; ``one_for_all``: all members;
+    ``rest_for_one``: the crashed service and the members named after it."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Everup:
+    """Settings of everup itself, table ``[everup]``."""
+
+    state_dir: str = ".everup"
+    """Journal, logs and sockets; relative to the config file."""
+    journal_retention: Annotated[Duration, Field(ge=3600)] = 90 * 86400.0
+    """Events older than this are deleted, at least 1h."""
+    metrics_interval: Annotated[Duration, Field(ge=1, le=3600)] = 15.0
+    """How often CPU, memory and descriptors are sampled, 1s to 1h."""
+    starvation_lag: Annotated[Duration, Field(gt=0, le=60)] = 0.25
+    """everup counts itself as starved when its own loop was this late; verdicts then wait."""
+    starvation_psi: Annotated[float, Field(gt=0, le=100)] = 60.0
+    """... or when tasks of the machine waited for CPU this much of the last 10 s, in percent
+    (PSI ``cpu some avg10``)."""
+    starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 30.0
+    """A verdict is postponed no longer than this."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class Spec:
+    """The whole config."""
+
+    service: dict[str, Service] = field(default_factory=dict)
+    """The services."""
+    group: dict[str, Group] = field(default_factory=dict)
+    """The groups."""
+    everup: Everup = field(default_factory=Everup)
+    """Settings of everup itself."""
