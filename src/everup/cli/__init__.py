@@ -1,1 +1,10 @@
-"""Commands: all of them clients of the API."""
+"""Commands: each one a client of the API."""
+
+import sys
+
+
+def main() -> None:
+    """The ``everup`` program."""
+    from everup.cli.main import cli
+
+    cli.main(prog_name="everup", args=sys.argv[1:])

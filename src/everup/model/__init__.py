@@ -1,1 +1,1 @@
-"""What things are: the spec, instances, events, actions. No behaviour beyond their own invariants."""
+"""What things are: spec, instances, signals, events, actions. No behaviour of their own."""

@@ -41,9 +41,7 @@ class State(StrEnum):
         return self in _ALIVE
 
 
-_ALIVE = frozenset(
-    {State.STARTING, State.RUNNING, State.READY, State.DRAINING, State.STOPPING}
-)
+_ALIVE = frozenset({State.STARTING, State.RUNNING, State.READY, State.DRAINING, State.STOPPING})
 
 
 class ExitKind(StrEnum):

@@ -34,7 +34,7 @@ class Probe:
     """Path (``/healthz``, asked at the replica's own listener or port) or a whole URL with
     ``http`` or ``https``; ``{replica}`` and ``{port}`` are filled in."""
     tcp: str | None = None
-    """``"listen"`` (the replica's own listener or port) or ``host:port``: a connection must open."""
+    """``"listen"`` (the replica's own listener or port) or ``host:port``: it must accept."""
     exec: _Argv | None = None
     """Command that must end with status 0; it runs with the service's user, directory and
     environment, without a shell."""

@@ -1,0 +1,402 @@
+"""The shop under faults: what everup does when a replica dies, hangs, crashes or is flooded.
+
+    .venv/bin/python examples/shop/demo.py
+
+Everything runs on 127.0.0.1 and in a temporary directory, takes under a minute, and is gone
+afterwards. Exit status 0 says that the service recovered every time and no order was lost.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+from _demo.control import DemoError, Event, Everup, Instance, kill_left_over
+from _demo.incident import Step, recovery
+from _demo.load import Sample, Shopper, window
+from _demo.terminal import Terminal
+
+T = TypeVar("T")
+
+HERE = Path(__file__).resolve().parent
+RATE = 200.0
+TIMEOUT_S = 90.0
+RECOVERY_S = 20.0
+SETTLE_S = 1.5
+BURST_CONNECTIONS = 200
+BURST_S = 3.0
+POLL_S = 0.5
+
+
+class Demo:
+    """One run, from an empty directory to the verdict."""
+
+    def __init__(self, directory: Path, program: Path, terminal: Terminal) -> None:
+        self._directory = directory
+        self._terminal = terminal
+        self._port = _free_port()
+        self._everup = Everup(program, self._write_config())
+        self._shopper = Shopper(self._port, "demo")
+        self._burst_samples: list[Sample] = []
+        self._acknowledged: list[str] = []
+        self._steps: list[Step] = []
+        self._stopped: psutil.Process | None = None
+        self._started = False
+
+    async def run(self) -> None:
+        """All of it; ``DemoError`` at the first thing that is not as expected."""
+        await self._up()
+        stop = asyncio.Event()
+        load = asyncio.create_task(self._shopper.steady(RATE, stop, int(RATE * TIMEOUT_S)))
+        try:
+            await self._steady()
+            await self._fault("kill -9 of web.1", "web.1", self._kill)
+            await self._fault("SIGSTOP of web.2", "web.2", self._stop)
+            await self._fault("web.1 exits 3 times", "web.1", self._crash, exits=4)
+            await self._overload()
+            stop.set()
+            await self._wait("the last answers", load)
+        finally:
+            load.cancel()
+            await asyncio.gather(load, return_exceptions=True)
+        await self._check_orders()
+        await self._report()
+
+    async def last_events(self) -> list[Event]:
+        """For a failure's report."""
+        return (await self._everup.events(count=25)) if self._started else []
+
+    async def take_down(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        if self._stopped is not None:  # interrupted: a stopped process could not end in order
+            with contextlib.suppress(psutil.Error):
+                self._stopped.resume()
+        if self._started:
+            self._terminal.line()
+            self._terminal.line("$ everup down", "dim")
+            try:
+                await self._everup.run("down", timeout_s=20)
+            except DemoError as failure:
+                self._terminal.line(str(failure), "red")
+        if killed := kill_left_over(self._directory):
+            self._terminal.line(f"killed {killed} processes that were left", "red")
+
+    def show_events(self, events: list[Event], zero_s: float) -> None:
+        """Journal lines with their time since a fault."""
+        for event in events:
+            payload = ", ".join(f"{k}={_short(v)}" for k, v in event.payload.items())
+            line = f"  {event.mono_s - zero_s:+8.3f} s  {event.kind:<20} {event.subject:<9}"
+            self._terminal.line(f"{line} {payload[:120]}".rstrip())
+
+    def _write_config(self) -> Path:
+        """The shop's own files and config in the temporary directory, with a free port."""
+        shutil.copytree(
+            HERE / "shop", self._directory / "shop", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        text = (HERE / "everup.toml").read_text()
+        text, count = re.subn(r"127\.0\.0\.1:8080", f"127.0.0.1:{self._port}", text)
+        if count != 1:
+            raise DemoError("everup.toml: expected the address 127.0.0.1:8080 once")
+        config = self._directory / "everup.toml"
+        config.write_text(text)
+        return config
+
+    async def _up(self) -> None:
+        self._terminal.head("A shop: 2 web replicas, a worker, a database")
+        self._terminal.line(f"$ everup -c {self._directory / 'everup.toml'} up -d", "dim")
+        self._started = True
+        began_s = time.monotonic()
+        await self._wait("everything ready", self._everup.run("up", "-d", timeout_s=40))
+        states = ", ".join(f"{i.slot} {i.state}" for i in await self._everup.instances("web"))
+        self._terminal.line(f"  up after {time.monotonic() - began_s:.1f} s: {states}")
+        self._terminal.line(
+            f"  http://127.0.0.1:{self._port}/ gets {RATE:g} requests/s from now on"
+        )
+
+    async def _steady(self) -> None:
+        step = Step("no fault", time.monotonic())
+        self._steps.append(step)
+        await self._wait("a look at normal service", asyncio.sleep(2))
+        step.to_s = time.monotonic()
+
+    async def _fault(
+        self, name: str, slot: str, inject: Callable[[Instance], None], exits: int = 1
+    ) -> None:
+        """Inject one fault into one replica and wait until it is ready again."""
+        self._terminal.head(name)
+        victim = await self._instance(slot)
+        step = Step(name, time.monotonic(), slot=slot)
+        self._steps.append(step)
+        inject(victim)
+        times = await self._wait(f"{slot} ready again", self._until_ready(slot, step.from_s, exits))
+        step.detected_s, step.ready_s = times
+        successor = await self._instance(slot)
+        if successor.pid == victim.pid:
+            raise DemoError(f"{slot}: expected a new process, but pid {victim.pid} is still there")
+        await self._wait("normal service", asyncio.sleep(SETTLE_S))
+        step.to_s = time.monotonic()
+        self._terminal.line(
+            f"  noticed after {times[0]:.3f} s, ready again after {times[1]:.3f} s"
+            f" (pid {victim.pid} -> {successor.pid})",
+            "green",
+        )
+
+    def _kill(self, victim: Instance) -> None:
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+
+    def _stop(self, victim: Instance) -> None:
+        assert victim.pid is not None
+        self._stopped = psutil.Process(victim.pid)  # knows its start time, so never another's pid
+        self._stopped.suspend()
+
+    def _crash(self, victim: Instance) -> None:
+        (self._directory / "crash").write_text("3")
+        self._kill(victim)
+
+    async def _overload(self) -> None:
+        self._terminal.head(f"overload: {BURST_CONNECTIONS} connections at once for {BURST_S:g} s")
+        before = await self._everup.instances("web")
+        step = Step(f"{BURST_CONNECTIONS} connections", time.monotonic())
+        self._steps.append(step)
+        # In a process of its own, so that the steady load stays on its schedule.
+        await self._wait("the burst", self._burst())
+        burst_end_s = time.monotonic()
+        await self._wait("normal service", self._until_all_ready(before))
+        await self._wait("a look at normal service", asyncio.sleep(2))
+        step.to_s = time.monotonic()
+        after = await self._everup.instances("web")
+        if [i.pid for i in before] != [i.pid for i in after]:
+            raise DemoError("overload: expected that no replica is killed for being busy")
+        calm = window(self._shopper.samples, burst_end_s + 0.5, step.to_s - 1)
+        if calm.lost:
+            raise DemoError(f"after the overload: expected no lost requests, got {calm.lost}")
+        burst = window(self._burst_samples, step.from_s, step.to_s)
+        self._terminal.line(
+            f"  {burst.answered} of {burst.sent} answered ({burst.answered / BURST_S:.0f}/s),"
+            f" slowest {burst.slowest_s:.2f} s; no replica was restarted",
+            "green",
+        )
+
+    async def _burst(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(HERE / "_demo" / "load.py"),
+            f"--port={self._port}",
+            f"--connections={BURST_CONNECTIONS}",
+            f"--seconds={BURST_S}",
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), BURST_S + 15)
+        except TimeoutError:
+            raise DemoError("overload: expected the burst to end") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        result = json.loads(out)
+        self._burst_samples = [Sample(**sample) for sample in result["samples"]]
+        self._acknowledged += result["acknowledged"]
+        self._shopper.unanswered += result["unanswered"]
+
+    async def _check_orders(self) -> None:
+        self._terminal.head("orders")
+        unanswered, self._shopper.unanswered = self._shopper.unanswered, []
+        for order_id in unanswered:  # what a client does: the same order, with the same id, again
+            if not await self._shopper.order(order_id, time.monotonic()):
+                raise DemoError(f"order {order_id}: expected an answer to the second attempt")
+        acknowledged = set(self._acknowledged + self._shopper.acknowledged)
+        await self._wait("all orders shipped", self._until_shipped(acknowledged))
+        self._terminal.line(
+            f"  {len(acknowledged)} acknowledged, all in the database, each shipped once"
+            f" ({len(unanswered)} of them got their answer at a second attempt)",
+            "green",
+        )
+
+    async def _until_shipped(self, acknowledged: set[str]) -> None:
+        end_s = time.monotonic() + 15
+        with contextlib.closing(sqlite3.connect(self._directory / "shop.db", timeout=5)) as db:
+            stored = {row[0] for row in db.execute("SELECT id FROM orders")}
+            if missing := acknowledged - stored:
+                raise DemoError(f"orders: expected all in the database; {len(missing)} are missing")
+            while True:
+                shipped = {row[0] for row in db.execute("SELECT order_id FROM shipments")}
+                if shipped >= stored:
+                    return
+                if time.monotonic() > end_s:
+                    raise DemoError(f"orders: {len(stored - shipped)} were not shipped within 15 s")
+                await asyncio.sleep(0.1)
+
+    async def _report(self) -> None:
+        events = await self._everup.events("web")
+        self._terminal.head("journal of the incidents  ($ everup events --service web)")
+        for step in self._steps:
+            if step.slot and step.ready_s is not None:
+                self._terminal.line(f"  {step.name}", "yellow")
+                end_s = step.from_s + step.ready_s + 0.05
+                shown = [e for e in events if step.from_s <= e.mono_s <= end_s]
+                self.show_events(shown[:30], step.from_s)
+        self._terminal.head("result")
+        head = ("fault", "noticed", "ready again", "sent", "answered", "lost", "slowest")
+        rows: list[tuple[str, ...]] = [head]
+        samples = self._shopper.samples + self._burst_samples
+        lost_why: dict[str, int] = {}
+        for step in self._steps:
+            part = window(samples, step.from_s, step.to_s)
+            for why, count in part.reasons.items():
+                lost_why[why] = lost_why.get(why, 0) + count
+            rows.append(
+                (
+                    step.name,
+                    "-" if step.detected_s is None else f"{step.detected_s:.3f} s",
+                    "-" if step.ready_s is None else f"{step.ready_s:.3f} s",
+                    str(part.sent),
+                    str(part.answered),
+                    str(part.lost),
+                    f"{part.slowest_s:.3f} s",
+                )
+            )
+        self._terminal.table(rows)
+        if lost_why:
+            text = ", ".join(f"{count} x {why}" for why, count in sorted(lost_why.items()))
+            self._terminal.line(f"  lost (no 2xx within 5 s, no retry by the client): {text}")
+        faults = len(self._steps) - 1
+        lost = sum(lost_why.values())
+        self._terminal.line()
+        self._terminal.line(
+            f"PASS: recovered {faults} of {faults} times; {lost} of {len(samples)} requests lost;"
+            " no acknowledged order lost",
+            "green",
+        )
+
+    async def _instance(self, slot: str) -> Instance:
+        for instance in await self._everup.instances("web"):
+            if instance.slot == slot:
+                if instance.state != "ready" or instance.pid is None:
+                    raise DemoError(f"{slot}: expected ready, got {instance.state}")
+                return instance
+        raise DemoError(f"everup status: expected an instance {slot}")
+
+    async def _until_ready(self, slot: str, from_s: float, exits: int) -> tuple[float, float]:
+        end_s = time.monotonic() + RECOVERY_S
+        while time.monotonic() < end_s:
+            times = recovery(await self._everup.events("web"), slot, from_s, exits)
+            if times is not None:
+                return times
+            await asyncio.sleep(POLL_S)
+        raise DemoError(f"{slot}: expected it to be ready again within {RECOVERY_S:g} s")
+
+    async def _until_all_ready(self, before: list[Instance]) -> None:
+        end_s = time.monotonic() + RECOVERY_S
+        while time.monotonic() < end_s:
+            after = await self._everup.instances("web")
+            if len(after) == len(before) and all(i.state == "ready" for i in after):
+                return
+            await asyncio.sleep(POLL_S)
+        raise DemoError(f"web: expected all replicas ready within {RECOVERY_S:g} s")
+
+    async def _wait(self, what: str, awaited: Awaitable[T]) -> T:
+        """Await something while the progress line shows how the load fares."""
+        began_s = time.monotonic()
+        task = asyncio.ensure_future(awaited)
+        try:
+            while not task.done():
+                sent = len(self._shopper.samples)
+                lost = sum(not sample.ok for sample in self._shopper.samples)
+                waited_s = time.monotonic() - began_s
+                text = f"  {waited_s:4.1f} s  waiting for {what}; {sent} requests, {lost} lost"
+                self._terminal.progress(text)
+                await asyncio.wait({task}, timeout=0.2)
+            return task.result()
+        finally:
+            self._terminal.clear()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def perform(directory: Path, program: Path, terminal: Terminal) -> int:
+    """Run the demo and clean up; the exit status."""
+    demo = Demo(directory, program, terminal)
+    running = asyncio.create_task(demo.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Kept until the end: a second Ctrl-C must not interrupt the cleaning up.
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await running
+    except DemoError as failure:
+        await explain(demo, terminal, str(failure))
+    except TimeoutError:
+        await explain(demo, terminal, f"expected an end within {TIMEOUT_S:g} s")
+    except asyncio.CancelledError:
+        terminal.line("interrupted", "yellow")
+        return 130
+    else:
+        return 0
+    finally:
+        await demo.take_down()
+    return 1
+
+
+async def explain(demo: Demo, terminal: Terminal, text: str) -> None:
+    """What was expected, and what everup saw last."""
+    terminal.line()
+    terminal.line(f"FAIL: {text}", "red")
+    try:
+        events = await demo.last_events()
+    except (DemoError, ValueError, KeyError) as error:
+        terminal.line(f"  no events: {error}")
+        return
+    terminal.line("  the last events, seconds before now:")
+    demo.show_events(events, time.monotonic())
+
+
+def _free_port() -> int:
+    for port in (8080, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as sock:
+            return int(sock.getsockname()[1])
+    raise DemoError("expected a free port on 127.0.0.1")
+
+
+def _short(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    default = Path(sys.executable).with_name("everup")
+    parser.add_argument("--everup", type=Path, default=default, help="default: beside this Python")
+    options = parser.parse_args()
+    program = options.everup.absolute()
+    if not os.access(program, os.X_OK):
+        print(f'{program}: expected everup; install it with pip install -e ".[demo]"')
+        return 1
+    directory = Path(tempfile.mkdtemp(prefix="everup-shop-"))
+    try:
+        return asyncio.run(perform(directory, program, Terminal()))
+    except DemoError as failure:  # before anything was started
+        print(failure)
+        return 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

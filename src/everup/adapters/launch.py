@@ -1,0 +1,177 @@
+"""From a service to what the keeper needs to start one process of it."""
+
+import errno
+import grp
+import hashlib
+import os
+import pwd
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from everup.adapters.cgroups import Placement
+from everup.config.template import expand
+from everup.model.instance import Slot
+from everup.model.spec import Service
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL")
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MAX_SOCKET_PATH = 100  # sun_path holds 108
+FIRST_LISTEN_FD = 3
+
+
+class LaunchError(Exception):
+    """It cannot be started as the config says; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The user that a process runs as, resolved."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    environment: dict[str, str]
+
+
+def run_dir(state_dir: str) -> str:
+    """Where the sockets are: the state directory, or a short path where that is too long."""
+    if len(state_dir) + len("/notify.sock") <= _MAX_SOCKET_PATH:
+        return state_dir
+    tag = hashlib.sha256(state_dir.encode()).hexdigest()[:12]
+    return os.path.join(tempfile.gettempdir(), f"everup-{os.getuid()}-{tag}")
+
+
+def identity(service: Service) -> Identity | None:
+    """None: as everup itself. Raises ``LaunchError`` for a user or group that does not exist."""
+    if service.user is None and service.group is None:
+        return None
+    environment: dict[str, str] = {}
+    uid, gid, name = os.getuid(), os.getgid(), None
+    if service.user is not None:
+        try:
+            entry = pwd.getpwnam(service.user)
+        except KeyError:
+            raise LaunchError(f"user {service.user!r} does not exist on this machine") from None
+        uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+        environment = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
+    if service.group is not None:
+        try:
+            gid = grp.getgrnam(service.group).gr_gid
+        except KeyError:
+            raise LaunchError(f"group {service.group!r} does not exist on this machine") from None
+    if os.getuid() != 0 and (uid, gid) != (os.getuid(), os.getgid()):
+        raise LaunchError(f"running as user {service.user or uid} needs root")
+    groups = os.getgrouplist(name, gid) if name is not None else [gid]
+    return Identity(uid, gid, groups, environment)
+
+
+def environment(
+    service: Service, slot: Slot, directory: str, extra: Mapping[str, str], who: Identity | None
+) -> dict[str, str]:
+    """What a process of the service gets; raises ``LaunchError`` for a file that is missing."""
+    out = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    out.setdefault("PATH", _DEFAULT_PATH)
+    if who is not None:
+        out |= who.environment
+    for name in service.environment_file:
+        out |= _read_environment(name, directory)
+    port = port_of(service, slot)
+    if port is not None:
+        out["PORT"] = str(port)
+    for name, value in service.environment.items():
+        out[name] = expand(value, service=slot.service, replica=slot.replica, port=port)
+    out |= {
+        "EVERUP_SERVICE": slot.service,
+        "EVERUP_REPLICA": str(slot.replica),
+        "EVERUP_INSTANCE": str(slot),
+    }
+    return out | dict(extra)
+
+
+def _read_environment(name: str, directory: str) -> dict[str, str]:
+    from dotenv import dotenv_values  # only where a service has such a file
+
+    optional, path = name.startswith("-"), os.path.join(directory, name.removeprefix("-"))
+    if not os.path.exists(path):
+        if optional:
+            return {}
+        raise LaunchError(f"environment file {path} does not exist (-{name} would allow that)")
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(f"environment file {path} cannot be read: {error}") from error
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def port_of(service: Service, slot: Slot) -> int | None:
+    """The port of a replica that binds its own."""
+    return None if service.port is None else service.port + slot.replica - 1
+
+
+def argv(service: Service, slot: Slot, words: tuple[str, ...]) -> list[str]:
+    port = port_of(service, slot)
+    return [expand(word, service=slot.service, replica=slot.replica, port=port) for word in words]
+
+
+def request(
+    service: Service,
+    slot: Slot,
+    words: tuple[str, ...],
+    *,
+    config_dir: str,
+    placement: Placement,
+    extra: Mapping[str, str],
+    listen: bool,
+) -> dict[str, Any]:
+    """The keeper's spawn request, without descriptors."""
+    who = identity(service)
+    directory = os.path.join(config_dir, service.directory or ".")
+    out: dict[str, Any] = {
+        "argv": argv(service, slot, words),
+        "env": environment(service, slot, config_dir, extra, who),
+        "cwd": directory,
+        "listen_pid": listen,
+    }
+    if placement.v2 is not None:
+        out["cgroup"] = placement.v2
+    if placement.v1:
+        out["cgroups"] = placement.v1
+    limits = {"nofile": service.limits.nofile, "core": service.limits.core}
+    if any(value is not None for value in limits.values()):
+        out["limits"] = {name: value for name, value in limits.items() if value is not None}
+    if service.nice is not None:
+        out["nice"] = service.nice
+    if service.umask is not None:
+        out["umask"] = int(service.umask, 8)
+    if who is not None:
+        out |= {"uid": who.uid, "gid": who.gid, "groups": who.groups}
+    return out
+
+
+_STAGES = {
+    "command": "cannot run {what}",
+    "directory": "cannot change to the directory {cwd}",
+    "user": "cannot become the user",
+    "control group": "cannot enter its control group",
+    "limits": "cannot set its limits",
+    "nice": "cannot set its priority",
+    "fork": "cannot start a process",
+}
+
+
+def explain_failure(asked: Mapping[str, Any], stage: str, number: int, text: str) -> str:
+    """What a failed start means, in words."""
+    what = _STAGES.get(stage, f"cannot set it up ({stage})")
+    what = what.format(what=asked["argv"][0], cwd=asked["cwd"])
+    why = os.strerror(number) if number else text
+    if stage == "command" and number == errno.ENOENT:
+        command = asked["argv"][0]
+        if "/" in command:
+            why = "there is no such file (or the interpreter in its first line is missing)"
+        else:
+            why = f"there is no such command in PATH={asked['env'].get('PATH', '')}"
+    if stage == "fork" and number == errno.EAGAIN:
+        why += " (the limit of processes is reached)"
+    return f"{what}: {why}"

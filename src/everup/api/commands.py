@@ -1,0 +1,90 @@
+"""Requests of operators to events of the engine; what makes no sense is refused with a reason."""
+
+import difflib
+from typing import Any
+
+from everup.config import SIGNALS
+from everup.engine.core import Engine
+from everup.model.event import Event, Restart, Scale, SendSignal, Start, Stop
+from everup.model.instance import Slot
+
+MAX_REPLICAS = 1000
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of ours
+    """Not done; ``hint`` says what to do instead."""
+
+    def __init__(self, status: int, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.hint = hint
+
+
+def command(
+    name: str, body: dict[str, Any], engine: Engine, by: str
+) -> tuple[Event, tuple[Slot, ...]]:
+    """The event for a command, and the instances that it is about."""
+    if engine.quitting:
+        raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
+    if name == "scale":
+        return _scale(body, engine, by)
+    slots = _slots(body.get("targets"), engine)
+    match name:
+        case "start":
+            return Start(slots, by), slots
+        case "stop":
+            return Stop(slots, by), slots
+        case "restart":
+            return Restart(slots, by), slots
+        case _:
+            return SendSignal(slots, _signal(body.get("signal")), by), slots
+
+
+def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[Slot, ...]]:
+    service, replicas = body.get("service"), body.get("replicas")
+    if service not in engine.services:
+        raise _unknown(str(service), engine)
+    if not isinstance(replicas, int) or isinstance(replicas, bool):
+        raise Refusal(400, f"replicas = {replicas!r}: expected a whole number")
+    if not 0 <= replicas <= MAX_REPLICAS:
+        raise Refusal(400, f"replicas = {replicas}: expected 0 to {MAX_REPLICAS}")
+    if engine.services[service].type == "oneshot":
+        raise Refusal(400, f"{service} is a oneshot: it runs once and is not scaled")
+    count = replicas + engine.services[service].standby
+    return Scale(service, replicas, by), tuple(Slot(service, n + 1) for n in range(count))
+
+
+def _slots(targets: Any, engine: Engine) -> tuple[Slot, ...]:
+    """Instances named by service, by instance, or all (an empty list)."""
+    if targets is None or targets == []:
+        return tuple(engine.instances)
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
+        raise Refusal(400, "targets: expected a list of services or instances")
+    slots: dict[Slot, None] = {}
+    for target in targets:
+        if target in engine.services:
+            slots |= {i.slot: None for i in engine.of(target)}
+            continue
+        try:
+            slot = Slot.parse(target)
+        except ValueError:
+            raise _unknown(target, engine) from None
+        if slot not in engine.instances:
+            raise _unknown(target, engine)
+        slots[slot] = None
+    return tuple(slots)
+
+
+def _unknown(name: str, engine: Engine) -> Refusal:
+    known = [*engine.services, *(str(slot) for slot in engine.instances)]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(engine.services)}"
+    return Refusal(404, f"there is no service or instance {name!r}", hint)
+
+
+def _signal(name: Any) -> str:
+    text = str(name or "").upper()
+    text = text if text.startswith("SIG") else f"SIG{text}"
+    if text not in SIGNALS:
+        raise Refusal(400, f"{name!r} is no signal", "for example SIGHUP, SIGUSR1, SIGTERM")
+    return text

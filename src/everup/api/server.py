@@ -1,0 +1,123 @@
+"""HTTP and JSON over a Unix socket. Only root and the user that runs everup may speak."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from everup.api import streams, view
+from everup.api.commands import Refusal, command
+from everup.api.metrics_page import metrics_page
+from everup.api.openapi import openapi
+from everup.api.view import Backend
+from everup.model.event import Down
+
+_UCRED = struct.Struct("3i")
+_MAX_BODY = 64 * 1024
+BACKEND = web.AppKey("backend", Backend)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def serve(backend: Backend, path: str) -> None:
+    """Serve until cancelled."""
+    runner = web.AppRunner(application(backend), access_log=None, handle_signals=False)
+    await runner.setup()
+    await web.SockSite(runner, _listen(path)).start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def application(backend: Backend) -> web.Application:
+    app = web.Application(middlewares=[_guard], client_max_size=_MAX_BODY)
+    app[BACKEND] = backend
+    app.router.add_get("/v1/status", _status)
+    app.router.add_get("/v1/events", streams.events)
+    app.router.add_get("/v1/logs", streams.logs)
+    for name in ("start", "stop", "restart", "scale", "signal"):
+        app.router.add_post(f"/v1/{name}", _command)
+    app.router.add_post("/v1/down", _down)
+    app.router.add_get("/v1/openapi.json", _openapi)
+    app.router.add_get("/metrics", _metrics)
+    return app
+
+
+def _listen(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # never, not even for a moment, open to others
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    sock.listen(64)
+    sock.setblocking(False)
+    return sock
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check who speaks; turn what goes wrong into one form of answer."""
+    uid = _peer_uid(request)
+    if uid not in (0, os.getuid()):
+        return _error(403, f"uid {uid} may not speak to this everup")
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return _error(refusal.status, str(refusal), refusal.hint)
+    except web.HTTPException as error:
+        return _error(error.status, error.reason)
+
+
+def _peer_uid(request: web.Request) -> int:
+    sock = request.get_extra_info("socket")
+    if sock is None:
+        return -1
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(raw)[1])
+
+
+def _error(status: int, text: str, hint: str = "") -> web.Response:
+    return web.json_response({"error": text, "hint": hint}, status=status)
+
+
+async def _status(request: web.Request) -> web.Response:
+    return web.json_response(view.status(request.app[BACKEND]))
+
+
+async def _command(request: web.Request) -> web.Response:
+    backend = request.app[BACKEND]
+    try:
+        body = await request.json() if request.can_read_body else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Refusal(400, f"the body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Refusal(400, "the body must be a JSON object")
+    by = f"uid {_peer_uid(request)}"
+    event, slots = command(request.path.rpartition("/")[2], body, backend.engine, by)
+    before = backend.journal.last_seq
+    backend.dispatch(event)
+    return web.json_response({"slots": [str(slot) for slot in slots], "after": before})
+
+
+async def _down(request: web.Request) -> web.Response:
+    backend = request.app[BACKEND]
+    before = backend.journal.last_seq
+    asyncio.get_running_loop().call_soon(backend.dispatch, Down(by=f"uid {_peer_uid(request)}"))
+    return web.json_response({"after": before, "keeper": {"pid": backend.keeper_pid}})
+
+
+async def _openapi(_request: web.Request) -> web.Response:
+    return web.json_response(openapi())
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    body, content_type = metrics_page(request.app[BACKEND])
+    return web.Response(body=body, headers={"Content-Type": content_type})

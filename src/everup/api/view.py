@@ -1,0 +1,138 @@
+"""What the API shows: the engine's state as plain data."""
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from everup import __version__
+from everup.adapters.journal import Journal
+from everup.adapters.metrics import Metrics, machine, usage_payload
+from everup.adapters.place import Place
+from everup.engine.core import Engine
+from everup.model.event import Event
+from everup.model.instance import State
+from everup.model.journal import Entry
+from everup.model.record import Instance
+from everup.model.signal import ProbeKind
+from everup.model.spec import Service
+
+FRESH_S = 1.0
+"""A usage sample older than this is taken again when somebody looks."""
+
+
+class Backend(Protocol):
+    """What the API needs of the engine process."""
+
+    engine: Engine
+    journal: Journal
+    metrics: Metrics
+    place: Place
+    keeper_pid: int
+    started_at: float
+
+    def dispatch(self, event: Event) -> None: ...
+
+    def sample(self) -> None: ...
+
+
+def utc(seconds: float) -> str:
+    """RFC 3339, UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def entry(entry: Entry) -> dict[str, Any]:
+    """One journal event."""
+    return {
+        "seq": entry.seq,
+        "time": utc(entry.time),
+        "mono": entry.mono,
+        "kind": entry.kind,
+        "subject": entry.subject,
+        **entry.payload,
+    }
+
+
+def status(backend: Backend) -> dict[str, Any]:
+    """Everything of now."""
+    if time.monotonic() - backend.metrics.sampled_at > FRESH_S:
+        backend.sample()
+    engine = backend.engine
+    return {
+        "version": __version__,
+        "config": backend.place.config,
+        "state_dir": backend.place.state_dir,
+        "started": utc(backend.started_at),
+        "stopping": engine.quitting,
+        "journal_degraded": backend.journal.degraded,
+        "last_seq": backend.journal.last_seq,
+        "keeper": {"pid": backend.keeper_pid},
+        "engine": {"pid": os.getpid()},
+        "machine": machine(),
+        "services": [service(backend, s) for s in engine.services.values()],
+    }
+
+
+def service(backend: Backend, spec: Service) -> dict[str, Any]:
+    """One service with its instances."""
+    engine = backend.engine
+    instances = engine.of(spec.name)
+    ready = sum(i.state is State.READY for i in instances)
+    return {
+        "name": spec.name,
+        "type": spec.type,
+        "replicas": spec.replicas,
+        "standby": spec.standby,
+        "ready": ready,
+        "addresses": [listener.address for listener in spec.listen],
+        "depends_on": list(spec.depends_on),
+        "active": list(engine.active.get(spec.name, ())),
+        "instances": [instance(backend, spec, i) for i in instances],
+    }
+
+
+def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
+    """One instance."""
+    now, wall = time.monotonic(), time.time()
+    since_s = max(0.0, now - it.since)
+    active = backend.engine.active.get(spec.name, ())
+    out: dict[str, Any] = {
+        "slot": str(it.slot),
+        "state": it.state.value,
+        "since": utc(wall - since_s),
+        "since_s": round(since_s, 3),
+        "want": it.want,
+        "pid": it.pid or None,
+        "run": it.run,
+        "restarts": it.restarts,
+        "done": it.done,
+        "suspected": it.suspected,
+        "reason": it.reason,
+        "status_text": it.status_text,
+        "last_exit": None if it.last_exit is None else str(it.last_exit),
+        "usage": usage_payload(backend.metrics.get(it.slot)),
+        "probes": _probes(backend, it),
+    }
+    if spec.listen:
+        out["in_balance"] = it.slot.replica in active
+        out["standby"] = (
+            it.state is State.READY and it.slot.replica not in active and spec.standby > 0
+        )
+    if it.state in (State.BACKOFF, State.PARKED) and it.deadline is not None:
+        out["retry_in_s"] = round(max(0.0, it.deadline - now), 3)
+    return out
+
+
+def _probes(backend: Backend, it: Instance) -> dict[str, Any]:
+    out = {}
+    for kind in ProbeKind:
+        state = backend.engine.probes.get((it.slot, kind))
+        if state is not None and state.last is not None:
+            out[kind.value] = {
+                "ok": state.last.ok,
+                "detail": state.last.detail,
+                "latency_s": round(state.last.latency_s, 6),
+                "failures": state.failures,
+            }
+    return out

@@ -1,0 +1,125 @@
+"""Client of the API over its Unix socket."""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from everup.adapters.place import Place
+from everup.cli.context import NOT_RUNNING, Failure
+
+_RESTART_S = 3.0
+"""The API is away this long at most while everup's engine is being replaced."""
+
+Query = Mapping[str, str | int | Sequence[str]]
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """One running everup. Every method raises ``Failure`` with words for people."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def get(self, path: str, query: Query | None = None, *, timeout_s: float = 10.0) -> Any:
+        return json.loads(self._ask("GET", path, query, None, timeout_s).read())
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return json.loads(self._ask("POST", path, None, body or {}, 10.0).read())
+
+    def lines(self, path: str, query: Query) -> Iterator[dict[str, Any]]:
+        """Lines of JSON as they come."""
+        response = self._ask("GET", path, query, None, None)
+        try:
+            for line in response:
+                yield json.loads(line)
+        except (http.client.HTTPException, OSError) as error:
+            raise Failure("everup went away", "see: everup status", NOT_RUNNING) from error
+
+    def running(self) -> bool:
+        """Whether somebody answers, without waiting for it."""
+        try:
+            self._open("GET", "/v1/status", None, 5.0)
+        except OSError:
+            return False
+        return True
+
+    def _open(
+        self, method: str, target: str, body: bytes | None, timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        connection = _Connection(self.place.api_socket, timeout_s)
+        connection.request(method, target, body, {"Content-Type": "application/json"})
+        return connection.getresponse()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: Mapping[str, Any] | None,
+        timeout_s: float | None,
+    ) -> http.client.HTTPResponse:
+        target = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        data = None if body is None else json.dumps(body).encode()
+        response = self._patiently(method, target, data, timeout_s)
+        if response.status >= 400:
+            answer = json.loads(response.read() or b"{}")
+            raise Failure(answer.get("error", response.reason), answer.get("hint", ""))
+        return response
+
+    def _patiently(
+        self, method: str, target: str, data: bytes | None, timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        until = time.monotonic() + _RESTART_S
+        while True:
+            try:
+                return self._open(method, target, data, timeout_s)
+            except FileNotFoundError:
+                break
+            except PermissionError:
+                raise Failure(
+                    "this everup belongs to another user", "ask as that user or as root"
+                ) from None
+            except TimeoutError:
+                raise Failure(
+                    f"everup does not answer on {self.place.api_socket}",
+                    f"is its engine stopped? journal and logs are in {self.place.state_dir}",
+                ) from None
+            except (OSError, http.client.HTTPException):
+                if time.monotonic() > until or not keeper_lives(self.place):
+                    break
+                time.sleep(0.05)
+        if keeper_lives(self.place):
+            raise Failure(
+                "everup is starting and does not answer yet", "again in a moment", NOT_RUNNING
+            )
+        raise Failure(
+            f"everup is not running for {self.place.config}", "start it: everup up -d", NOT_RUNNING
+        )
+
+
+def keeper_lives(place: Place) -> bool:
+    """Whether some keeper holds the lock of the state directory."""
+    import fcntl
+
+    try:
+        with open(f"{place.state_dir}/lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

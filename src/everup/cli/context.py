@@ -1,0 +1,96 @@
+"""What all commands share: finding the config, errors, output."""
+
+import json
+import os
+import sys
+import tomllib
+from functools import cached_property
+from typing import Any, NoReturn
+
+import click
+
+from everup.adapters.place import Place
+
+_NAME = "everup.toml"
+_SYSTEM = "/etc/everup/everup.toml"
+
+OK, FAILED, USAGE, NOT_RUNNING, NOT_WELL = 0, 1, 2, 3, 4
+
+
+class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of ours
+    """What happened, why, and what to do next; ends the command with ``status``."""
+
+    def __init__(self, text: str, hint: str = "", status: int = FAILED) -> None:
+        super().__init__(text)
+        self.text = text
+        self.hint = hint
+        self.status = status
+
+    def show(self) -> None:
+        click.echo(f"{click.style('everup:', fg='red', bold=True)} {self.text}", err=True)
+        if self.hint:
+            click.echo(f"  {self.hint}", err=True)
+
+
+class Here:
+    """The everup that this command is about."""
+
+    def __init__(self, config: str | None) -> None:
+        self._given = config
+
+    @cached_property
+    def config(self) -> str:
+        """Absolute path of the config file; ``Failure`` where there is none."""
+        if self._given is not None:
+            path = os.path.abspath(self._given)
+            if not os.path.isfile(path):
+                raise Failure(f"there is no config file {self._given}", status=USAGE)
+            return path
+        directory = os.getcwd()
+        while True:
+            path = os.path.join(directory, _NAME)
+            if os.path.isfile(path):
+                return path
+            parent = os.path.dirname(directory)
+            if parent == directory:
+                break
+            directory = parent
+        if os.path.isfile(_SYSTEM):
+            return _SYSTEM
+        raise Failure(
+            f"there is no {_NAME} here or in a directory above, and no {_SYSTEM}",
+            "write one: everup init; or name one: everup -c FILE ...",
+            USAGE,
+        )
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the running everup of this config is; needs no valid config."""
+        try:
+            with open(self.config, "rb") as file:
+                table = tomllib.load(file).get("everup", {})
+            state_dir = table.get("state_dir", ".everup")
+        except (OSError, tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError):
+            state_dir = ".everup"  # a broken file must not keep anybody from looking
+        return Place.of(self.config, state_dir if isinstance(state_dir, str) else ".everup")
+
+
+def json_option(command: Any) -> Any:
+    """``--json`` on every command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def done(as_json: bool, value: Any, text: str, next_command: str = "") -> None:
+    """One line that says what was done, with the next useful command."""
+    if as_json:
+        print_json(value)
+        return
+    click.echo(text + (click.style(f"  (next: {next_command})", dim=True) if next_command else ""))
+
+
+def leave(status: int) -> NoReturn:
+    raise SystemExit(status)

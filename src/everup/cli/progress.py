@@ -1,0 +1,97 @@
+"""Waiting for instances, with a line that says what is still missing."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from everup.cli.client import Client
+from everup.cli.context import Failure
+
+Instances = dict[str, dict[str, Any]]
+_POLL_S = 0.05
+_SHOW_AFTER_S = 0.5
+_SPINNER = "|/-\\"
+
+
+def instances(status: dict[str, Any]) -> Instances:
+    """By slot, each with its service's name and type."""
+    return {
+        instance["slot"]: instance | {"service": service["name"], "type": service["type"]}
+        for service in status["services"]
+        for instance in service["instances"]
+    }
+
+
+def wait(
+    client: Client,
+    slots: Iterable[str] | None,
+    reached: Callable[[dict[str, Any]], bool],
+    hopeless: Callable[[dict[str, Any]], bool],
+    timeout_s: float,
+) -> tuple[bool, Instances]:
+    """Until all slots (None: all there are) have reached it, or one is hopeless, or time is up."""
+    began, shown = time.monotonic(), False
+    wanted = None if slots is None else list(slots)
+    turn = 0
+    try:
+        while True:
+            now = instances(client.get("/v1/status"))
+            mine = now if wanted is None else {s: now[s] for s in wanted if s in now}
+            missing = {slot: i for slot, i in mine.items() if not reached(i)}
+            waited = time.monotonic() - began
+            if not missing:
+                return True, mine
+            if any(hopeless(i) for i in missing.values()) or waited > timeout_s:
+                return False, mine
+            if waited > _SHOW_AFTER_S and sys.stderr.isatty():
+                shown, turn = True, turn + 1
+                _show(f"{_SPINNER[turn % 4]} {waited:.0f} s: {_missing(missing)}")
+            time.sleep(_POLL_S if waited < 2 else 4 * _POLL_S)
+    finally:
+        if shown:
+            _show("")
+
+
+def _missing(missing: Instances) -> str:
+    parts = [f"{slot} is {i['state']}" for slot, i in list(missing.items())[:3]]
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return ", ".join(parts) + more
+
+
+def _show(text: str) -> None:
+    width = shutil.get_terminal_size().columns - 1
+    sys.stderr.write("\r\x1b[K" + text[:width])
+    sys.stderr.flush()
+
+
+def is_up(instance: dict[str, Any]) -> bool:
+    """As it should be: ready, or a oneshot that is done, or not meant to run."""
+    return instance["state"] == "ready" or instance["done"] or not instance["want"]
+
+
+def is_hopeless(instance: dict[str, Any]) -> bool:
+    return bool(instance["want"]) and instance["state"] in ("failed", "parked")
+
+
+def is_stopped(instance: dict[str, Any]) -> bool:
+    return instance["state"] in ("stopped", "failed")
+
+
+def explain(instances: Instances) -> list[str]:
+    """A line for each that is not as it should be."""
+    lines = []
+    for slot, i in instances.items():
+        if not is_up(i):
+            why = i["reason"] or i["last_exit"] or ""
+            lines.append(f"{slot} is {i['state']}" + (f": {why}" if why else ""))
+    return lines
+
+
+def not_well(what: str, instances: Instances, next_command: str) -> Failure:
+    """The end of a wait that did not get there."""
+    lines = explain(instances)
+    shown = "".join(f"\n  {line}" for line in lines[:10])
+    more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return Failure(f"{what}:{shown}{more}", f"look: {next_command}", 4)

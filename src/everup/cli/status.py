@@ -1,0 +1,120 @@
+"""``everup status``."""
+
+from typing import Any
+
+import click
+
+from everup.cli.client import Client
+from everup.cli.context import NOT_WELL, Failure, Here, json_option, leave, print_json
+from everup.cli.progress import is_up
+
+_COLOURS = {
+    "ready": "green",
+    "running": "yellow",
+    "starting": "yellow",
+    "backoff": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "parked": "red",
+    "failed": "red",
+}
+_COLUMNS = ("INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PROBES", "LAST EXIT")
+
+
+@click.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("-a", "--addresses", is_flag=True, help="Show where services listen.")
+@json_option
+@click.pass_obj
+def status(here: Here, services: tuple[str, ...], addresses: bool, as_json: bool) -> None:
+    """Show each instance. Exit status 4: not everything is as it should be."""
+    data = Client(here.place).get("/v1/status")
+    if services:
+        known = {service["name"] for service in data["services"]}
+        if unknown := [name for name in services if name not in known]:
+            raise Failure(f"there is no service {unknown[0]!r}", f"there are: {', '.join(known)}")
+        data["services"] = [s for s in data["services"] if s["name"] in services]
+    if as_json:
+        print_json(data)
+    else:
+        _print(data, addresses)
+    instances = [i for service in data["services"] for i in service["instances"]]
+    leave(0 if all(is_up(i) for i in instances) else NOT_WELL)
+
+
+def _print(data: dict[str, Any], addresses: bool) -> None:
+    rows = [_row(i) for service in data["services"] for i in service["instances"]]
+    widths = [max(len(str(row[n])) for row in [_COLUMNS, *rows]) for n in range(len(_COLUMNS))]
+    right = (3, 4, 5, 6)
+    for row in [_COLUMNS, *rows]:
+        cells = [
+            cell.rjust(widths[n]) if n in right else cell.ljust(widths[n])
+            for n, cell in enumerate(row)
+        ]
+        if row is not _COLUMNS:
+            cells[1] = click.style(cells[1], fg=_COLOURS.get(row[1].split()[0]))
+        click.echo("  ".join(cells).rstrip())
+    _print_notes(data)
+    if addresses:
+        for service in data["services"]:
+            if service["addresses"]:
+                click.echo(f"{service['name']} listens on {', '.join(service['addresses'])}")
+
+
+def _row(i: dict[str, Any]) -> tuple[str, ...]:
+    state = i["state"]
+    if i.get("standby"):
+        state += " (standby)"
+    elif i["suspected"]:
+        state += " (suspected)"
+    elif i["done"]:
+        state += " (done)"
+    usage = i["usage"]
+    cpu, memory = ("", "")
+    if usage is not None and i["pid"]:
+        cpu, memory = f"{usage['cpu_percent']:.1f}%", _size(usage["rss_bytes"])
+    probes = " ".join(_probe(kind, p) for kind, p in i["probes"].items())
+    pid = str(i["pid"] or "")
+    return (
+        i["slot"], state, _ago(i["since_s"]), pid, str(i["restarts"]), cpu, memory, probes or "-",
+        i["last_exit"] or "-",
+    )  # fmt: skip
+
+
+def _probe(kind: str, probe: dict[str, Any]) -> str:
+    if probe["ok"]:
+        return f"{kind} ok {probe['latency_s'] * 1000:.0f}ms"
+    return f"{kind} FAILED x{probe['failures']}"
+
+
+def _print_notes(data: dict[str, Any]) -> None:
+    """Below the table: why what is not well is not."""
+    for service in data["services"]:
+        for i in service["instances"]:
+            if not is_up(i) or i["suspected"]:
+                retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""
+                why = i["reason"] or i["last_exit"] or "no reason known"
+                click.echo(f"{i['slot']}: {why}{retry}")
+            elif not i["want"] and not i["done"]:
+                click.echo(f"{i['slot']}: {i['reason'] or 'stopped'} (everup start {i['slot']})")
+            if i["status_text"]:
+                click.echo(f"{i['slot']} says: {i['status_text']}")
+    if data["journal_degraded"]:
+        click.echo(click.style("the journal cannot be written at the moment", fg="red"))
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 60:
+        return f"{minutes:.0f}m"
+    return f"{hours:.0f}h" if hours < 48 else f"{days:.0f}d"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "K", "M", "G"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.3g}{unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.3g}T"

@@ -1,0 +1,124 @@
+"""``everup events`` and ``everup logs``."""
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from everup.cli.client import Client
+from everup.cli.context import USAGE, Failure, Here, json_option
+
+_SEEN = ("seq", "time", "mono", "kind", "subject")
+_LAPSE = re.compile(r"(\d+)(s|m|h|d)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_COLOURS = {
+    "instance.exited": "red",
+    "instance.unhealthy": "red",
+    "instance.parked": "red",
+    "instance.failed": "red",
+    "instance.suspected": "yellow",
+    "instance.backoff": "yellow",
+    "instance.ready": "green",
+}
+
+
+def _moment(text: str | None, option: str) -> str | None:
+    """``10m`` (ago), ``14:30`` (today) or a whole date and time, in the user's zone."""
+    if text is None:
+        return None
+    if match := _LAPSE.fullmatch(text):
+        ago = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        return (datetime.now(UTC) - ago).isoformat()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+            text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except ValueError:
+        raise Failure(
+            f"{option} {text}: expected 10m (ago), 14:30 or 2026-11-22T22:53", status=USAGE
+        ) from None
+
+
+@click.command()
+@click.option("-n", "count", type=int, help="The last so many. Default: 50; with --since: all.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("-s", "--service", "services", multiple=True, help="Service or instance.")
+@click.option("-k", "--kind", "kinds", multiple=True, help="Kind, like instance.exited or log.*")
+@click.option("--since", help="10m (ago), 14:30 or a date and time.")
+@click.option("--until", help="The same.")
+@click.option("--after", type=int, default=0, help="Only events with a larger number.")
+@json_option
+@click.pass_obj
+def events(
+    here: Here,
+    count: int | None,
+    follow: bool,
+    services: tuple[str, ...],
+    kinds: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    after: int,
+    as_json: bool,
+) -> None:
+    """Show the journal: what happened, what was decided and done, and why."""
+    query: dict[str, Any] = {"service": services, "kind": kinds, "follow": int(follow)}
+    if count is None and since is None and not after:
+        count = 50
+    if count is not None:
+        query["n"] = count
+    if after:
+        query["after"] = after
+    for name, text in (("since", since), ("until", until)):
+        if (moment := _moment(text, f"--{name}")) is not None:
+            query[name] = moment
+    for event in Client(here.place).lines("/v1/events", query):
+        if as_json:
+            click.echo(json.dumps(event))
+        else:
+            click.echo(_event(event))
+        if follow:
+            sys.stdout.flush()
+
+
+def _event(event: dict[str, Any]) -> str:
+    when = datetime.fromisoformat(event["time"]).astimezone().strftime("%m-%d %H:%M:%S.%f")[:-3]
+    details = " ".join(
+        f"{key}={json.dumps(value) if isinstance(value, str) and ' ' in value else _plain(value)}"
+        for key, value in event.items()
+        if key not in _SEEN and value not in ("", None)
+    )
+    kind = click.style(f"{event['kind']:<20}", fg=_COLOURS.get(event["kind"]))
+    return f"{when}  {event['subject']:<12} {kind} {details}".rstrip()
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+@click.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE|INSTANCE]...")
+@click.option("-n", "count", type=int, default=100, show_default=True, help="Lines to begin with.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("--plain", is_flag=True, help="Lines as the service wrote them, nothing before.")
+@json_option
+@click.pass_obj
+def logs(
+    here: Here, services: tuple[str, ...], count: int, follow: bool, plain: bool, as_json: bool
+) -> None:
+    """Show output of services, merged by time over all replicas."""
+    query: dict[str, Any] = {"service": services, "n": count, "follow": int(follow)}
+    for line in Client(here.place).lines("/v1/logs", query):
+        if as_json:
+            click.echo(json.dumps(line))
+        elif plain:
+            click.echo(line["text"])
+        else:
+            moment = datetime.fromisoformat(line["time"]).astimezone()
+            head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {line['slot']}"
+            mark = "!" if line["stream"] == "stderr" else "|"
+            click.echo(f"{click.style(head, dim=True)} {mark} {line['text']}")
+        if follow:
+            sys.stdout.flush()

@@ -1,0 +1,107 @@
+"""The model's own validation, its findings put into plain words."""
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from everup.config._fields import Kind, keys_of, kind_at
+from everup.config._problem import Findings, Path, did_you_mean
+from everup.model.spec import Listener, Service, Spec
+
+_ROUNDS = 50
+_ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
+NAME_HELP = "a letter, then at most 62 letters, digits, - and _"
+
+_PATTERNS = {
+    "name": f"expected a name: {NAME_HELP}",
+    "umask": 'expected three octal digits, like "027"',
+}
+_MISSING = {
+    "command": 'a service needs a command, like command = ["python3", "-m", "app"]',
+    "services": 'a group needs its services, like services = ["web", "db"]',
+    "address": 'a listener needs an address, like address = "127.0.0.1:8080"',
+    "name": "a listener in a list needs a name",
+}
+_STAND_INS: dict[tuple[type[Any], str], Any] = {
+    (Service, "command"): ["true"],
+    (Listener, "address"): "",
+    (Listener, "name"): "main",
+}
+"""Fill the place of what was wrong where the model cannot do without; the path is marked broken,
+so no later check looks at them."""
+
+
+def validate(data: dict[str, Any], found: Findings) -> Spec | None:
+    """The spec, or what is left of it once everything wrong is taken out of ``data``.
+
+    Each finding removes its key and the rest is tried again, so that the cross-checks have a
+    spec to look at whatever is wrong elsewhere. None: nothing could be saved.
+    """
+    for _ in range(_ROUNDS):
+        try:
+            # from JSON, strict mode tells strings from numbers but still takes lists for tuples
+            return _ADAPTER.validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                path: Path = tuple(detail["loc"])
+                if found.sound(path):
+                    _report(path, detail["type"], detail["input"], found)
+                _prune(data, path)
+    return None
+
+
+def _report(path: Path, kind_of_error: str, value: object, found: Findings) -> None:
+    kind = kind_at(path)
+    last = next((part for part in reversed(path) if isinstance(part, str)), "")
+    if kind_of_error == "missing":
+        found.add(path, _MISSING.get(last, f"{last} is missing"))
+    elif kind_of_error in ("literal_error", "enum") and kind is not None:
+        hint = did_you_mean(value, kind.choices) if isinstance(value, str) else ""
+        found.add(path, f"unknown choice{hint}", value=value, valid=kind.choices)
+    elif kind_of_error == "string_pattern_mismatch":
+        shown = None if last == "name" else value  # a name is in the key already
+        found.add(path, _PATTERNS.get(last, "does not have the expected form"), value=shown)
+    elif kind_of_error == "too_short":
+        found.add(path, "expected at least one item", value=value)
+    else:  # a type or a range: the model's own words say both
+        found.add(path, _expected(kind, value), value=value)
+
+
+def _expected(kind: Kind | None, value: object) -> str:
+    if kind is None:
+        return "not valid here"
+    text = f"expected {kind.words()}"
+    if kind.form == "string" and type(value) in (int, float):
+        text += ", not a number"
+    elif kind.form in ("integer", "number", "boolean") and isinstance(value, str):
+        text += ", without quotes"
+    return text
+
+
+def _prune(data: dict[str, Any], path: Path) -> None:
+    """Takes out the smallest part around ``path`` that the model can do without."""
+    for cut in range(len(path), 0, -1):
+        key = path[cut - 1]
+        parent = _at(data, path[: cut - 1])
+        if not isinstance(key, str) or not isinstance(parent, dict):
+            continue
+        table = kind_at(path[: cut - 1])
+        if table is not None and table.table is not None:
+            info = keys_of(table.table).get(key)
+            if info is not None and info.required:
+                if (table.table, key) not in _STAND_INS:
+                    continue
+                parent[key] = _STAND_INS[table.table, key]
+                return
+        parent.pop(key, None)  # absent: an earlier finding has taken it out
+        return
+
+
+def _at(data: object, path: Path) -> object:
+    for part in path:
+        try:
+            data = data[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data

@@ -1,0 +1,50 @@
+"""The engine process, as the keeper starts it: ``python -m everup.daemon PLACE_JSON``."""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from everup.adapters.journal import JournalError
+from everup.adapters.place import Place
+from everup.config import load
+from everup.daemon.runtime import Runtime
+
+
+def main() -> int:
+    place = Place(**json.loads(sys.argv[1]))
+    keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
+    # The text that `everup up` accepted, not the file: that may have changed for the worse.
+    text = Path(place.accepted).read_text()
+    spec = load(text, path=place.config, directory=place.config_dir)
+    try:
+        runtime = Runtime(spec, place, keeper_fd)
+    except JournalError as error:
+        sys.stderr.write(f"everup: {error}\n")
+        return 1
+    return asyncio.run(_run(runtime))
+
+
+async def _run(runtime: Runtime) -> int:
+    # Services first: the API's libraries take longer to load than everything else together.
+    serving = asyncio.get_running_loop().create_task(_serve(runtime))
+    try:
+        return await runtime.run()
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _serve(runtime: Runtime) -> None:
+    await runtime.began.wait()
+    from everup.api.server import serve
+
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays; collections need not look at it again
+    await serve(runtime, runtime.place.api_socket)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

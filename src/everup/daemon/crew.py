@@ -1,0 +1,325 @@
+"""The processes of the services, as the keeper runs them for us: instances, hooks, exec probes.
+
+Turns the engine's actions into requests to the keeper and the keeper's reports into events.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from everup.adapters import launch
+from everup.adapters.cgroups import Cgroups, Placement
+from everup.adapters.keeper_client import KeeperClient
+from everup.adapters.launch import LaunchError
+from everup.adapters.logs import LogPump
+from everup.adapters.sockets import SocketBank
+from everup.model.action import RunHook, Signal, Spawn
+from everup.model.event import Event, Exited, Hook, HookDone, Spawned, SpawnFailed
+from everup.model.instance import ExitCause, ExitKind, Slot
+from everup.model.signal import ProbeTarget
+from everup.model.spec import Service
+
+_USEC = 1_000_000
+_SAID_BYTES = 400
+
+
+class Crew:
+    """``dispatch`` takes the events; ``service`` looks a service up by name."""
+
+    def __init__(
+        self,
+        *,
+        keeper: KeeperClient,
+        bank: SocketBank,
+        cgroups: Cgroups,
+        logs: LogPump,
+        service: Callable[[str], Service],
+        dispatch: Callable[[Event], None],
+        config_dir: str,
+        notify_path: str,
+    ) -> None:
+        self._keeper = keeper
+        self._bank = bank
+        self._cgroups = cgroups
+        self._logs = logs
+        self._service = service
+        self._dispatch = dispatch
+        self._config_dir = config_dir
+        self._notify_path = notify_path
+        self._asked: dict[str, dict[str, Any]] = {}
+        self._hook_timers: dict[str, asyncio.TimerHandle] = {}
+        self._commands: dict[str, asyncio.Future[tuple[int | None, str]]] = {}
+        self._numbers = itertools.count(1)
+
+    # -- actions
+
+    def spawn(self, action: Spawn, restarts: int) -> None:
+        """Start the main process of an instance; a failure comes back as an event."""
+        slot, service = action.slot, self._service(action.slot.service)
+        try:
+            if service.listen and not self._bank.ready(service):
+                self._bank.open(service, service.slots)
+            request = launch.request(
+                service,
+                slot,
+                service.command,
+                config_dir=self._config_dir,
+                placement=self._cgroups.place(slot, service.limits),
+                extra=self._extra(service, slot),
+                listen=bool(service.listen),
+            )
+        except (LaunchError, OSError) as error:
+            detail = str(error) if isinstance(error, LaunchError) else _plain(error)
+            self._dispatch(SpawnFailed(slot, action.run, detail))
+            return
+        meta = {"role": "main", "slot": str(slot), "run": action.run, "restarts": restarts}
+        held = {
+            launch.FIRST_LISTEN_FD + number: name
+            for number, (_, name) in enumerate(self._bank.names(service, slot.replica))
+        }
+        self._start(_main_id(slot, action.run), request, meta, slot, action.run, held)
+
+    def _extra(self, service: Service, slot: Slot) -> dict[str, str]:
+        extra = {}
+        if service.listen:
+            names = self._bank.names(service, slot.replica)
+            extra["LISTEN_FDS"] = str(len(names))
+            extra["LISTEN_FDNAMES"] = ":".join(name for name, _ in names)
+        if service.notify or service.watchdog is not None:
+            extra["NOTIFY_SOCKET"] = self._notify_path
+        if service.watchdog is not None:
+            extra["WATCHDOG_USEC"] = str(int(service.watchdog.interval * _USEC))
+        return extra
+
+    def run_hook(self, action: RunHook) -> None:
+        """Run a hook; its end, or its time-out, comes back as an event."""
+        slot, service = action.slot, self._service(action.slot.service)
+        words = getattr(service.hooks, action.hook.value)
+        child_id = f"hook:{slot}:{action.run}:{action.hook.value}"
+        try:
+            request = self._request(service, slot, words)
+        except (LaunchError, OSError) as error:
+            self._dispatch(HookDone(slot, action.run, action.hook, False, str(error)))
+            return
+        meta = {"role": "hook", "slot": str(slot), "run": action.run, "hook": action.hook.value}
+        self._start(child_id, request, meta, slot, -next(self._numbers), {})
+        loop = asyncio.get_running_loop()
+        self._hook_timers[child_id] = loop.call_later(
+            service.hooks.timeout, self._keeper.signal, child_id, signal.SIGKILL, "all"
+        )
+
+    def _request(self, service: Service, slot: Slot, words: tuple[str, ...]) -> dict[str, Any]:
+        return launch.request(
+            service,
+            slot,
+            words,
+            config_dir=self._config_dir,
+            placement=Placement(),
+            extra={},
+            listen=False,
+        )
+
+    def _start(
+        self,
+        child_id: str,
+        request: dict[str, Any],
+        meta: dict[str, Any],
+        slot: Slot,
+        run: int,
+        held: dict[int, str],
+    ) -> None:
+        """Give it pipes, tell the keeper, let the log pump read."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            out, out_write = _pipe()
+            err, err_write = _pipe()
+        except OSError as error:
+            os.close(null)
+            self._failed_to_start(meta, slot, f"cannot make its pipes: {_plain(error)}")
+            return
+        meta["pipes"] = run
+        self._asked[child_id] = request
+        self._keeper.hold(_pipe_names(slot, run), (out, err))
+        given = {0: null, 1: out_write, 2: err_write}
+        self._keeper.spawn(child_id, request, given=given, held=held, meta=meta)
+        streams = {"stdout": out, "stderr": err}
+        self._logs.attach(str(slot), run, self._service(slot.service).log, streams)
+
+    def _failed_to_start(self, meta: dict[str, Any], slot: Slot, detail: str) -> None:
+        run = int(meta["run"])
+        if meta["role"] == "hook":
+            self._dispatch(HookDone(slot, run, Hook(meta["hook"]), False, detail))
+        else:
+            self._dispatch(SpawnFailed(slot, run, detail))
+
+    def signal(self, action: Signal) -> None:
+        number = signal_number(action.signal)
+        self._keeper.signal(_main_id(action.slot, action.run), number, action.scope)
+        if number == signal.SIGKILL:
+            prefix = f"hook:{action.slot}:{action.run}:"
+            for child_id in [name for name in self._hook_timers if name.startswith(prefix)]:
+                self._keeper.signal(child_id, signal.SIGKILL, "all")
+
+    def main_pid(self, slot: Slot, run: int, pid: int) -> None:
+        self._keeper.main_pid(_main_id(slot, run), pid)
+
+    async def run_exec(self, target: ProbeTarget) -> tuple[bool, str]:
+        """Run the command of an exec probe; cancelling kills it."""
+        assert target.probe.exec is not None
+        slot, service = target.slot, self._service(target.slot.service)
+        child_id = f"probe:{slot}:{target.kind.value}:{next(self._numbers)}"
+        try:
+            request = self._request(service, slot, target.probe.exec)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        except (LaunchError, OSError) as error:
+            return False, str(error)
+        said = os.memfd_create("everup-probe", os.MFD_CLOEXEC)
+        future: asyncio.Future[tuple[int | None, str]] = asyncio.get_running_loop().create_future()
+        self._commands[child_id] = future
+        self._asked[child_id] = request
+        keep = os.dup(said)
+        meta = {"role": "probe", "slot": str(slot)}
+        given = {0: null, 1: said, 2: said}
+        try:
+            self._keeper.spawn(child_id, request, given=given, held={}, meta=meta)
+            status, problem = await future
+            text = os.pread(keep, _SAID_BYTES, 0).decode("utf-8", "replace").strip()
+            line = text.splitlines()[-1] if text else ""
+            if problem:
+                return False, problem
+            cause = str(_cause(status))
+            return status == 0, f"{cause}: {line}" if line else cause
+        finally:
+            os.close(keep)
+            if not future.done() or future.cancelled():
+                self._keeper.signal(child_id, signal.SIGKILL, "all")
+            self._commands.pop(child_id, None)
+
+    # -- reports of the keeper
+
+    def adopt(self, child: dict[str, Any], pipes: dict[str, int]) -> bool:
+        """Go on with a child of an earlier engine; False when it is none of ours to keep."""
+        meta = child["meta"]
+        if meta["role"] != "main":
+            self._keeper.signal(child["id"], signal.SIGKILL, "all")
+            return False
+        slot = Slot.parse(meta["slot"])
+        names = _pipe_names(slot, meta["pipes"])
+        if all(name in pipes for name in names):
+            streams = {"stdout": pipes.pop(names[0]), "stderr": pipes.pop(names[1])}
+            log = self._service(slot.service).log
+            self._logs.attach(str(slot), meta["pipes"], log, streams, resumed=True)
+        return True
+
+    def reported(self, message: dict[str, Any]) -> None:
+        """``spawned``, ``failed`` or ``exit``."""
+        role, rest = message["id"].split(":", 1)
+        match message["ev"], role:
+            case "spawned", "main":
+                slot, run = _slot_run(rest)
+                self._asked.pop(message["id"], None)
+                self._dispatch(Spawned(slot, run, message["pid"]))
+            case "failed", _:
+                self._start_failed(message, role, rest)
+            case "exit", _:
+                self._exited(message, role, rest)
+
+    def _start_failed(self, message: dict[str, Any], role: str, rest: str) -> None:
+        asked = self._asked.pop(message["id"], None)
+        if asked is None:
+            return
+        detail = launch.explain_failure(
+            asked, message["stage"], message["errno"], message.get("text", "")
+        )
+        if role == "main":
+            slot, run = _slot_run(rest)
+            self._dispatch(SpawnFailed(slot, run, detail))
+            self._forget_pipes(slot, run)
+        elif role == "hook":
+            self._hook_ended(message["id"], rest, False, detail)
+        elif (future := self._commands.get(message["id"])) and not future.done():
+            future.set_result((None, detail))
+
+    def _exited(self, message: dict[str, Any], role: str, rest: str) -> None:
+        self._asked.pop(message["id"], None)
+        if not message["failed"]:
+            cause = _cause(message["status"])
+            if role == "main":
+                slot, run = _slot_run(rest)
+                killed = cause.kind is ExitKind.SIGNAL and cause.value == signal.SIGKILL
+                if killed and self._cgroups.oom_killed(slot):
+                    cause = ExitCause(ExitKind.OOM, cause.value)
+                self._dispatch(Exited(slot, run, cause))
+                self._forget_pipes(slot, run)
+            elif role == "hook":
+                ok = message["status"] == 0
+                timed_out = message["id"] in self._hook_timers and cause.value == signal.SIGKILL
+                detail = "timed out or was killed" if timed_out and not ok else str(cause)
+                self._hook_ended(message["id"], rest, ok, detail)
+            elif (future := self._commands.get(message["id"])) and not future.done():
+                future.set_result((message["status"], ""))
+        self._keeper.ack(message["id"])
+
+    def _hook_ended(self, child_id: str, rest: str, ok: bool, detail: str) -> None:
+        if timer := self._hook_timers.pop(child_id, None):
+            timer.cancel()
+        where, _, hook = rest.rpartition(":")
+        slot, run = _slot_run(where)
+        self._dispatch(HookDone(slot, run, Hook(hook), ok, detail))
+
+    def _forget_pipes(self, slot: Slot, run: int) -> None:
+        """The process is gone: the pump drains what is left, the keeper need not hold it."""
+        self._logs.ended(str(slot), run)
+        self._keeper.drop(_pipe_names(slot, run))
+
+
+def _pipe() -> tuple[int, int]:
+    """Read end, and a write end that is open both ways: whoever holds it is never killed by a
+    missing reader, it waits."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        both = os.open(f"/proc/self/fd/{write}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return read, write  # no /proc: an ordinary pipe is better than none
+    os.close(write)
+    return read, both
+
+
+def _pipe_names(slot: Slot, run: int) -> list[str]:
+    return [f"pipe:{slot}:{run}:out", f"pipe:{slot}:{run}:err"]
+
+
+def _main_id(slot: Slot, run: int) -> str:
+    return f"main:{slot}:{run}"
+
+
+def _slot_run(text: str) -> tuple[Slot, int]:
+    name, _, run = text.rpartition(":")
+    return Slot.parse(name), int(run)
+
+
+def signal_number(name: str) -> int:
+    """Number of a signal by its name, with or without SIG."""
+    return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+
+
+def _cause(status: int | None) -> ExitCause:
+    if status is None:
+        return ExitCause(ExitKind.LOST)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(number).name
+            return ExitCause(
+                ExitKind.SIGNAL, number, f"{name}{', core dumped' if os.WCOREDUMP(status) else ''}"
+            )
+        return ExitCause(ExitKind.SIGNAL, number)
+    return ExitCause(ExitKind.CODE, os.WEXITSTATUS(status))
+
+
+def _plain(error: OSError) -> str:
+    return error.strerror or str(error)

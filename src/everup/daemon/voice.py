@@ -1,0 +1,60 @@
+"""What ``everup up`` says in the foreground: one line for each thing that matters."""
+
+import contextlib
+import time
+from typing import TextIO
+
+from everup.model.action import Record
+from everup.model.journal import Kind
+
+_WORDS = {
+    Kind.READY: "ready",
+    Kind.RUNNING: "running, not ready",
+    Kind.UNHEALTHY: "failed",
+    Kind.EXITED: "ended",
+    Kind.BACKOFF: "starts again later",
+    Kind.PARKED: "parked: crashed too often, retried slowly",
+    Kind.FAILED: "failed; not started again",
+    Kind.STOPPED: "stopped",
+    Kind.WAITING: "waits",
+    Kind.ADOPTED: "taken over as it runs",
+    Kind.POSTPONED: "verdict postponed",
+    Kind.SUSPECTED: "suspected",
+    Kind.SOCKETS_FAILED: "no socket",
+    Kind.FACILITY: "note",
+    Kind.GROUP: "group restarts",
+    Kind.LOG_LOST: "output lost",
+    Kind.LOG_RECOVERED: "output is stored again",
+    Kind.CONFIG: "config invalid; the old one stays in force",
+    Kind.REFUSED: "notify message refused",
+    Kind.ENGINE_STOPPING: "stopping all services",
+    Kind.ENGINE_STOPPED: "all services are down",
+    Kind.ROLLOUT_STOPPED: "restart stopped",
+}
+_DETAILS = ("reason", "cause", "detail", "verdict", "sign", "by")
+
+
+class Voice:
+    """Writes to one stream; a stream that is gone or full never stops the engine."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def tell(self, record: Record) -> None:
+        words = _WORDS.get(record.kind)
+        if words is None:
+            return
+        payload = record.payload
+        details = [str(payload[key]) for key in _DETAILS if payload.get(key)]
+        if record.kind is Kind.CONFIG:
+            details = list(payload["problems"])
+        if record.kind is Kind.READY and "took_s" in payload:
+            details.append(f"after {payload['took_s']:.3g} s")
+        if record.kind in (Kind.BACKOFF, Kind.PARKED):
+            details.append(f"in {payload['delay_s']:.3g} s")
+        self.say(f"{record.subject}: {words}" + (f": {'; '.join(details)}" if details else ""))
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            self._stream.flush()

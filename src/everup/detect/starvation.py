@@ -1,0 +1,44 @@
+"""Is everup itself, or the machine, starved? Then a hang of a service proves nothing.
+
+A verdict given by a watcher that was itself not running condemns the healthy (systemd#13843,
+kubernetes#33859). The guard looks at the lateness of everup's own loop and at the CPU pressure of
+the machine, and remembers for a while.
+"""
+
+from dataclasses import dataclass, replace
+
+from everup.model.event import Lag
+from everup.model.spec import Everup
+
+MEMORY_S = 2.0
+"""A starvation counts for this long after its last sign: probes that it spoilt come in late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What was seen last."""
+
+    until: float = float("-inf")
+    sign: str = ""
+
+    def starved(self, now: float) -> bool:
+        return now < self.until
+
+
+def step(guard: Guard, lag: Lag, settings: Everup, now: float) -> Guard:
+    """Take in one measurement."""
+    if lag.lag_s > settings.starvation_lag:
+        # A pause of the whole process spoils whatever was under way: remember it for as long
+        # again, within reason.
+        until = now + max(MEMORY_S, min(lag.lag_s, 10.0))
+        return Guard(max(guard.until, until), f"everup's own loop was {lag.lag_s:.2f} s late")
+    if lag.psi > settings.starvation_psi:
+        sign = f"tasks waited for CPU {lag.psi:.0f} % of the last 10 s"
+        return Guard(max(guard.until, now + MEMORY_S), sign)
+    return guard if guard.starved(now) else replace(guard, sign="")
+
+
+def may_postpone(guard: Guard, since: float | None, settings: Everup, now: float) -> bool:
+    """Whether a verdict that has waited since ``since`` may wait still."""
+    waited = 0.0 if since is None else now - since
+    return guard.starved(now) and waited < settings.starvation_max

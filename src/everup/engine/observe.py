@@ -1,0 +1,172 @@
+"""Observations of running instances: probe results, sd_notify messages, the watchdog."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from everup.detect import probes, starvation
+from everup.detect.probes import ProbeState, Verdict
+from everup.model.action import MainPid, Unwatch
+from everup.model.instance import Slot, State
+from everup.model.journal import Kind
+from everup.model.record import Instance
+from everup.model.signal import ProbeKind, ProbeResult
+from everup.model.spec import Probe, Service
+from everup.supervise.lifecycle import Happening, On
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+_UP = (State.RUNNING, State.READY)
+_USEC = 1e-6
+_MAX_EXTENSION_S = 86400.0
+
+
+def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
+    match kind:
+        case ProbeKind.STARTUP:
+            return service.probe.startup
+        case ProbeKind.READINESS:
+            return service.probe.readiness
+        case ProbeKind.LIVENESS:
+            return service.probe.liveness
+
+
+def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
+    """Count a result and act on the verdict."""
+    instance = engine.instances.get(result.slot)
+    if instance is None or instance.run != result.run or instance.spawned_at is None:
+        return
+    expected = (State.STARTING,) if result.kind is ProbeKind.STARTUP else _UP
+    probe = probe_of(engine.services[result.slot.service], result.kind)
+    if instance.state not in expected or probe is None:
+        return
+    key = (result.slot, result.kind)
+    state = engine.probes.get(key, ProbeState())
+    lag_limit_s = engine.spec.everup.starvation_lag
+    state, verdict = probes.step(state, probe, result, now - instance.spawned_at, lag_limit_s)
+    engine.probes[key] = state
+    match verdict:
+        case Verdict.HEALTHY:
+            _healthy(engine, instance, result.kind, now)
+        case Verdict.SUSPECT:
+            _suspect(engine, instance, result, now)
+        case Verdict.FAILED:
+            _failed(engine, instance, result, state, now)
+        case Verdict.NEUTRAL | Verdict.NONE:
+            pass
+
+
+def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) -> None:
+    if kind is ProbeKind.STARTUP:
+        engine.emit(Unwatch(instance.slot))
+        engine.happen(instance.slot, Happening(On.STARTED), now)
+        return
+    if kind is ProbeKind.READINESS and instance.state is State.RUNNING:
+        engine.happen(instance.slot, Happening(On.READY), now)
+        instance = engine.instances[instance.slot]
+    if instance.suspected and not _failing(engine, instance.slot):
+        engine.put(replace(instance, suspected=False, reason=""), now)
+
+
+def _failing(engine: "Engine", slot: Slot) -> bool:
+    states = (engine.probes.get((slot, k)) for k in (ProbeKind.READINESS, ProbeKind.LIVENESS))
+    return any(state is not None and state.failures for state in states)
+
+
+def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: float) -> None:
+    if instance.state is State.READY and not instance.suspected:
+        reason = f"{result.kind.value} probe: {result.detail}"
+        engine.put(replace(instance, suspected=True, reason=reason), now)
+
+
+def _failed(
+    engine: "Engine", instance: Instance, result: ProbeResult, state: ProbeState, now: float
+) -> None:
+    reason = f"{result.kind.value} probe: {result.detail}"
+    if result.kind is ProbeKind.READINESS:
+        if instance.state is State.READY:
+            engine.happen(instance.slot, Happening(On.UNREADY, reason), now)
+        return
+    _suspect(engine, instance, result, now)
+    since = state.postponed_since
+    if starvation.may_postpone(engine.guard, since, engine.spec.everup, now):
+        if since is None:
+            _postpone(engine, instance.slot, reason)
+            key = (result.slot, result.kind)
+            engine.probes[key] = replace(state, postponed_since=now)
+        return
+    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now)
+
+
+def _postpone(engine: "Engine", slot: Slot, reason: str) -> None:
+    engine.record(Kind.POSTPONED, str(slot), verdict=reason, sign=engine.guard.sign)
+
+
+def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
+    """The service was silent for longer than its watchdog interval."""
+    reason = f"watchdog: no WATCHDOG=1 for {instance.watchdog_s:g} s"
+    assert instance.watchdog_at is not None
+    # watchdog_at moves on with each postponement, by less than watchdog_s; the first one is
+    # the only one that starts from a whole interval of silence, and only it is journaled.
+    due = instance.watchdog_at
+    key = (instance.slot, ProbeKind.LIVENESS)
+    state = engine.probes.get(key, ProbeState())
+    since = state.postponed_since
+    if starvation.may_postpone(engine.guard, since, engine.spec.everup, now):
+        if since is None:
+            _postpone(engine, instance.slot, reason)
+            engine.probes[key] = replace(state, postponed_since=due)
+        later = now + min(1.0, instance.watchdog_s)
+        engine.put(replace(instance, watchdog_at=later), now)
+        return
+    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now)
+
+
+def notified(engine: "Engine", slot: Slot, fields: Mapping[str, str], now: float) -> None:
+    """One sd_notify message of a process of this instance."""
+    instance = engine.instances.get(slot)
+    if instance is None or not instance.has_process:
+        return
+    if "STATUS" in fields:
+        engine.put(replace(instance, status_text=fields["STATUS"][:500]), now)
+    if (main := _number(fields.get("MAINPID"))) and main != instance.pid:
+        engine.emit(MainPid(slot, instance.run, main))
+        engine.put(replace(engine.instances[slot], pid=main), now)
+    _timing(engine, slot, fields, now)
+    instance = engine.instances[slot]
+    if fields.get("RELOADING") == "1" and instance.state is State.READY:
+        engine.put(replace(instance, suspected=True, reason="it reloads"), now)
+    if fields.get("STOPPING") == "1" and instance.state is State.READY:
+        engine.happen(slot, Happening(On.UNREADY, "it says that it stops"), now)
+    if fields.get("READY") == "1":
+        if instance.state is State.STARTING and engine.services[slot.service].notify:
+            engine.happen(slot, Happening(On.STARTED), now)
+        elif instance.suspected and not _failing(engine, slot):
+            engine.put(replace(instance, suspected=False, reason=""), now)
+    if fields.get("WATCHDOG") == "trigger" and instance.state in _UP:
+        engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now)
+
+
+def _timing(engine: "Engine", slot: Slot, fields: Mapping[str, str], now: float) -> None:
+    instance = engine.instances[slot]
+    if usec := _number(fields.get("WATCHDOG_USEC")):
+        instance = replace(instance, watchdog_s=min(usec * _USEC, _MAX_EXTENSION_S))
+        if instance.state in _UP:
+            instance = replace(instance, watchdog_at=now + instance.watchdog_s)
+    if fields.get("WATCHDOG") == "1" and instance.watchdog_at is not None:
+        instance = replace(instance, watchdog_at=now + instance.watchdog_s)
+        key = (slot, ProbeKind.LIVENESS)
+        if (state := engine.probes.get(key)) and state.postponed_since and not state.failures:
+            engine.probes[key] = replace(state, postponed_since=None)
+    extend = _number(fields.get("EXTEND_TIMEOUT_USEC"))
+    waiting = instance.state in (State.STARTING, State.STOPPING) and not instance.verdict
+    if extend and waiting and instance.deadline is not None:
+        until = now + min(extend * _USEC, _MAX_EXTENSION_S)
+        instance = replace(instance, deadline=max(instance.deadline, until))
+    if instance is not engine.instances[slot]:
+        engine.put(instance, now)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None

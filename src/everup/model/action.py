@@ -1,0 +1,111 @@
+"""Actions: what the engine wants done. The order of a list of them is the order to do them in."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from everup.model.event import Hook
+from everup.model.instance import Slot
+from everup.model.journal import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write this to the journal. Stands before the action that it announces."""
+
+    kind: Kind
+    subject: str
+    payload: dict[str, Any] = field(default_factory=dict)
+    durable: bool = False
+    """Must outlive a power cut (an operator's word), not only the death of everup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    slot: Slot
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    slot: Slot
+    run: int
+    hook: Hook
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """``scope``: the ``main`` process, or ``all`` of the instance."""
+
+    slot: Slot
+    run: int
+    signal: str
+    scope: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class MainPid:
+    """The service handed over to another main process."""
+
+    slot: Slot
+    run: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Run the probes of this process: only the startup probe, or the others."""
+
+    slot: Slot
+    run: int
+    startup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class WatchDrain:
+    """Report ``Drained`` once no client connection is open."""
+
+    slot: Slot
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSockets:
+    service: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSockets:
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetBalance:
+    """New connections go to these replicas (numbers from 1), in equal parts."""
+
+    service: str
+    replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The slot was scaled away."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    status: int = 0
+
+
+Effect = Spawn | RunHook | Signal | MainPid
+Action = (
+    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | CloseSockets | SetBalance
+    | Forget | Quit
+)  # fmt: skip

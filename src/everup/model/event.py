@@ -1,0 +1,147 @@
+"""Events: what reaches the engine from the world and from operators."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from everup.model.instance import ExitCause, Slot, State
+from everup.model.signal import ProbeResult
+
+
+class Hook(StrEnum):
+    PRE_START = "pre_start"
+    POST_START = "post_start"
+    PRE_STOP = "pre_stop"
+    POST_STOP = "post_stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    slot: Slot
+    run: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    slot: Slot
+    run: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    slot: Slot
+    run: int
+    cause: ExitCause
+
+
+@dataclass(frozen=True, slots=True)
+class HookDone:
+    slot: Slot
+    run: int
+    hook: Hook
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    result: ProbeResult
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """One sd_notify message, already matched to the instance that sent it."""
+
+    slot: Slot
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The last open connection of a draining instance has ended."""
+
+    slot: Slot
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How late everup's own loop was, and the CPU pressure of the machine (PSI, percent)."""
+
+    lag_s: float
+    psi: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: fire what is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A process of an earlier engine that goes on running."""
+
+    slot: Slot
+    run: int
+    pid: int
+    state: State
+    spawned_at: float
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """everup starts: bring up what should run."""
+
+    wanted: tuple[tuple[Slot, bool], ...] = ()
+    """What operators said earlier; where they said nothing, ``autostart`` decides."""
+    adopted: tuple[Adopted, ...] = ()
+    runs: tuple[tuple[Slot, int], ...] = ()
+    """The last incarnation of slots that have no process, so that numbers go on."""
+    done: tuple[Slot, ...] = ()
+    """Oneshots that succeeded under the same keeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """everup ends: stop everything in order, then quit."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    slots: tuple[Slot, ...]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    slots: tuple[Slot, ...]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    slots: tuple[Slot, ...]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    service: str
+    replicas: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    slots: tuple[Slot, ...]
+    signal: str
+    by: str = ""
+
+
+Operator = Up | Down | Start | Stop | Restart | Scale | SendSignal
+World = Spawned | SpawnFailed | Exited | HookDone | Probed | Notified | Drained | Lag | Tick
+Event = Operator | World

@@ -1,0 +1,58 @@
+"""The record of one instance: all that the deciders know of it. Replaced, never changed."""
+
+from dataclasses import dataclass
+
+from everup.model.instance import ExitCause, Slot, State
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Times are monotonic seconds."""
+
+    slot: Slot
+    state: State = State.STOPPED
+    since: float = 0.0
+    want: bool = False
+    """Should run: the operator's or the config's wish."""
+    run: int = 0
+    """Incarnation: counts the processes that this slot has had."""
+    pid: int = 0
+    phase: str = ""
+    """Part of a state: the name of the hook that runs, or ``spawn``."""
+    spawned_at: float | None = None
+    up_at: float | None = None
+    """Since when it counts as started."""
+    deadline: float | None = None
+    """When the state's own time is over: start, stop or drain timeout, backoff, stability."""
+    watchdog_at: float | None = None
+    watchdog_s: float = 0.0
+    attempt: int = 0
+    """Failures in a row; the backoff grows with it."""
+    crashes: tuple[float, ...] = ()
+    """Times of the crashes inside the intensity window."""
+    parked: bool = False
+    """Too many crashes: until it has been stable, each further one parks it again."""
+    restarts: int = 0
+    last_exit: ExitCause | None = None
+    verdict: str = ""
+    """Why everup itself ends the process as failed; its end then counts as a crash."""
+    asked: bool = False
+    """Its stop was asked for (by an operator, a restart, a group): its end is no crash."""
+    reason: str = ""
+    """Why it is where it is, for people."""
+    done: bool = False
+    """A oneshot that has succeeded."""
+    is_ready: bool = True
+    """The last word of the readiness probe."""
+    suspected: bool = False
+    status_text: str = ""
+    """What the service says of itself (sd_notify STATUS)."""
+
+    @property
+    def has_process(self) -> bool:
+        return self.pid > 0
+
+    def next_deadline(self) -> float | None:
+        if self.watchdog_at is None:
+            return self.deadline
+        return self.watchdog_at if self.deadline is None else min(self.deadline, self.watchdog_at)
