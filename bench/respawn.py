@@ -99,7 +99,7 @@ class Runner:
             raise BenchError(f"{self.label}: {done.stderr.strip()}")
         took_ns, pid, _attempts = map(int, done.stdout.split())
         if took_ns < 0:
-            self.pid = wait_for(f"{self.label} serves again", lambda: ask(self.port), 60)
+            self.pid = wait_for(f"{self.label} serves again", self.serving, 20)
             self.rest()
             return None
         self.rest()
@@ -144,6 +144,7 @@ def main() -> None:
     report = Report("respawn", {"rounds": rounds, "start_delay_ms": args.start_delay_ms})
     left_out: dict[str, str] = {}
     runners: list[Runner] = []
+    gave_up: set[str] = set()
     with workshop() as home:
         try:
             for index, contestant in enumerate(contestants()):
@@ -166,9 +167,16 @@ def main() -> None:
                     say(f"time limit: {number_} of {rounds} rounds")
                     break
                 for runner in sorted(runners, key=lambda r: r.ripe_s):
+                    if runner.label in gave_up:
+                        continue
                     if runner.contestant.name == "monit" and number_ >= args.monit_rounds:
                         continue
-                    times[runner.label].append(runner.kill())
+                    try:
+                        times[runner.label].append(runner.kill())
+                    except BenchError as error:
+                        say(str(error))
+                        gave_up.add(runner.label)
+                        times[runner.label].append(None)
         finally:
             for runner in runners:
                 runner.contestant.stop()

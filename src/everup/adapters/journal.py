@@ -223,7 +223,8 @@ def read(
 ) -> list[Entry]:
     """Entries in order, filtered. A subject ``web`` also means ``web.1``; a kind may end in
     ``*``. ``last`` gives only the last so many."""
-    where, values = ["seq > ?"], [after]  # type: list[str], list[object]
+    where: list[str] = ["seq > ?"]
+    values: list[object] = [after]
     groups = (
         ("subject", [(s, f"{s}.*") for s in subjects]),
         ("kind", [(k, k) for k in kinds]),

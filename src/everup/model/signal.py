@@ -31,7 +31,8 @@ class ProbeTarget:
     unix: str = ""
     """Path of a Unix socket to connect to instead of host and port."""
     source: str = ""
-    """IPv4 source address to bind, which steers the connection to this replica."""
+    """Source address to bind, which steers the connection to this replica: an IPv4 one that is
+    the replica's own, or ``::1`` together with a traffic class."""
     traffic_class: int = 0
     """IPv6 traffic class to set (IPV6_TCLASS), for the same end. 0: none."""
 

@@ -166,7 +166,8 @@ class Listener:
     name: str
     """Name in LISTEN_FDNAMES and for probes."""
     address: str
-    """``host:port``, ``[v6]:port``, ``:port`` (all addresses) or ``unix:/path``."""
+    """``host:port``, ``[v6]:port``, ``:port`` (all IPv4 addresses; ``[::]:port`` is all of both)
+    or ``unix:/path``."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
     """Connections that wait for accept (the kernel caps it at net.core.somaxconn)."""
     mode: str = "0660"
@@ -180,8 +181,8 @@ class Service:
     name: _Name
     """Taken from the table's name."""
     command: _Argv
-    """Program and arguments, no shell. ``{replica}`` (1, 2, ...) and ``{port}`` are filled in;
-    ``{{`` and ``}}`` stand for braces."""
+    """Program and arguments, no shell. ``{replica}`` (1, 2, ...), ``{port}`` and ``{service}`` are
+    filled in; ``{{`` and ``}}`` stand for braces."""
     type: Literal["service", "oneshot"] = "service"
     """``oneshot``: runs once and is done; what depends on it waits for its success."""
     listen: tuple[Listener, ...] = ()

@@ -31,7 +31,7 @@ def parse_size(value: object) -> int:
     """Bytes in a size string; ``ValueError`` says what would be valid."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    if isinstance(value, str) and len(value) < 40 and (match := _SIZE.fullmatch(value.strip())):
         return int(float(match[1]) * _SIZE_UNITS[match[2].upper()])
     raise ValueError(f"expected {SIZE_HELP}")
 
@@ -41,9 +41,9 @@ def format_duration(seconds: float) -> str:
     if seconds == 0:
         return "0s"
     if seconds < 1:
-        return f"{seconds * 1000:g}ms"
+        return f"{_plain(seconds * 1000)}ms"
     if seconds < 60 or seconds != int(seconds):
-        return f"{seconds:g}s"
+        return f"{_plain(seconds)}s"
     out, rest = "", int(seconds)
     for unit, width in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, width)
@@ -56,9 +56,14 @@ def format_size(size_bytes: float) -> str:
     """A size for people: 1536 is ``1.5K``."""
     for unit in ("B", "K", "M", "G"):
         if size_bytes < 1024:
-            return f"{size_bytes:.3g}{unit}" if unit != "B" else f"{int(size_bytes)}B"
+            return f"{_plain(round(size_bytes, 2))}{unit}"
         size_bytes /= 1024
-    return f"{size_bytes:.3g}T"
+    return f"{_plain(round(size_bytes, 2))}T"
+
+
+def _plain(number: float) -> str:
+    """Without an exponent and without zeros at the end."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def _schema(help_text: str, pattern: str) -> WithJsonSchema:

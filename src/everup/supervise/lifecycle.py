@@ -69,7 +69,7 @@ def _start(service: Service, inst: Instance, event: Happening, _u: float, now: f
     inst = replace(
         enter(inst, State.STARTING, now, event.reason),
         run=inst.run + 1,
-        restarts=inst.restarts + (1 if inst.run else 0),
+        restarts=inst.restarts + (inst.last_exit is not None),
         pid=0,
         spawned_at=None,
         up_at=None,

@@ -134,6 +134,9 @@ class SocketAttempt(Attempt):
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(plan.source)
             elif family == socket.AF_INET6 and plan.traffic_class:
+                if plan.source is not None:
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                    sock.bind(plan.source)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, plan.traffic_class)
         except OSError as error:
             self._fail(f"cannot ask from {plan.source}: {error_words(error.errno or 0)}")

@@ -1,0 +1,44 @@
+# everup: `make demo` shows it at work, `make test` proves it. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint format soak bench docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml tools/setup
+	sh tools/setup "$(PYTHON)" "$(VENV)"
+	@touch $(STAMP)
+
+demo: setup  ## a real server with two replicas, killed, hung and overloaded
+	$(BIN)/python examples/shop/demo.py
+
+test: setup  ## unit, simulation, end to end, typing: under 10 minutes on 2 cores
+	$(BIN)/python -m pytest tests/unit tests/sim tests/typing tests/issues -n 2
+	$(BIN)/python -m pytest tests/e2e
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: setup  ## many more seeds, longer
+	EVERUP_SEEDS=20000 $(BIN)/python -m pytest tests/sim -n 2 --timeout=3600
+
+bench: setup
+	$(BIN)/python bench/all.py
+
+docs: setup  ## what is generated: config, commands, events
+	$(BIN)/python -m everup.config
+	$(BIN)/python tools/reference.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
