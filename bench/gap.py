@@ -11,6 +11,8 @@ gets SIGKILL (or SIGSTOP). Reported for each contestant, over all rounds:
   slow        answers later than 50 ms after the scheduled instant, per failure
   takeover    from the failure to the first answer by another process to a connection that was
               opened after the failure
+  slowest     the slowest answer, from its scheduled instant: how long a connection waited on a
+              server that died or hung
   gap         longest time between two answers, whoever gave them (2 ms apart without a failure)
 
 Scenarios: "one" replica; "two", one of two replicas killed; "standby", one replica and one standby;
@@ -226,6 +228,8 @@ def table(scenario: str, results: dict[str, list[dict[str, Any]]], left: dict[st
             "max",
             "gap ms med",
             "max",
+            "slowest ms med",
+            "max",
         ],
     )
     for key, runs in results.items():
@@ -240,6 +244,7 @@ def table(scenario: str, results: dict[str, list[dict[str, Any]]], left: dict[st
             return float(sum(r[what] for r in runs)) / len(runs)
 
         takeover = Stats.of([r["takeover_ms"] for r in runs if r["takeover_ms"] is not None])
+        slowest = Stats.of([r["latency_ms"]["p100"] for r in runs])
         gap = Stats.of([r["gap_ms"] for r in runs if r["gap_ms"] is not None])
         result.rows.append(
             [
@@ -252,6 +257,8 @@ def table(scenario: str, results: dict[str, list[dict[str, Any]]], left: dict[st
                 *takeover.cells(1),
                 number(gap.median, 1),
                 number(gap.max, 1),
+                number(slowest.median, 1),
+                number(slowest.max, 1),
             ]
         )
     return result

@@ -26,19 +26,22 @@ from typing import TypeVar
 import psutil
 from _demo.control import DemoError, Event, Everup, Instance, kill_left_over
 from _demo.incident import Step, recovery
-from _demo.load import Sample, Shopper, window
+from _demo.load import DEADLINE_S, Sample, Shopper, window
+from _demo.report import journal_lines, requests_text, result_rows
 from _demo.terminal import Terminal
 
 T = TypeVar("T")
 
 HERE = Path(__file__).resolve().parent
 RATE = 200.0
+SLOW_S = 0.5
 TIMEOUT_S = 90.0
 RECOVERY_S = 20.0
 SETTLE_S = 1.5
 BURST_CONNECTIONS = 200
 BURST_S = 3.0
 POLL_S = 0.5
+MAX_SHOWN = 30
 
 
 class Demo:
@@ -60,12 +63,13 @@ class Demo:
         """All of it; ``DemoError`` at the first thing that is not as expected."""
         await self._up()
         stop = asyncio.Event()
+        self._begin("no fault")
         load = asyncio.create_task(self._shopper.steady(RATE, stop, int(RATE * TIMEOUT_S)))
         try:
-            await self._steady()
-            await self._fault("kill -9 of web.1", "web.1", self._kill)
-            await self._fault("SIGSTOP of web.2", "web.2", self._stop)
-            await self._fault("web.1 exits 3 times", "web.1", self._crash, exits=4)
+            await self._wait("a look at normal service", self._settle(2))
+            await self._fault("web.1 killed (SIGKILL)", "web.1", self._kill)
+            await self._fault("web.2 hung (SIGSTOP)", "web.2", self._stop)
+            await self._fault("web.1 killed, 3 starts fail", "web.1", self._crash, exits=4)
             await self._overload()
             stop.set()
             await self._wait("the last answers", load)
@@ -96,10 +100,8 @@ class Demo:
 
     def show_events(self, events: list[Event], zero_s: float) -> None:
         """Journal lines with their time since a fault."""
-        for event in events:
-            payload = ", ".join(f"{k}={_short(v)}" for k, v in event.payload.items())
-            line = f"  {event.mono_s - zero_s:+8.3f} s  {event.kind:<20} {event.subject:<9}"
-            self._terminal.line(f"{line} {payload[:120]}".rstrip())
+        for text in journal_lines(events, zero_s):
+            self._terminal.line(f"  {text}")
 
     def _write_config(self) -> Path:
         """The shop's own files and config in the temporary directory, with a free port."""
@@ -126,11 +128,19 @@ class Demo:
             f"  http://127.0.0.1:{self._port}/ gets {RATE:g} requests/s from now on"
         )
 
-    async def _steady(self) -> None:
-        step = Step("no fault", time.monotonic())
+    def _begin(self, name: str, slot: str = "") -> Step:
+        """Begin a step and end the one before: each request counts in exactly one."""
+        step = Step(name, time.monotonic(), slot=slot)
+        if self._steps:
+            self._steps[-1].to_s = step.from_s
         self._steps.append(step)
-        await self._wait("a look at normal service", asyncio.sleep(2))
-        step.to_s = time.monotonic()
+        return step
+
+    async def _settle(self, duration_s: float) -> None:
+        """Go on with normal service, and until what waited during a fault has its end."""
+        await asyncio.sleep(duration_s)
+        while self._shopper.oldest_open_s() > SLOW_S:  # ends: every request has a deadline
+            await asyncio.sleep(0.05)
 
     async def _fault(
         self, name: str, slot: str, inject: Callable[[Instance], None], exits: int = 1
@@ -138,21 +148,21 @@ class Demo:
         """Inject one fault into one replica and wait until it is ready again."""
         self._terminal.head(name)
         victim = await self._instance(slot)
-        step = Step(name, time.monotonic(), slot=slot)
-        self._steps.append(step)
+        step = self._begin(name, slot)
         inject(victim)
-        times = await self._wait(f"{slot} ready again", self._until_ready(slot, step.from_s, exits))
-        step.detected_s, step.ready_s = times
+        recovered = self._until_ready(slot, step.from_s, exits)
+        step.noticed_s, step.ready_s = await self._wait(f"{slot} ready again", recovered)
         successor = await self._instance(slot)
         if successor.pid == victim.pid:
             raise DemoError(f"{slot}: expected a new process, but pid {victim.pid} is still there")
-        await self._wait("normal service", asyncio.sleep(SETTLE_S))
-        step.to_s = time.monotonic()
+        await self._wait("normal service", self._settle(SETTLE_S))
         self._terminal.line(
-            f"  noticed after {times[0]:.3f} s, ready again after {times[1]:.3f} s"
+            f"  noticed after {step.noticed_s:.3f} s, ready again after {step.ready_s:.3f} s"
             f" (pid {victim.pid} -> {successor.pid})",
             "green",
         )
+        part = window(self._shopper.samples, step.from_s, time.monotonic(), SLOW_S)
+        self._terminal.line(f"  {requests_text(part, SLOW_S)}", "yellow" if part.lost else None)
 
     def _kill(self, victim: Instance) -> None:
         assert victim.pid is not None
@@ -170,26 +180,23 @@ class Demo:
     async def _overload(self) -> None:
         self._terminal.head(f"overload: {BURST_CONNECTIONS} connections at once for {BURST_S:g} s")
         before = await self._everup.instances("web")
-        step = Step(f"{BURST_CONNECTIONS} connections", time.monotonic())
-        self._steps.append(step)
+        step = self._begin(f"overload ({BURST_CONNECTIONS} conns)")
         # In a process of its own, so that the steady load stays on its schedule.
         await self._wait("the burst", self._burst())
-        burst_end_s = time.monotonic()
-        await self._wait("normal service", self._until_all_ready(before))
-        await self._wait("a look at normal service", asyncio.sleep(2))
+        await self._wait("all replicas ready", self._until_all_ready(before))
+        calm_s = time.monotonic()
+        await self._wait("normal service", self._settle(SETTLE_S))
         step.to_s = time.monotonic()
+        step.all_events = True
         after = await self._everup.instances("web")
         if [i.pid for i in before] != [i.pid for i in after]:
             raise DemoError("overload: expected that no replica is killed for being busy")
-        calm = window(self._shopper.samples, burst_end_s + 0.5, step.to_s - 1)
-        if calm.lost:
-            raise DemoError(f"after the overload: expected no lost requests, got {calm.lost}")
-        burst = window(self._burst_samples, step.from_s, step.to_s)
-        self._terminal.line(
-            f"  {burst.answered} of {burst.sent} answered ({burst.answered / BURST_S:.0f}/s),"
-            f" slowest {burst.slowest_s:.2f} s; no replica was restarted",
-            "green",
-        )
+        if lost := window(self._shopper.samples, calm_s, step.to_s, SLOW_S).lost:
+            raise DemoError(f"after the overload: expected no lost requests, got {lost}")
+        samples = self._shopper.samples + self._burst_samples
+        part = window(samples, step.from_s, step.to_s, SLOW_S)
+        self._terminal.line("  no replica was restarted; both are ready", "green")
+        self._terminal.line(f"  {requests_text(part, SLOW_S)}", "yellow" if part.lost else None)
 
     async def _burst(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -216,14 +223,15 @@ class Demo:
     async def _check_orders(self) -> None:
         self._terminal.head("orders")
         unanswered, self._shopper.unanswered = self._shopper.unanswered, []
+        again = Shopper(self._port, "again")  # books of its own: these are no new requests
         for order_id in unanswered:  # what a client does: the same order, with the same id, again
-            if not await self._shopper.order(order_id, time.monotonic()):
+            if not await again.order(order_id, time.monotonic()):
                 raise DemoError(f"order {order_id}: expected an answer to the second attempt")
-        acknowledged = set(self._acknowledged + self._shopper.acknowledged)
+        acknowledged = set(self._acknowledged + self._shopper.acknowledged + again.acknowledged)
         await self._wait("all orders shipped", self._until_shipped(acknowledged))
         self._terminal.line(
-            f"  {len(acknowledged)} acknowledged, all in the database, each shipped once"
-            f" ({len(unanswered)} of them got their answer at a second attempt)",
+            f"  {len(acknowledged)} acknowledged, none lost: all are in the database, each shipped"
+            f" once\n  {len(unanswered)} of them had no answer at first and were sent again",
             "green",
         )
 
@@ -243,43 +251,33 @@ class Demo:
 
     async def _report(self) -> None:
         events = await self._everup.events("web")
-        self._terminal.head("journal of the incidents  ($ everup events --service web)")
-        for step in self._steps:
-            if step.slot and step.ready_s is not None:
-                self._terminal.line(f"  {step.name}", "yellow")
-                end_s = step.from_s + step.ready_s + 0.05
-                shown = [e for e in events if step.from_s <= e.mono_s <= end_s]
-                self.show_events(shown[:30], step.from_s)
+        self._terminal.head("journal: seconds since the fault  ($ everup events --service web)")
+        for step in self._steps[1:]:
+            self._terminal.line(f"  {step.name}", "yellow")
+            shown = step.journal(events)
+            self.show_events(shown[:MAX_SHOWN], step.from_s)
+            if len(shown) > MAX_SHOWN:
+                self._terminal.line(f"  ... and {len(shown) - MAX_SHOWN} more")
+            if not shown:
+                self._terminal.line("  nothing: no replica was suspected")
         self._terminal.head("result")
-        head = ("fault", "noticed", "ready again", "sent", "answered", "lost", "slowest")
-        rows: list[tuple[str, ...]] = [head]
         samples = self._shopper.samples + self._burst_samples
-        lost_why: dict[str, int] = {}
-        for step in self._steps:
-            part = window(samples, step.from_s, step.to_s)
-            for why, count in part.reasons.items():
-                lost_why[why] = lost_why.get(why, 0) + count
-            rows.append(
-                (
-                    step.name,
-                    "-" if step.detected_s is None else f"{step.detected_s:.3f} s",
-                    "-" if step.ready_s is None else f"{step.ready_s:.3f} s",
-                    str(part.sent),
-                    str(part.answered),
-                    str(part.lost),
-                    f"{part.slowest_s:.3f} s",
-                )
-            )
+        rows, total = result_rows(self._steps, samples, SLOW_S)
         self._terminal.table(rows)
-        if lost_why:
-            text = ", ".join(f"{count} x {why}" for why, count in sorted(lost_why.items()))
-            self._terminal.line(f"  lost (no 2xx within 5 s, no retry by the client): {text}")
+        self._terminal.line(
+            f"  lost: no whole 2xx answer within {DEADLINE_S:g} s; the client never tries again.",
+            "dim",
+        )
+        self._terminal.line(
+            "  noticed, ready again: from the fault to that line of everup's journal.", "dim"
+        )
+        for why, count in sorted(total.reasons.items()):
+            self._terminal.line(f"  {count} lost: {why}", "yellow")
         faults = len(self._steps) - 1
-        lost = sum(lost_why.values())
         self._terminal.line()
         self._terminal.line(
-            f"PASS: recovered {faults} of {faults} times; {lost} of {len(samples)} requests lost;"
-            " no acknowledged order lost",
+            f"PASS: recovered from {faults} of {faults} faults; {total.lost} of {total.sent}"
+            " requests lost; no order lost",
             "green",
         )
 
@@ -372,10 +370,6 @@ def _free_port() -> int:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as sock:
             return int(sock.getsockname()[1])
     raise DemoError("expected a free port on 127.0.0.1")
-
-
-def _short(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
 def main() -> int:

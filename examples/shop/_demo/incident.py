@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from _demo.control import Event
 
 _NOTICED = {"instance.exited", "instance.suspected", "instance.unhealthy"}
+_AFTER_S = 0.05
+"""What everup does about a ready replica follows at once; later events are another story."""
 
 
 @dataclass(slots=True)
@@ -13,22 +15,25 @@ class Step:
 
     name: str
     from_s: float
-    to_s: float = 0.0
-    detected_s: float | None = None
+    to_s: float = float("inf")
+    noticed_s: float | None = None
     ready_s: float | None = None
     slot: str = ""
+    all_events: bool = False
+    """Whether everything up to ``to_s`` belongs to it, not only what comes before ready again."""
 
-
-def instance_events(events: list[Event], slot: str, from_s: float) -> list[Event]:
-    """The events of one replica since a moment."""
-    return [event for event in events if event.subject == slot and event.mono_s >= from_s]
+    def journal(self, events: list[Event]) -> list[Event]:
+        """The events of this step."""
+        end_s = self.from_s if self.ready_s is None else self.from_s + self.ready_s + _AFTER_S
+        end_s = self.to_s if self.all_events else end_s
+        return [event for event in events if self.from_s <= event.mono_s <= end_s]
 
 
 def recovery(
     events: list[Event], slot: str, from_s: float, exits: int
 ) -> tuple[float, float] | None:
     """When the fault was noticed and when the replica was ready again; None: not yet."""
-    own = instance_events(events, slot, from_s)
+    own = [event for event in events if event.subject == slot and event.mono_s >= from_s]
     ended = [event.mono_s for event in own if event.kind == "instance.exited"]
     if len(ended) < exits:
         return None

@@ -30,28 +30,41 @@ class Sample:
     why: str = ""
     """For a lost one: the status or the error."""
 
+    @property
+    def ended_s(self) -> float:
+        """When it was answered or given up."""
+        return self.due_s + self.took_s
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The requests that were due in a stretch of time."""
+    """The requests that ended in a stretch of time."""
 
     sent: int
     answered: int
     lost: int
+    slow: int
+    """Answered, but late."""
     slowest_s: float
+    """Of the answered ones."""
     reasons: dict[str, int]
 
 
-def window(samples: Iterable[Sample], from_s: float, to_s: float) -> Window:
-    """Sum up the samples due in [from_s, to_s)."""
-    chosen = [s for s in samples if from_s <= s.due_s < to_s]
+def window(samples: Iterable[Sample], from_s: float, to_s: float, slow_s: float) -> Window:
+    """Sum up the samples that ended in [from_s, to_s).
+
+    By their end, not their start: a request that was under way when its replica was killed belongs
+    to the kill, not to the calm before it.
+    """
+    chosen = [s for s in samples if from_s <= s.ended_s < to_s]
     reasons: dict[str, int] = {}
     for sample in chosen:
         if not sample.ok:
             reasons[sample.why] = reasons.get(sample.why, 0) + 1
-    answered = [s.took_s for s in chosen if s.ok]
-    slowest = max(answered, default=0.0)
-    return Window(len(chosen), len(answered), len(chosen) - len(answered), slowest, reasons)
+    took = [s.took_s for s in chosen if s.ok]
+    slow = sum(took_s > slow_s for took_s in took)
+    slowest_s = max(took, default=0.0)
+    return Window(len(chosen), len(took), len(chosen) - len(took), slow, slowest_s, reasons)
 
 
 async def exchange(port: int, method: str, path: str, body: bytes = b"") -> int:
@@ -86,14 +99,25 @@ class Shopper:
     """Orders that the shop answered with 2xx."""
     unanswered: list[str] = field(default_factory=list)
     """Orders without an answer: the shop may or may not have them."""
+    _open: dict[int, float] = field(default_factory=dict)
+    """When the requests that are under way were due."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def one(self, due_s: float) -> bool:
         """One request of the mix: 2 in 5 the page, 2 in 5 the products, 1 in 5 an order."""
         number = next(self._numbers)
-        if number % 5 == 4:
-            return await self.order(f"{self.name}-{number}", due_s)
-        return await self._timed(due_s, "GET", "/" if number % 2 else "/products", b"")
+        self._open[number] = due_s
+        try:
+            if number % 5 == 4:
+                return await self.order(f"{self.name}-{number}", due_s)
+            return await self._timed(due_s, "GET", "/" if number % 2 else "/products", b"")
+        finally:
+            del self._open[number]
+
+    def oldest_open_s(self) -> float:
+        """Age of the request that has waited longest and waits still; 0: none waits."""
+        now_s = time.monotonic()
+        return now_s - min(self._open.values(), default=now_s)
 
     async def order(self, order_id: str, due_s: float) -> bool:
         """Place one order."""
@@ -112,8 +136,8 @@ class Shopper:
             why = "" if 200 <= status < 300 else f"status {status}"
         except TimeoutError:
             why = f"no answer in {DEADLINE_S:g} s"
-        except asyncio.IncompleteReadError:
-            why = "connection closed"
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            why = "connection closed unanswered (its replica had taken it and was killed)"
         except OSError as error:
             why = error.strerror or "connection failed"
         except (ValueError, KeyError, IndexError):

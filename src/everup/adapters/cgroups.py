@@ -28,6 +28,9 @@ class Placement:
     v2: str | None = None
     v1: list[str] = field(default_factory=list)
 
+    def exists(self) -> bool:
+        return self.v2 is None or os.path.isdir(self.v2)
+
 
 class Cgroups:
     """``say(subject, text)`` is told of limits that cannot be enforced."""
@@ -39,6 +42,7 @@ class Cgroups:
         self._v1 = _v1_homes(f"everup-{tag}")
         self._base, self._controllers = _v2_home(f"everup-{tag}")
         self._oom_before: dict[Slot, int] = {}
+        self._placed: dict[Slot, tuple[Limits, Placement]] = {}
 
     @property
     def base(self) -> str | None:
@@ -46,7 +50,11 @@ class Cgroups:
         return None if self._base is None else str(self._base)
 
     def place(self, slot: Slot, limits: Limits) -> Placement:
-        """Make the groups of an instance and set its limits."""
+        """Make the groups of an instance and set its limits; quick when they are there already."""
+        known = self._placed.get(slot)
+        if known is not None and known[0] == limits and known[1].exists():
+            self._note_oom(slot)
+            return known[1]
         v2 = self._make(self._base, slot)
         wanted = {
             name: value
@@ -62,8 +70,16 @@ class Cgroups:
                 v1.append(str(group))
             else:
                 self._tell(slot, name, "no writable control group with that controller")
-        self._oom_before[slot] = self._oom_kills(slot)
-        return Placement(None if v2 is None else str(v2), v1)
+        placement = Placement(None if v2 is None else str(v2), v1)
+        self._placed[slot] = (limits, placement)
+        if "memory" in wanted or "memory" in self._controllers:
+            self._oom_before[slot] = 0
+        self._note_oom(slot)
+        return placement
+
+    def _note_oom(self, slot: Slot) -> None:
+        if slot in self._oom_before:
+            self._oom_before[slot] = self._oom_kills(slot)
 
     def _make(self, home: Path | None, slot: Slot) -> Path | None:
         if home is None:
@@ -89,7 +105,8 @@ class Cgroups:
 
     def oom_killed(self, slot: Slot) -> bool:
         """Whether the kernel killed for memory in this instance's group since it was placed."""
-        return self._oom_kills(slot) > self._oom_before.get(slot, 0)
+        before = self._oom_before.get(slot)  # None: nothing here counts memory kills
+        return before is not None and self._oom_kills(slot) > before
 
     def _oom_kills(self, slot: Slot) -> int:
         homes = ((self._base, "memory.events"), (self._v1.get("memory"), "memory.oom_control"))
@@ -132,6 +149,7 @@ class Cgroups:
 
     def forget(self, slot: Slot) -> None:
         """Remove the groups of a slot (an empty group only; a full one stays)."""
+        self._placed.pop(slot, None)
         for home in (self._base, *self._v1.values()):
             if home is not None:
                 with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ def choose(
     """
     ready = [n for n, inst in sorted(instances.items()) if inst.state is State.READY]
     trusted = [n for n in ready if not instances[n].suspected]
+    replicas = max(1, replicas)  # scaled to none: the last ones serve until they are down
     # The active ones first, then by number: that is the whole preference.
     order = sorted(trusted, key=lambda n: (n not in active, n))
     chosen = order[:replicas]
@@ -28,5 +29,5 @@ def choose(
     if not chosen:
         coming = [n for n, i in sorted(instances.items()) if i.state in _COMING and i.want]
         wanted = [n for n, i in sorted(instances.items()) if i.want]
-        chosen = (coming or wanted or sorted(instances))[: max(1, replicas)]
+        chosen = (coming or wanted or sorted(instances))[:replicas]
     return tuple(sorted(chosen))

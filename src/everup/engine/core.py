@@ -78,6 +78,8 @@ class Engine:
         self.regrouping: dict[str, frozenset[Slot]] = {}
         self.rolling: dict[str, operate.Rollout] = {}
         self.removing: set[Slot] = set()
+        self.last_runs: dict[Slot, int] = {}
+        """Incarnations of slots that were scaled away: their numbers go on if they come back."""
         self._waiting: dict[Slot, str] = {}
         self._group_of = {name: g for g in spec.group.values() for name in g.services}
         self._dependents = order.dependents(self.services)
@@ -115,7 +117,8 @@ class Engine:
     def add_slots(self, service: Service) -> None:
         for number in range(1, service.slots + 1):
             slot = Slot(service.name, number)
-            self.instances.setdefault(slot, Instance(slot))
+            if slot not in self.instances:
+                self.instances[slot] = Instance(slot, run=self.last_runs.get(slot, 0))
 
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: object) -> None:
         self._out.append(Record(kind, subject, payload, durable))
@@ -159,12 +162,13 @@ class Engine:
             state=found.state if up else State.STARTING,
             since=now,
             run=found.run,
-            pid=found.pid,
+            pid=found.pid if up else 0,
+            phase="" if up else "spawn",
             spawned_at=found.spawned_at,
             up_at=found.spawned_at if up else None,
-            is_ready=found.state is State.READY,
+            is_ready=found.state is State.READY or service.probe.readiness is None,
             restarts=found.restarts,
-            deadline=now + (service.restart.reset_after if up else service.start_timeout),
+            deadline=now + service.restart.reset_after if up else None,
         )
         if up and service.watchdog is not None:
             every = service.watchdog.interval
@@ -176,6 +180,8 @@ class Engine:
             self._out.append(OpenSockets(service.name, service.slots))
         self._store(old, new)
         self._after(service, old, new, now)
+        if not up:  # its start is not over, or nobody saw how it went: go on from there
+            self.happen(slot, Happening(On.SPAWNED, pid=found.pid), now)
         if not new.want:
             self.pending_stop.add(slot)
 
@@ -397,7 +403,7 @@ class Engine:
 
     def _remove(self, slot: Slot) -> None:
         self.removing.discard(slot)
-        del self.instances[slot]
+        self.last_runs[slot] = self.instances.pop(slot).run
         self._waiting.pop(slot, None)
         self._timer_of.pop(slot, None)
         self._out.append(Forget(slot))

@@ -45,6 +45,7 @@ def fold(
         slot = _slot(subject, spec)
         if slot is None:
             continue
+        # A slot that is scaled away at the moment keeps its run number for when it comes back.
         if kind == Kind.WANTED.value:
             wanted.append((slot, bool(entry.payload["want"])))
         elif kind == Kind.STARTING.value:

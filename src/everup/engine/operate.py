@@ -7,7 +7,6 @@ from everup.model.action import Signal
 from everup.model.event import Down, Operator, Restart, Scale, SendSignal, Start, Stop, Up
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
-from everup.model.record import Instance
 from everup.supervise.lifecycle import Happening, On
 
 if TYPE_CHECKING:
@@ -59,6 +58,7 @@ def _want(engine: "Engine", slots: tuple[Slot, ...], want: bool, by: str, how: s
 
 def _up(engine: "Engine", event: Up, now: float) -> None:
     said, runs = dict(event.wanted), dict(event.runs)
+    engine.last_runs |= runs
     for slot, instance in list(engine.instances.items()):
         want = said.get(slot, engine.services[slot.service].autostart)
         done = slot in event.done
@@ -161,7 +161,9 @@ def _scale(engine: "Engine", event: Scale, now: float) -> None:
     running = any(instance.want for instance in engine.of(event.service))
     service = replace(service, replicas=event.replicas)
     engine.services[event.service] = service
+    before = set(engine.instances)
     engine.add_slots(service)
+    fresh = set(engine.instances) - before
     gone = []
     for instance in engine.of(event.service):
         if instance.slot.replica > service.slots:
@@ -169,7 +171,7 @@ def _scale(engine: "Engine", event: Scale, now: float) -> None:
             engine.removing.add(instance.slot)
         else:
             engine.removing.discard(instance.slot)
-            if running and not instance.want and instance.run == 0:
-                engine.put(Instance(instance.slot, want=True, since=now), now)
+            if running and instance.slot in fresh:
+                engine.put(replace(instance, want=True, since=now), now)
     _stop(engine, tuple(gone), f"scaled to {event.replicas}", now)
     engine.touch(event.service)

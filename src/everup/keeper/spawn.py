@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
 _CLONE_INTO_CGROUP = 0x200000000
 _libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: keeps the interpreter lock, as fork needs
-_RESET = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "core": resource.RLIMIT_CORE}
 
+ignored = tuple(s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN)
 _can_clone_into = True
 tainted: set[str] = set()
 """Groups on which ``cgroup.kill`` was used: children must not be born into them (see children)."""
@@ -95,7 +95,8 @@ def _child(
     try:
         stage = "session"
         os.setsid()
-        for number in _RESET:
+        # exec resets handlers by itself; what is ignored stays ignored, so that is undone here.
+        for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         stage = "control group"

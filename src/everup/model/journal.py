@@ -52,7 +52,7 @@ class Kind(StrEnum):
     FAILED = "instance.failed"
     """It ended and its restart policy says not to start it again."""
     STABLE = "instance.stable"
-    """Up for reset_after: earlier crashes are forgotten."""
+    """Up for reset_after: the backoff starts anew at the next crash."""
     HOOK = "hook.starting"
     """Intent: a hook is about to run."""
     HOOK_ENDED = "hook.ended"

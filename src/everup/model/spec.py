@@ -98,7 +98,8 @@ class Restart:
     jitter: Literal["full", "equal", "none"] = "full"
     """``full``: between 0 and the backoff; ``equal``: between half and whole; ``none``: whole."""
     reset_after: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
-    """Once up for this long, the next crash starts again at an immediate restart."""
+    """Once up for this long, the next crash starts again at an immediate restart. (It stays in
+    the intensity window.)"""
     intensity: Intensity = field(default_factory=Intensity)
     """More crashes than this park the replica: it is retried slowly, and everup says so."""
     park_interval: Annotated[Duration, Field(ge=0.1, le=86400)] = 60.0

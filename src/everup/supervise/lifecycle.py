@@ -149,7 +149,9 @@ def _note_ready(_s: Service, inst: Instance, event: Happening, _u: float, _now: 
 
 
 def _stable(_s: Service, inst: Instance, _e: Happening, _u: float, _now: float) -> Result:
-    return replace(inst, deadline=None, attempt=0, crashes=(), parked=False), ()
+    # The crashes stay in the intensity window: a service that dies every few seconds, each time
+    # after it was up for a while, is no less in a crash loop (supervisor#1285).
+    return replace(inst, deadline=None, attempt=0, parked=False), ()
 
 
 def _condemn(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:

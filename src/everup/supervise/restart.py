@@ -74,7 +74,7 @@ def after_exit(
     up_s = 0.0 if instance.up_at is None else now - instance.up_at
     stable = instance.up_at is not None and up_s >= restart.reset_after
     window = restart.intensity.period
-    recent = () if stable else tuple(t for t in instance.crashes if now - t < window)
+    recent = tuple(t for t in instance.crashes if now - t < window)
     # One more than the limit is enough to know; the tuple never grows past that.
     crashes = (*recent, now)[-(restart.intensity.limit + 1) :]
     attempt = 1 if stable else instance.attempt + 1

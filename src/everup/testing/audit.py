@@ -1,0 +1,145 @@
+"""The safety properties of the design, checked at every step of a simulation."""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from everup.model.action import Action, CloseSockets, Record, SetBalance, Signal, Spawn
+from everup.model.event import Down, Event, Restart, Scale, Start, Stop
+from everup.model.instance import Slot, State
+from everup.model.journal import Kind
+
+if TYPE_CHECKING:
+    from everup.testing.sim import Process, SimWorld
+
+_KILL_INTENTS = (Kind.UNHEALTHY, Kind.KILLING, Kind.STOPPING, Kind.SIGNALLED)
+_ASKED = (Kind.STARTING, Kind.BACKOFF, Kind.PARKED)
+
+
+class Violation(AssertionError):  # noqa: N818 - the field's word
+    """A property does not hold; the text names the seed, which replays it."""
+
+
+class Auditor:
+    """Watches one SimWorld."""
+
+    def __init__(self, world: "SimWorld") -> None:
+        self._world = world
+        self._stopped: set[Slot] = set()
+        self._intents: dict[str, list[Kind]] = defaultdict(list)
+        self._spawns: dict[Slot, list[float]] = defaultdict(list)
+        self._runs: set[tuple[Slot, int]] = set()
+
+    def _fail(self, text: str) -> None:
+        tail = "\n".join(
+            f"  {e.time:9.3f} {e.subject:10} {e.kind} {e.payload}"
+            for e in self._world.journal[-25:]
+        )
+        world = self._world
+        raise Violation(f"seed {world.seed} at {world.now:.3f} s: {text}\n{tail}")
+
+    def before(self, event: Event) -> None:
+        match event:
+            case Stop(slots=slots):
+                self._stopped.update(slots)
+            case Start(slots=slots) | Restart(slots=slots):
+                self._stopped.difference_update(slots)
+                for slot in slots:
+                    self._spawns.pop(slot, None)
+            case Scale(service=service):
+                self._stopped = {s for s in self._stopped if s.service != service}
+            case Down():
+                self._stopped.update(self._world.engine.instances)
+
+    def actions(self, event: Event, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Record(kind=kind, subject=subject, payload=payload):
+                    self._intents[subject].append(kind)
+                    del self._intents[subject][:-12]
+                    if kind is Kind.STARTING:
+                        self._check_dependencies(Slot.parse(subject))
+                    if kind is Kind.GROUP:  # restarts for another's crash are not one's own
+                        for member in payload["members"]:
+                            self._spawns.pop(Slot.parse(member), None)
+                case Spawn(slot=slot, run=run):
+                    self._spawning(slot, run)
+                case Signal(slot=slot):
+                    if not any(k in _KILL_INTENTS for k in self._intents[str(slot)]):
+                        self._fail(f"{action} without an intent in the journal")
+                case CloseSockets(service=service):
+                    self._closing(service, event)
+                case SetBalance(service=service, replicas=replicas):
+                    self._balancing(service, replicas)
+
+    def _spawning(self, slot: Slot, run: int) -> None:
+        world = self._world
+        if Kind.STARTING not in self._intents[str(slot)]:
+            self._fail(f"{slot} spawned without an intent in the journal")
+        if slot in self._stopped:
+            self._fail(f"{slot} was stopped by an operator and is started")
+        if (slot, run) in self._runs:
+            self._fail(f"{slot} run {run} is started twice")
+        self._runs.add((slot, run))
+        if world.process_of(slot) is not None:
+            self._fail(f"{slot} is started while a process of it lives: two owners")
+        self._check_intensity(slot)
+
+    def _check_dependencies(self, slot: Slot) -> None:
+        engine = self._world.engine
+        for name in engine.services[slot.service].depends_on:
+            service, instances = engine.services[name], engine.of(name)
+            if service.type == "oneshot":
+                satisfied = all(i.done for i in instances)
+            else:
+                satisfied = any(i.state is State.READY for i in instances)
+            if not satisfied and service.replicas:
+                self._fail(f"{slot} is started though {name} is not ready")
+
+    def _check_intensity(self, slot: Slot) -> None:
+        """Within any period: the first start, ``limit`` restarts and the one that parks, and the
+        slow retries of a parked one."""
+        world = self._world
+        restart = world.engine.services[slot.service].restart
+        intensity = restart.intensity
+        spawns = self._spawns[slot]
+        spawns.append(world.now)
+        recent = [t for t in spawns if world.now - t < intensity.period]
+        self._spawns[slot] = recent
+        slow = intensity.period / restart.park_interval
+        if len(recent) > intensity.limit + 2 + slow:
+            self._fail(f"{slot} was started {len(recent)} times in {intensity.period:g} s")
+
+    def _closing(self, service: str, event: Event) -> None:
+        engine = self._world.engine
+        alive = [p for p in self._world.processes.values() if p.slot.service == service and p.alive]
+        if alive:
+            self._fail(f"the sockets of {service} are closed while {alive[0].slot} lives")
+        if not engine.quitting and any(i.want and not i.done for i in engine.of(service)):
+            self._fail(f"the sockets of {service} are closed though it should run")
+
+    def _balancing(self, service: str, replicas: tuple[int, ...]) -> None:
+        instances = {i.slot.replica: i for i in self._world.engine.of(service)}
+        if not replicas:
+            self._fail(f"nobody gets the connections of {service}")
+        trusted = {n for n, i in instances.items() if i.state is State.READY and not i.suspected}
+        if trusted and not set(replicas) <= trusted:
+            self._fail(f"{service}: {replicas} get connections, ready are {sorted(trusted)}")
+
+    def born(self, process: "Process") -> None:
+        """A process exists from now on."""
+
+    def after(self) -> None:
+        """The engine's view against the world."""
+        world = self._world
+        for slot, instance in world.engine.instances.items():
+            process = world.process_of(slot)
+            if process is not None and not instance.state.alive and process.run == instance.run:
+                self._fail(f"{slot} is {instance.state.value} while its process lives")
+            if instance.state is State.READY and not instance.pid:
+                self._fail(f"{slot} is ready without a process")
+            if instance.state in (State.BACKOFF, State.PARKED) and instance.deadline is None:
+                self._fail(f"{slot} waits for ever")
+
+    def taken_over(self) -> None:
+        """A new engine: what it starts is checked as before, what was started stays known."""
+        self._spawns.clear()

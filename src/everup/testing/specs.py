@@ -1,0 +1,86 @@
+"""Random specs for the simulation."""
+
+import random
+
+from everup.model.spec import (
+    Group,
+    Hooks,
+    Intensity,
+    Listener,
+    Probe,
+    Probes,
+    Restart,
+    Service,
+    Spec,
+    Strategy,
+    Watchdog,
+)
+
+_NAMES = ("db", "cache", "migrate", "web", "worker", "mail")
+
+
+def random_spec(rng: random.Random) -> Spec:
+    """Two to six services over a random acyclic graph."""
+    names = list(_NAMES[: rng.randint(2, len(_NAMES))])
+    services: dict[str, Service] = {}
+    for name in names:
+        known = list(services)
+        depends_on = tuple(rng.sample(known, rng.randint(0, min(2, len(known)))))
+        services[name] = _service(rng, name, depends_on)
+    groups = {}
+    plain = [name for name, s in services.items() if s.type == "service"]
+    if len(plain) >= 2 and rng.random() < 0.4:
+        members = tuple(rng.sample(plain, rng.randint(2, len(plain))))
+        groups["app"] = Group("app", members, rng.choice(list(Strategy)))
+    return Spec(service=services, group=groups)
+
+
+def _service(rng: random.Random, name: str, depends_on: tuple[str, ...]) -> Service:
+    restart = Restart(
+        delay=rng.choice((0.0, 0.1, 1.0)),
+        max_delay=rng.choice((1.0, 30.0)),
+        jitter=rng.choice(("full", "equal", "none")),
+        reset_after=rng.choice((0.5, 10.0)),
+        intensity=Intensity(rng.randint(2, 6), rng.choice((5.0, 10.0, 30.0))),
+        park_interval=rng.choice((5.0, 20.0)),
+    )
+    if name == "migrate":
+        again = Restart(policy="on-failure", delay=0.5, max_delay=5.0, park_interval=5.0)
+        return Service(name, ("migrate",), type="oneshot", depends_on=depends_on, restart=again)
+    listen = (Listener("main", "127.0.0.1:80"),) if rng.random() < 0.6 else ()
+    notify = rng.random() < 0.3
+    return Service(
+        name,
+        ("serve",),
+        listen=listen,
+        replicas=rng.randint(1, 3),
+        standby=rng.randint(0, 1) if listen else 0,
+        depends_on=depends_on,
+        probe=Probes(
+            startup=_probe(rng, 60) if rng.random() < 0.3 else None,
+            readiness=_probe(rng, 3) if rng.random() < 0.6 else None,
+            liveness=_probe(rng, 3) if rng.random() < 0.6 else None,
+        ),
+        notify=notify,
+        watchdog=Watchdog(rng.choice((1.0, 5.0))) if notify and rng.random() < 0.5 else None,
+        restart=restart,
+        start_timeout=rng.choice((5.0, 60.0)),
+        stop_timeout=rng.choice((0.0, 1.0, 5.0)),
+        drain_timeout=rng.choice((0.0, 0.0, 2.0)),
+        hooks=Hooks(
+            pre_start=("hook",) if rng.random() < 0.2 else None,
+            post_start=("hook",) if rng.random() < 0.1 else None,
+            pre_stop=("hook",) if rng.random() < 0.1 else None,
+            post_stop=("hook",) if rng.random() < 0.1 else None,
+        ),
+    )
+
+
+def _probe(rng: random.Random, failures: int) -> Probe:
+    return Probe(
+        tcp="listen",
+        interval=rng.choice((0.2, 1.0)),
+        timeout=rng.choice((0.1, 0.5)),
+        failure_threshold=rng.randint(1, failures),
+        success_threshold=rng.randint(1, 2),
+    )

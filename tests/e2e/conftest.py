@@ -1,0 +1,35 @@
+"""Fixtures of the end-to-end tests."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _everup import Everup
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def everup(tmp_path: Path) -> Iterator[Everup]:
+    """An everup that is down when the test ends, whatever happened."""
+    instance = Everup(tmp_path)
+    try:
+        yield instance
+    finally:
+        instance.close()
+
+
+@pytest.fixture
+def open_everup() -> Iterator[Everup]:
+    """The same in a directory that every user may enter."""
+    directory = Path(tempfile.mkdtemp(prefix="everup-e2e-"))
+    directory.chmod(0o755)
+    instance = Everup(directory)
+    try:
+        yield instance
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
