@@ -63,16 +63,18 @@ class Demo:
         """All of it; ``DemoError`` at the first thing that is not as expected."""
         await self._up()
         stop = asyncio.Event()
-        self._begin("no fault")
+        step = self._begin("no fault")
         load = asyncio.create_task(self._shopper.steady(RATE, stop, int(RATE * TIMEOUT_S)))
         try:
             await self._wait("a look at normal service", self._settle(2))
-            await self._fault("web.1 killed (SIGKILL)", "web.1", self._kill)
-            await self._fault("web.2 hung (SIGSTOP)", "web.2", self._stop)
-            await self._fault("web.1 killed, 3 starts fail", "web.1", self._crash, exits=4)
-            await self._overload()
+            self._end(step)
+            await self._fault("web.1 SIGKILL", "web.1", self._kill)
+            await self._fault("web.2 SIGSTOP", "web.2", self._stop)
+            await self._fault("web.1 exits 3x", "web.1", self._crash, exits=4)
+            step = await self._overload()
             stop.set()
             await self._wait("the last answers", load)
+            self._end(step)
         finally:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
@@ -129,12 +131,17 @@ class Demo:
         )
 
     def _begin(self, name: str, slot: str = "") -> Step:
-        """Begin a step and end the one before: each request counts in exactly one."""
-        step = Step(name, time.monotonic(), slot=slot)
-        if self._steps:
-            self._steps[-1].to_s = step.from_s
+        """Begin a step where the one before ended, so that each request counts in exactly one."""
+        now_s = time.monotonic()
+        step = Step(name, self._steps[-1].to_s if self._steps else now_s, now_s, slot=slot)
         self._steps.append(step)
         return step
+
+    def _end(self, step: Step) -> None:
+        step.to_s = time.monotonic()
+        samples = self._shopper.samples + self._burst_samples
+        part = window(samples, step.from_s, step.to_s, SLOW_S)
+        self._terminal.line(f"  {requests_text(part, SLOW_S)}", "yellow" if part.lost else None)
 
     async def _settle(self, duration_s: float) -> None:
         """Go on with normal service, and until what waited during a fault has its end."""
@@ -150,7 +157,7 @@ class Demo:
         victim = await self._instance(slot)
         step = self._begin(name, slot)
         inject(victim)
-        recovered = self._until_ready(slot, step.from_s, exits)
+        recovered = self._until_ready(slot, step.fault_s, exits)
         step.noticed_s, step.ready_s = await self._wait(f"{slot} ready again", recovered)
         successor = await self._instance(slot)
         if successor.pid == victim.pid:
@@ -161,8 +168,7 @@ class Demo:
             f" (pid {victim.pid} -> {successor.pid})",
             "green",
         )
-        part = window(self._shopper.samples, step.from_s, time.monotonic(), SLOW_S)
-        self._terminal.line(f"  {requests_text(part, SLOW_S)}", "yellow" if part.lost else None)
+        self._end(step)
 
     def _kill(self, victim: Instance) -> None:
         assert victim.pid is not None
@@ -177,26 +183,23 @@ class Demo:
         (self._directory / "crash").write_text("3")
         self._kill(victim)
 
-    async def _overload(self) -> None:
+    async def _overload(self) -> Step:
         self._terminal.head(f"overload: {BURST_CONNECTIONS} connections at once for {BURST_S:g} s")
         before = await self._everup.instances("web")
-        step = self._begin(f"overload ({BURST_CONNECTIONS} conns)")
+        step = self._begin("overload")
         # In a process of its own, so that the steady load stays on its schedule.
         await self._wait("the burst", self._burst())
         await self._wait("all replicas ready", self._until_all_ready(before))
         calm_s = time.monotonic()
         await self._wait("normal service", self._settle(SETTLE_S))
-        step.to_s = time.monotonic()
         step.all_events = True
         after = await self._everup.instances("web")
         if [i.pid for i in before] != [i.pid for i in after]:
             raise DemoError("overload: expected that no replica is killed for being busy")
-        if lost := window(self._shopper.samples, calm_s, step.to_s, SLOW_S).lost:
+        if lost := window(self._shopper.samples, calm_s, time.monotonic(), SLOW_S).lost:
             raise DemoError(f"after the overload: expected no lost requests, got {lost}")
-        samples = self._shopper.samples + self._burst_samples
-        part = window(samples, step.from_s, step.to_s, SLOW_S)
         self._terminal.line("  no replica was restarted; both are ready", "green")
-        self._terminal.line(f"  {requests_text(part, SLOW_S)}", "yellow" if part.lost else None)
+        return step
 
     async def _burst(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -255,7 +258,7 @@ class Demo:
         for step in self._steps[1:]:
             self._terminal.line(f"  {step.name}", "yellow")
             shown = step.journal(events)
-            self.show_events(shown[:MAX_SHOWN], step.from_s)
+            self.show_events(shown[:MAX_SHOWN], step.fault_s)
             if len(shown) > MAX_SHOWN:
                 self._terminal.line(f"  ... and {len(shown) - MAX_SHOWN} more")
             if not shown:
@@ -264,13 +267,14 @@ class Demo:
         samples = self._shopper.samples + self._burst_samples
         rows, total = result_rows(self._steps, samples, SLOW_S)
         self._terminal.table(rows)
-        self._terminal.line(
-            f"  lost: no whole 2xx answer within {DEADLINE_S:g} s; the client never tries again.",
-            "dim",
-        )
-        self._terminal.line(
-            "  noticed, ready again: from the fault to that line of everup's journal.", "dim"
-        )
+        for note in (
+            "noticed, ready again: from the fault to that line of the journal",
+            f"lost: no whole 2xx answer within {DEADLINE_S:g} s, and the client does not try again."
+            " A replica that dies loses",
+            "    what it had accepted; what waited in its queue is answered by its successor",
+            f"slow: answered after more than {SLOW_S:g} s",
+        ):
+            self._terminal.line(f"  {note}", "dim")
         for why, count in sorted(total.reasons.items()):
             self._terminal.line(f"  {count} lost: {why}", "yellow")
         faults = len(self._steps) - 1
@@ -313,6 +317,8 @@ class Demo:
         task = asyncio.ensure_future(awaited)
         try:
             while not task.done():
+                if self._terminal.gone:
+                    raise DemoError("expected somebody to read the output")
                 sent = len(self._shopper.samples)
                 lost = sum(not sample.ok for sample in self._shopper.samples)
                 waited_s = time.monotonic() - began_s

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from _demo.control import Event
 
 _NOTICED = {"instance.exited", "instance.suspected", "instance.unhealthy"}
+_OTHER = {"instance.stable"}
+"""Comes by itself a while after a start."""
 _AFTER_S = 0.05
 """What everup does about a ready replica follows at once; later events are another story."""
 
@@ -15,6 +17,7 @@ class Step:
 
     name: str
     from_s: float
+    fault_s: float
     to_s: float = float("inf")
     noticed_s: float | None = None
     ready_s: float | None = None
@@ -24,9 +27,10 @@ class Step:
 
     def journal(self, events: list[Event]) -> list[Event]:
         """The events of this step."""
-        end_s = self.from_s if self.ready_s is None else self.from_s + self.ready_s + _AFTER_S
+        end_s = self.fault_s + (0.0 if self.ready_s is None else self.ready_s + _AFTER_S)
         end_s = self.to_s if self.all_events else end_s
-        return [event for event in events if self.from_s <= event.mono_s <= end_s]
+        inside = [event for event in events if self.fault_s <= event.mono_s <= end_s]
+        return [event for event in inside if event.kind not in _OTHER]
 
 
 def recovery(

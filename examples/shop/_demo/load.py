@@ -137,7 +137,7 @@ class Shopper:
         except TimeoutError:
             why = f"no answer in {DEADLINE_S:g} s"
         except (asyncio.IncompleteReadError, ConnectionResetError):
-            why = "connection closed unanswered (its replica had taken it and was killed)"
+            why = "connection closed before the answer"
         except OSError as error:
             why = error.strerror or "connection failed"
         except (ValueError, KeyError, IndexError):

@@ -8,28 +8,31 @@ from _demo.incident import Step
 from _demo.load import Sample, Window, window
 
 _WIDTH = 98
-_SHOWN = ("cause", "reason", "verdict", "sign", "detail", "delay_s", "pid", "replicas", "lag_s")
-_ENDS = ("instance.exited", "instance.stopped")
+_WORDS = ("cause", "reason", "verdict", "sign", "detail")
+_NUMBERS = {
+    "instance.spawned": "pid",
+    "instance.backoff": "delay_s",
+    "instance.parked": "delay_s",
+    "balance.changed": "replicas",
+}
+_ALWAYS = ("instance.exited", "instance.running")
+"""Their reason is repeated: why it ended, and why it is no longer ready."""
 
 
 def journal_lines(events: Sequence[Event], zero_s: float) -> Iterator[str]:
-    """One line an event; what the line before has said already is left out."""
+    """One line an event; a reason that the line before has given already is left out."""
     said = ""
     for event in events:
         words = []
-        for key in _SHOWN:
-            value = event.payload.get(key)
-            if value in (None, "") or (key == "pid" and event.kind in _ENDS):
-                continue
-            text = value if isinstance(value, str) else json.dumps(value)
-            if key in ("cause", "reason", "verdict", "sign", "detail"):
-                if text in said:
-                    continue
-                said = text
-                words.append(text)
-            else:
-                words.append(f"{key}={text}")
-        head = f"{event.mono_s - zero_s:+8.3f} s  {event.subject:<8} {event.kind:<19}"
+        for text in (str(event.payload.get(key) or "") for key in _WORDS):
+            short = text.replace(f" ({said})", "") if said else text
+            if short and (short not in said or event.kind in _ALWAYS):
+                words.append(short)
+            said = text or said
+        key = _NUMBERS.get(event.kind)
+        if key is not None and key in event.payload:
+            words.append(f"{key}={json.dumps(event.payload[key])}")
+        head = f"{event.mono_s - zero_s:+8.3f} s  {event.subject:<6} {event.kind:<18}"
         line = f"{head} {', '.join(words)}".rstrip()
         yield line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
@@ -46,8 +49,7 @@ def result_rows(
     steps: Sequence[Step], samples: Sequence[Sample], slow_s: float
 ) -> tuple[list[tuple[str, ...]], Window]:
     """The table and its last row: every request is in exactly one row."""
-    late = f"over {slow_s:g} s"
-    head = ("fault", "noticed", "ready again", "sent", "answered", "lost", late, "slowest")
+    head = ("fault", "noticed", "ready again", "sent", "answered", "lost", "slow", "slowest")
     rows: list[tuple[str, ...]] = [head]
     for step in steps:
         part = window(samples, step.from_s, step.to_s, slow_s)

@@ -15,6 +15,8 @@ class Terminal:
         self._tty = sys.stdout.isatty()
         self._colour = self._tty and "NO_COLOR" not in os.environ
         self._progress = False
+        self.gone = False
+        """Whether nobody reads any more; what comes then is dropped."""
 
     def paint(self, text: str, colour: str) -> str:
         """The text in a colour."""
@@ -23,7 +25,7 @@ class Terminal:
     def line(self, text: str = "", colour: str | None = None) -> None:
         """One line."""
         self.clear()
-        print(self.paint(text, colour) if colour else text, flush=True)
+        self._write(f"{self.paint(text, colour) if colour else text}\n")
 
     def head(self, text: str) -> None:
         """The title of a step."""
@@ -34,15 +36,22 @@ class Terminal:
         """Show what is being waited for, in place; nothing where output is not a terminal."""
         if self._tty:
             width = shutil.get_terminal_size().columns
-            sys.stdout.write(f"\r\x1b[K{self.paint(text[: width - 1], 'dim')}")
-            sys.stdout.flush()
+            self._write(f"\r\x1b[K{self.paint(text[: width - 1], 'dim')}")
             self._progress = True
 
     def clear(self) -> None:
         """Take the progress line away."""
         if self._progress:
-            sys.stdout.write("\r\x1b[K")
+            self._write("\r\x1b[K")
             self._progress = False
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:  # a closed pipe or terminal must not keep the demo from cleaning up
+            self.gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """A table: the first row is its head, the first column is text, the rest numbers."""

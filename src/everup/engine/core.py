@@ -328,6 +328,7 @@ class Engine:
             self.pending_stop.discard(slot)
             if slot in self.instances:
                 self.happen(slot, Happening(On.STOP, self.instances[slot].reason), now)
+        self.touch_all(self.services[name].depends_on)  # their turn may have come
 
     def _users_stopping(self, name: str) -> bool:
         for user in self._dependents[name]:

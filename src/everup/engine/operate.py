@@ -117,6 +117,9 @@ def _restart(engine: "Engine", slots: tuple[Slot, ...], now: float) -> None:
 
 
 def _roll_next(engine: "Engine", slots: tuple[Slot, ...], now: float) -> None:
+    slots = tuple(slot for slot in slots if slot in engine.instances)  # some were scaled away
+    if not slots:
+        return
     slot, rest = slots[0], slots[1:]
     instance = engine.instances[slot]
     engine.rolling[slot.service] = Rollout(rest, slot, instance.run)

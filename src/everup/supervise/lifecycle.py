@@ -92,6 +92,9 @@ def _hook_starting(service: Service, inst: Instance, ev: Happening, u: float, no
     if not ev.ok:
         cause = ExitCause(ExitKind.HOOK, detail=f"pre_start hook: {ev.reason}")
         return _ended(service, inst, cause, u, now)
+    if not inst.want:
+        # Its stop was asked for and waits for its turn in the order: there is nothing to stop.
+        return enter(inst, State.STOPPED, now, inst.reason), ()
     return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run),)
 
 

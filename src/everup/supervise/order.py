@@ -17,10 +17,11 @@ def dependents(services: Mapping[str, Service]) -> dict[str, tuple[str, ...]]:
 
 
 def satisfied(service: Service, instances: Iterable[Instance]) -> bool:
-    """Whether what depends on ``service`` may start: one replica is ready, or the oneshot done."""
+    """Whether what depends on ``service`` may start: one replica is ready and is to stay so, or
+    the oneshot is done."""
     if service.type == "oneshot":
         return all(instance.done for instance in instances)
-    return service.replicas == 0 or any(i.state is State.READY for i in instances)
+    return service.replicas == 0 or any(i.state is State.READY and i.want for i in instances)
 
 
 def is_down(instances: Iterable[Instance]) -> bool:

@@ -83,4 +83,5 @@ def _probe(rng: random.Random, failures: int) -> Probe:
         timeout=rng.choice((0.1, 0.5)),
         failure_threshold=rng.randint(1, failures),
         success_threshold=rng.randint(1, 2),
+        grace=1.0,  # above the longest start of a healthy process: else it could never come up
     )
