@@ -271,7 +271,8 @@ def test_operators_stop_holds(everup: Everup) -> None:
 def test_crash_loop_is_parked_and_revived(everup: Everup) -> None:
     everup.tell("crash", "9")
     restart = SOON | {"intensity": {"limit": 3, "period": "10s"}, "park_interval": "300ms"}
-    everup.up({"a": everup.server(restart=restart), "b": {"command": SLEEP}}, expect=4)
+    result = everup.up({"a": everup.server(restart=restart), "b": {"command": SLEEP}}, expect=4)
+    assert "a.1 is" in result.err, "up does not take a moment between two crashes for success"
     parked = everup.wait_event("instance.parked", "a.1")
     assert parked["delay_s"] == 0.3
     assert "exit 9" in parked["reason"]
@@ -608,6 +609,7 @@ def test_ipv6_unix_and_named_listeners(everup: Everup) -> None:
     pid = everup.pid("web.2")
     os.kill(pid, signal.SIGKILL)
     everup.wait_new_pid("web.2", pid)
+    everup.untell("unready.1")
     everup.down()
     assert not os.path.exists(path)
     everup.up()

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 import pytest
-from click.parser import _OptionParser
 
 from everup import config
 from everup.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "README.zh-CN.md",
+        ROOT / "CHANGELOG.md",
+        *ROOT.glob("docs/**/*.md"),
+    ]
 )
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -65,20 +69,17 @@ def complaint(line: str) -> str:
     words = shlex.split(line)[1:]
     context = click.Context(cli, info_name="everup")
     try:
-        _, rest, _ = parser(cli, context).parse_args(words)
+        _, rest, _ = cli.make_parser(context).parse_args(words)
         if not rest:
             return ""
         command = cli.get_command(context, rest[0])
         if command is None:
             return f"no command {rest[0]}"
-        parser(command, click.Context(command, parent=context)).parse_args(rest[1:])
+        below = click.Context(command, info_name=rest[0], parent=context)
+        command.make_parser(below).parse_args(rest[1:])
     except click.UsageError as error:
         return error.format_message()
     return ""
-
-
-def parser(command: click.Command, context: click.Context) -> _OptionParser:
-    return command.make_parser(context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

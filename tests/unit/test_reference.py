@@ -8,7 +8,6 @@ from types import ModuleType
 import pytest
 from openapi_spec_validator import validate
 
-from everup import config
 from everup.api.openapi import openapi
 from everup.model.journal import Kind
 
@@ -30,11 +29,6 @@ reference = _load()
 @pytest.mark.parametrize("name", list(reference.pages()))
 def test_the_page_is_up_to_date(name: str) -> None:
     assert (reference.REFERENCE / name).read_text(encoding="utf-8") == reference.pages()[name]
-
-
-def test_the_config_page_is_up_to_date() -> None:
-    page = ROOT / "docs" / "reference" / "config.md"
-    assert page.read_text(encoding="utf-8") == config.reference()
 
 
 def test_every_kind_of_event_is_explained() -> None:

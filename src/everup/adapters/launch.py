@@ -2,10 +2,8 @@
 
 import errno
 import grp
-import hashlib
 import os
 import pwd
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,6 @@ from everup.model.spec import Service
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MAX_SOCKET_PATH = 100  # sun_path holds 108
 FIRST_LISTEN_FD = 3
 
 
@@ -33,14 +30,6 @@ class Identity:
     gid: int
     groups: list[int]
     environment: dict[str, str]
-
-
-def run_dir(state_dir: str) -> str:
-    """Where the sockets are: the state directory, or a short path where that is too long."""
-    if len(state_dir) + len("/notify.sock") <= _MAX_SOCKET_PATH:
-        return state_dir
-    tag = hashlib.sha256(state_dir.encode()).hexdigest()[:12]
-    return os.path.join(tempfile.gettempdir(), f"everup-{os.getuid()}-{tag}")
 
 
 def identity(service: Service) -> Identity | None:

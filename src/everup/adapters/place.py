@@ -1,9 +1,11 @@
 """Where an everup lives: its config, its state, its sockets."""
 
+import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 
-from everup.adapters.launch import run_dir
+_MAX_SOCKET_PATH = 100  # sun_path holds 108
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +45,11 @@ class Place:
     def accepted(self) -> str:
         """Copy of the config text in force."""
         return os.path.join(self.state_dir, "config.accepted.toml")
+
+
+def run_dir(state_dir: str) -> str:
+    """Where the sockets are: the state directory, or a short path where that is too long."""
+    if len(state_dir) + len("/notify.sock") <= _MAX_SOCKET_PATH:
+        return state_dir
+    tag = hashlib.sha256(state_dir.encode()).hexdigest()[:12]
+    return os.path.join(tempfile.gettempdir(), f"everup-{os.getuid()}-{tag}")
