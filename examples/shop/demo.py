@@ -15,7 +15,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import psutil
 from _demo.control import DemoError, Event, Everup, Instance, kill_left_over
 from _demo.incident import Step, recovery
 from _demo.load import DEADLINE_S, Sample, Shopper, window
+from _demo.orders import until_shipped
 from _demo.report import journal_lines, requests_text, result_rows
 from _demo.terminal import Terminal
 
@@ -93,12 +93,16 @@ class Demo:
         if self._started:
             self._terminal.line()
             self._terminal.line("$ everup down", "dim")
+            failed = ""
             try:
                 await self._everup.run("down", timeout_s=20)
             except DemoError as failure:
-                self._terminal.line(str(failure), "red")
-        if killed := kill_left_over(self._directory):
-            self._terminal.line(f"killed {killed} processes that were left", "red")
+                failed = str(failure)
+            if killed := kill_left_over(self._directory):
+                self._terminal.line(failed, "red")
+                self._terminal.line(f"killed {killed} processes that were left", "red")
+            elif not failed:
+                self._terminal.line("  all processes have ended")
 
     def show_events(self, events: list[Event], zero_s: float) -> None:
         """Journal lines with their time since a fault."""
@@ -231,26 +235,14 @@ class Demo:
             if not await again.order(order_id, time.monotonic()):
                 raise DemoError(f"order {order_id}: expected an answer to the second attempt")
         acknowledged = set(self._acknowledged + self._shopper.acknowledged + again.acknowledged)
-        await self._wait("all orders shipped", self._until_shipped(acknowledged))
+        await self._wait(
+            "all orders shipped", until_shipped(self._directory / "shop.db", acknowledged)
+        )
         self._terminal.line(
             f"  {len(acknowledged)} acknowledged, none lost: all are in the database, each shipped"
             f" once\n  {len(unanswered)} of them had no answer at first and were sent again",
             "green",
         )
-
-    async def _until_shipped(self, acknowledged: set[str]) -> None:
-        end_s = time.monotonic() + 15
-        with contextlib.closing(sqlite3.connect(self._directory / "shop.db", timeout=5)) as db:
-            stored = {row[0] for row in db.execute("SELECT id FROM orders")}
-            if missing := acknowledged - stored:
-                raise DemoError(f"orders: expected all in the database; {len(missing)} are missing")
-            while True:
-                shipped = {row[0] for row in db.execute("SELECT order_id FROM shipments")}
-                if shipped >= stored:
-                    return
-                if time.monotonic() > end_s:
-                    raise DemoError(f"orders: {len(stored - shipped)} were not shipped within 15 s")
-                await asyncio.sleep(0.1)
 
     async def _report(self) -> None:
         events = await self._everup.events("web")
@@ -272,7 +264,7 @@ class Demo:
             f"lost: no whole 2xx answer within {DEADLINE_S:g} s, and the client does not try again."
             " A replica that dies loses",
             "    what it had accepted; what waited in its queue is answered by its successor",
-            f"slow: answered after more than {SLOW_S:g} s",
+            f"slow: answered after more than {SLOW_S:g} s; slowest: of those that were answered",
         ):
             self._terminal.line(f"  {note}", "dim")
         for why, count in sorted(total.reasons.items()):
@@ -394,7 +386,11 @@ def main() -> int:
     except DemoError as failure:  # before anything was started
         print(failure)
         return 1
+    except KeyboardInterrupt:  # before anything was started
+        return 130
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -24,7 +24,7 @@ from everup.adapters.place import Place
 DEADLINE_S = 20.0
 COMMAND_S = 60.0
 _POLL_S = 0.02
-_EVERUP = str(Path(sys.executable).with_name("everup"))
+EVERUP = str(Path(sys.executable).with_name("everup"))
 _SERVER = str(Path(__file__).with_name("server.py"))
 
 Json = dict[str, Any]
@@ -160,7 +160,7 @@ class Everup:
     def cli(self, *arguments: str, expect: int | None = 0, **options: Any) -> Result:
         """Run ``everup ARGUMENTS``; ``expect`` is its exit status (None: any)."""
         done = subprocess.run(
-            [_EVERUP, "-c", str(self.config), *arguments],
+            [EVERUP, "-c", str(self.config), *arguments],
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ class Everup:
         """Start ``everup ARGUMENTS`` and leave it running."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
         return subprocess.Popen(
-            [_EVERUP, "-c", str(self.config), *arguments],
+            [EVERUP, "-c", str(self.config), *arguments],
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -310,9 +310,7 @@ class Everup:
 
     # -- waiting
 
-    def wait_for(
-        self, condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S
-    ) -> T:
+    def wait_for(self, condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
         """Until ``condition`` gives something true, which is returned."""
         until = time.monotonic() + deadline_s
         while True:
@@ -385,7 +383,9 @@ class Everup:
             parts.append(f"events: {error!r}")
         log = self.state_dir / "everup.log"
         if log.exists():
-            parts.append("everup.log:\n" + "\n".join(log.read_text("utf-8", "replace").splitlines()[-40:]))
+            parts.append(
+                "everup.log:\n" + "\n".join(log.read_text("utf-8", "replace").splitlines()[-40:])
+            )
         return "\n".join(parts)
 
     # -- the end

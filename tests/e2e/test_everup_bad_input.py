@@ -36,7 +36,7 @@ def up_beside(everup: Everup, bad: dict[str, object], *words: str) -> int:
     result = everup.up({"good": everup.server(), "bad": bad}, expect=4)
     for word in words:
         assert word in result.err, result.text
-    assert "everup status" in result.err, "says what to do next"
+    assert " status" in result.err, "says what to do next"
     good = everup.instance("good.1")
     assert good["state"] == "ready"
     status = everup.cli("status", expect=4)
@@ -268,7 +268,7 @@ def test_second_up_on_the_same_state_directory(everup: Everup) -> None:
     for arguments in (("up",), ("up", "-d")):
         result = everup.cli(*arguments, expect=1)
         assert f"already running for {everup.state_dir} (keeper pid {keeper})" in result.err
-        assert "everup status" in result.err
+        assert " status" in result.err
     everup.config.write_text('[service.a]\ncommand = ["sleep", "1"]\n')
     everup.cli("up", "-d", expect=1)
     assert "1000" in (everup.state_dir / "config.accepted.toml").read_text()

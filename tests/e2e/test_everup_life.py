@@ -55,11 +55,15 @@ def test_killed_and_back_without_a_refused_client(everup: Everup) -> None:
     everup.up({"web": everup.server(listen=f"127.0.0.1:{port}", restart=SOON)})
     pid = everup.pid("web.1")
     with Clients(port) as clients:
+
+        def served(by: int) -> None:
+            everup.wait_for(lambda: clients.answers.count(by) > 5, f"answers of {by}")
+
         for _ in range(3):
-            everup.wait_for(lambda: clients.answers.count(pid) > 5, f"answers of {pid}")
+            served(pid)
             os.kill(pid, signal.SIGKILL)
             pid = everup.wait_new_pid("web.1", pid)
-        everup.wait_for(lambda: clients.answers.count(pid) > 5, f"answers of {pid}")
+        served(pid)
     assert not clients.refused()
     # What a killed process had accepted already is lost with it: one for each client and kill.
     assert len(clients.errors) <= 12
@@ -250,10 +254,16 @@ def test_children_left_by_a_dead_main_process_are_swept(everup: Everup) -> None:
 
 def test_operators_stop_holds(everup: Everup) -> None:
     """Over ``down`` and ``up``, until somebody starts it."""
-    everup.up({"a": {"command": SLEEP}, "b": {"command": SLEEP}, "c": {"command": SLEEP, "autostart": False}})
+    everup.up(
+        {
+            "a": {"command": SLEEP},
+            "b": {"command": SLEEP},
+            "c": {"command": SLEEP, "autostart": False},
+        }
+    )
     assert everup.state("c.1") == "stopped"
     result = everup.cli("stop", "a")
-    assert "everup start a" in result.out
+    assert "start a)" in result.out
     assert everup.state("a.1") == "stopped"
     everup.cli("start", "c")
     everup.down()
@@ -306,9 +316,7 @@ def test_restart_one_by_one(everup: Everup) -> None:
         for e in everup.events(after=seq)
         if e["kind"] in ("instance.stopping", "instance.ready")
     ]
-    assert steps == [
-        (kind, f"web.{n}") for n in (1, 2, 3) for kind in ("stopping", "ready")
-    ]
+    assert steps == [(kind, f"web.{n}") for n in (1, 2, 3) for kind in ("stopping", "ready")]
     assert not clients.refused()
     exits = everup.events("instance.exited", after=seq)
     assert [e["cause"] for e in exits] == ["exit 0"] * 3
@@ -440,6 +448,27 @@ def test_hooks(everup: Everup) -> None:
     assert "timed out" in ended["pre_stop"][1]
     assert ended["post_stop"] == (True, "exit 0")
     everup.wait_for(lambda: not [c for c in everup.processes().values() if "sleep 60" in c], "gone")
+
+
+def test_hooks_leave_no_descriptors(everup: Everup) -> None:
+    """Neither in the keeper nor in the engine, however often they run."""
+    many = SOON | {"max_delay": "1ms", "intensity": {"limit": 1000, "period": "10s"}}
+    everup.up({"a": {"command": SLEEP, "restart": many, "hooks": {"post_start": ["true"]}}})
+
+    def descriptors() -> int:
+        pids = everup.keeper_pid, everup.engine_pid
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+    def restart() -> None:
+        pid = everup.pid("a.1")
+        os.kill(pid, signal.SIGKILL)
+        everup.wait_new_pid("a.1", pid)
+
+    restart()
+    before = descriptors()
+    for _ in range(10):
+        restart()
+    everup.wait_for(lambda: descriptors() <= before + 4, f"about {before} descriptors again")
 
 
 def test_pre_start_that_fails_is_a_failed_start(everup: Everup) -> None:
@@ -636,7 +665,11 @@ def test_service_that_binds_its_own_port(everup: Everup) -> None:
     assert everup.state("web.1") == "ready"
     pid = everup.pid("web.1")
     os.kill(pid, signal.SIGKILL)
-    assert get(port)["pid"] == everup.wait_new_pid("web.1", pid) if everup.wait_new_pid("web.1", pid) else 0
+    assert (
+        get(port)["pid"] == everup.wait_new_pid("web.1", pid)
+        if everup.wait_new_pid("web.1", pid)
+        else 0
+    )
 
 
 def test_tcp_and_startup_probes(everup: Everup) -> None:
@@ -705,6 +738,10 @@ def test_drain(everup: Everup) -> None:
     if "1" in answers:
         assert kinds[-4:] == ["draining", "stopping", "exited", "stopped"]
     assert get(port)["replica"] == "2"
+    draining = everup.wait_event("instance.draining", "web.1")
+    stopping = everup.wait_event("instance.stopping", "web.1")
+    assert stopping["reason"] == "drained"
+    assert stopping["mono"] - draining["mono"] < 8, "it does not wait longer than it must"
 
 
 def open_connections(everup: Everup, port: int) -> dict[int, int]:
@@ -721,7 +758,9 @@ def open_connections(everup: Everup, port: int) -> dict[int, int]:
 
 def test_limit_of_memory(everup: Everup) -> None:
     """The kernel kills for memory: everup says so, where control groups can do it."""
-    eat = python("import time\nprint('eating', flush=True)\nx = bytearray(300 << 20)\ntime.sleep(1000)")
+    eat = python(
+        "import time\nprint('eating', flush=True)\nx = bytearray(300 << 20)\ntime.sleep(1000)"
+    )
     everup.up(
         {
             "a": {"command": eat, "limits": {"memory": "64M"}, "restart": {"policy": "never"}},

@@ -8,7 +8,7 @@ from _demo.incident import Step
 from _demo.load import Sample, Window, window
 
 _WIDTH = 98
-_WORDS = ("cause", "reason", "verdict", "sign", "detail")
+_WORDS = ("cause", "sign", "reason", "verdict", "detail")
 _NUMBERS = {
     "instance.spawned": "pid",
     "instance.backoff": "delay_s",
@@ -32,7 +32,7 @@ def journal_lines(events: Sequence[Event], zero_s: float) -> Iterator[str]:
         key = _NUMBERS.get(event.kind)
         if key is not None and key in event.payload:
             words.append(f"{key}={json.dumps(event.payload[key])}")
-        head = f"{event.mono_s - zero_s:+8.3f} s  {event.subject:<6} {event.kind:<18}"
+        head = f"{event.mono_s - zero_s:+8.3f} s  {event.subject:<8} {event.kind:<18}"
         line = f"{head} {', '.join(words)}".rstrip()
         yield line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 

@@ -31,7 +31,6 @@ CREATE TABLE IF NOT EXISTS event (
     payload TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS event_by_kind ON event (kind, subject, seq);
-CREATE INDEX IF NOT EXISTS event_by_time ON event (time);
 """
 _COLUMNS = "seq, time, mono, boot, kind, subject, payload"
 

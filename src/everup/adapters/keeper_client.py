@@ -93,10 +93,14 @@ class KeeperClient:
         given: Mapping[int, int],
         held: Mapping[int, str],
         meta: Mapping[str, Any],
+        hold: Mapping[str, int] | None = None,
     ) -> None:
         """``given``: descriptors by their number in the child, closed here once sent; ``held``:
-        the same by their name at the keeper."""
+        the same by their name at the keeper; ``hold``: more for the keeper to hold from now on,
+        which stay ours as well."""
+        hold = hold or {}
         fds = list(dict.fromkeys(given.values()))
+        kept = [os.dup(fd) for fd in hold.values()]
         index = {fd: position for position, fd in enumerate(fds)}
         message = {
             **request,
@@ -104,9 +108,10 @@ class KeeperClient:
             "id": child_id,
             "given": {str(number): index[fd] for number, fd in given.items()},
             "held": {str(number): name for number, name in held.items()},
-            "meta": dict(meta),
+            "hold": list(hold),
+            "meta": meta,
         }
-        self._send(message, fds, close=True)
+        self._send(message, [*fds, *kept], close=True)
 
     def signal(self, child_id: str, number: int, scope: str) -> None:
         self._send({"op": "signal", "id": child_id, "sig": number, "scope": scope})

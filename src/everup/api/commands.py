@@ -29,6 +29,9 @@ def command(
     if name == "scale":
         return _scale(body, engine, by)
     slots = _slots(body.get("targets"), engine)
+    if name == "start" and not body.get("targets"):
+        # "All" means what is down, not once more what has done its work.
+        slots = tuple(slot for slot in slots if not engine.instances[slot].done)
     match name:
         case "start":
             return Start(slots, by), slots

@@ -114,14 +114,16 @@ def _schemas() -> dict[str, Any]:
     instance = _object(
         ["slot", "state", "since", "restarts"],
         slot=_TEXT, state=state, since=_TIME, since_s=number, want=flag,
-        pid={"type": ["integer", "null"]}, run=_INT, restarts=_INT, done=flag, suspected=flag,
+        pid={"type": ["integer", "null"]}, run=_INT, restarts=_INT, attempt=_INT,
+        done=flag, suspected=flag,
         reason=_TEXT, status_text=_TEXT, last_exit={"type": ["string", "null"]},
         usage={"type": ["object", "null"]}, probes={"type": "object"},
         in_balance=flag, standby=flag, retry_in_s=number,
     )  # fmt: skip
     service = _object(
         ["name", "type", "instances"],
-        name=_TEXT, type={"enum": ["service", "oneshot"]}, replicas=_INT, standby=_INT,
+        name=_TEXT, type={"enum": ["service", "oneshot"]}, replicas=_INT,
+        configured_replicas=_INT, standby=_INT,
         ready=_INT, addresses=_TEXTS, depends_on=_TEXTS,
         active={"type": "array", "items": _INT},
         instances={"type": "array", "items": _ref("Instance")},

@@ -15,7 +15,7 @@ from everup.model.instance import State
 from everup.model.journal import Entry
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
-from everup.model.spec import Service
+from everup.model.spec import Service, Spec
 
 FRESH_S = 1.0
 """A usage sample older than this is taken again when somebody looks."""
@@ -30,6 +30,8 @@ class Backend(Protocol):
     place: Place
     keeper_pid: int
     started_at: float
+    spec: Spec
+    """As the config says, without what operators scaled since."""
 
     def dispatch(self, event: Event) -> None: ...
 
@@ -83,6 +85,7 @@ def service(backend: Backend, spec: Service) -> dict[str, Any]:
         "name": spec.name,
         "type": spec.type,
         "replicas": spec.replicas,
+        "configured_replicas": backend.spec.service[spec.name].replicas,
         "standby": spec.standby,
         "ready": ready,
         "addresses": [listener.address for listener in spec.listen],
@@ -106,9 +109,10 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "pid": it.pid or None,
         "run": it.run,
         "restarts": it.restarts,
+        "attempt": it.attempt,
         "done": it.done,
         "suspected": it.suspected,
-        "reason": it.reason,
+        "reason": backend.engine.waiting.get(it.slot, it.reason),
         "status_text": it.status_text,
         "last_exit": None if it.last_exit is None else str(it.last_exit),
         "usage": usage_payload(backend.metrics.get(it.slot)),

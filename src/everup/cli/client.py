@@ -12,7 +12,7 @@ from everup.adapters.place import Place
 from everup.cli.context import NOT_RUNNING, Failure
 
 _RESTART_S = 3.0
-"""The API is away this long at most while everup's engine is being replaced."""
+"""The API is away this long at most while everup starts or its engine is being replaced."""
 
 Query = Mapping[str, str | int | Sequence[str]]
 
@@ -87,8 +87,6 @@ class Client:
         while True:
             try:
                 return self._open(method, target, data, timeout_s)
-            except FileNotFoundError:
-                break
             except PermissionError:
                 raise Failure(
                     "this everup belongs to another user", "ask as that user or as root"

@@ -29,7 +29,7 @@ class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of o
     def show(self) -> None:
         click.echo(f"{click.style('everup:', fg='red', bold=True)} {self.text}", err=True)
         if self.hint:
-            click.echo(f"  {self.hint}", err=True)
+            click.echo(f"  {_named(self.hint)}", err=True)
 
 
 class Here:
@@ -75,6 +75,13 @@ class Here:
         return Place.of(self.config, state_dir if isinstance(state_dir, str) else ".everup")
 
 
+def _named(hint: str) -> str:
+    """A command that is proposed must be about the same config."""
+    context = click.get_current_context(silent=True)
+    config = context.find_root().params.get("config") if context else None
+    return hint.replace("everup ", f"everup -c {config} ") if config else hint
+
+
 def json_option(command: Any) -> Any:
     """``--json`` on every command."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
@@ -89,7 +96,9 @@ def done(as_json: bool, value: Any, text: str, next_command: str = "") -> None:
     if as_json:
         print_json(value)
         return
-    click.echo(text + (click.style(f"  (next: {next_command})", dim=True) if next_command else ""))
+    click.echo(
+        text + (click.style(f"  (next: {_named(next_command)})", dim=True) if next_command else "")
+    )
 
 
 def leave(status: int) -> NoReturn:

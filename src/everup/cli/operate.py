@@ -7,7 +7,7 @@ import click
 
 from everup.cli.client import Client, keeper_lives
 from everup.cli.context import FAILED, Failure, Here, done, json_option
-from everup.cli.progress import is_hopeless, is_stopped, is_up, not_well, wait
+from everup.cli.progress import is_hopeless, is_settled, is_stopped, not_well, wait
 
 _targets = click.argument("targets", nargs=-1, metavar="[SERVICE|INSTANCE]...")
 _wait_options = click.option(
@@ -72,7 +72,7 @@ def _await_up(
 
         def reached(i: dict[str, Any]) -> bool:
             again = runs is None or i["run"] != runs.get(i["slot"])
-            return is_up(i) and again
+            return is_settled(i) and again
 
         began = time.monotonic()
         ok, now = wait(client, answer["slots"], reached, is_hopeless, timeout)
@@ -118,7 +118,7 @@ def scale(here: Here, service: str, replicas: int, timeout: float, as_json: bool
     client = Client(here.place)
     answer = client.post("/v1/scale", {"service": service, "replicas": replicas})
     if timeout > 0:
-        ok, now = wait(client, answer["slots"], is_up, is_hopeless, timeout)
+        ok, now = wait(client, answer["slots"], is_settled, is_hopeless, timeout)
         if not ok:
             raise not_well(f"not all ready within {timeout:g} s", now, _then((service,)))
     done(as_json, answer, f"scaled {service} to {replicas}", f"everup status {service}")

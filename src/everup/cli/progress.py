@@ -13,6 +13,10 @@ Instances = dict[str, dict[str, Any]]
 _POLL_S = 0.05
 _SHOW_AFTER_S = 0.5
 _SPINNER = "|/-\\"
+_SETTLED_S = 0.3
+"""An instance that nothing asks whether it is ready is ready as soon as its process is there. So
+it has to last for a moment before we say that it is up, and for longer once it has crashed."""
+_SETTLED_AFTER_CRASH_S = 2.0
 
 
 def instances(status: dict[str, Any]) -> Instances:
@@ -66,6 +70,17 @@ def _show(text: str) -> None:
     sys.stderr.flush()
 
 
+def is_settled(instance: dict[str, Any]) -> bool:
+    """Up, and not only for the moment between two crashes."""
+    if instance["state"] != "ready":
+        return is_up(instance)
+    if instance["attempt"]:
+        return bool(instance["since_s"] >= _SETTLED_AFTER_CRASH_S)
+    answers = instance["probes"].values()
+    asked = bool(answers) and all(answer["ok"] for answer in answers)
+    return asked or bool(instance["since_s"] >= _SETTLED_S)
+
+
 def is_up(instance: dict[str, Any]) -> bool:
     """As it should be: ready, or a oneshot that is done, or not meant to run."""
     return instance["state"] == "ready" or instance["done"] or not instance["want"]
@@ -83,7 +98,7 @@ def explain(instances: Instances) -> list[str]:
     """A line for each that is not as it should be."""
     lines = []
     for slot, i in instances.items():
-        if not is_up(i):
+        if not is_settled(i):
             why = i["reason"] or i["last_exit"] or ""
             lines.append(f"{slot} is {i['state']}" + (f": {why}" if why else ""))
     return lines
@@ -91,6 +106,8 @@ def explain(instances: Instances) -> list[str]:
 
 def not_well(what: str, instances: Instances, next_command: str) -> Failure:
     """The end of a wait that did not get there."""
+    if any(is_hopeless(i) for i in instances.values()):
+        what = "this does not come up by itself"
     lines = explain(instances)
     shown = "".join(f"\n  {line}" for line in lines[:10])
     more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""

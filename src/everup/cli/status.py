@@ -21,6 +21,9 @@ _COLOURS = {
 _COLUMNS = ("INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PROBES", "LAST EXIT")
 
 
+_EXIT_WIDTH = 40
+
+
 @click.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @click.option("-a", "--addresses", is_flag=True, help="Show where services listen.")
@@ -77,8 +80,12 @@ def _row(i: dict[str, Any]) -> tuple[str, ...]:
     pid = str(i["pid"] or "")
     return (
         i["slot"], state, _ago(i["since_s"]), pid, str(i["restarts"]), cpu, memory, probes or "-",
-        i["last_exit"] or "-",
+        _short(i["last_exit"] or "-"),
     )  # fmt: skip
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _EXIT_WIDTH else text[: _EXIT_WIDTH - 3] + "..."
 
 
 def _probe(kind: str, probe: dict[str, Any]) -> str:
@@ -90,6 +97,11 @@ def _probe(kind: str, probe: dict[str, Any]) -> str:
 def _print_notes(data: dict[str, Any]) -> None:
     """Below the table: why what is not well is not."""
     for service in data["services"]:
+        name, now, says = service["name"], service["replicas"], service["configured_replicas"]
+        if now != says:
+            click.echo(
+                f"{name}: scaled to {now}, the config says {says} (everup scale {name} {says})"
+            )
         for i in service["instances"]:
             if not is_up(i) or i["suspected"]:
                 retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""

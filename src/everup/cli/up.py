@@ -15,10 +15,11 @@ from everup.adapters.place import Place
 from everup.cli.client import Client, keeper_lives
 from everup.cli.config import known_user, read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
-from everup.cli.progress import is_hopeless, is_up, not_well, wait
+from everup.cli.progress import is_hopeless, is_settled, not_well, wait
 
 _ANSWER_S = 15.0
 _LOG_NAME = "everup.log"
+_LOG_BYTES = 5 << 20
 
 
 @click.command()
@@ -46,6 +47,7 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     if not detach:
         _become_keeper(place, lock)
     sys.stdout.flush()
+    _rotate(os.path.join(place.state_dir, _LOG_NAME))
     log = open(os.path.join(place.state_dir, _LOG_NAME), "ab", 0)  # noqa: SIM115
     pid = os.fork()
     if pid == 0:
@@ -56,6 +58,12 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
         _become_keeper(place, lock)
     os.close(lock)
     _await(here, place, pid, timeout, as_json)
+
+
+def _rotate(path: str) -> None:
+    """everup's own few lines a day: one older file is enough."""
+    if os.path.exists(path) and os.path.getsize(path) > _LOG_BYTES:
+        os.replace(path, path + ".1")
 
 
 def _accepted(path: str) -> str:
@@ -139,7 +147,7 @@ def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) ->
             raise Failure(f"everup (pid {pid}) runs but does not answer", _last_words(place))
         time.sleep(0.02)
     if timeout > 0:
-        ok, now = wait(client, None, is_up, is_hopeless, timeout)
+        ok, now = wait(client, None, is_settled, is_hopeless, timeout)
         if not ok:
             raise not_well("everup runs, but not everything is ready", now, "everup status")
     status = client.get("/v1/status")

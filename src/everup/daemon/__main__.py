@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import sys
@@ -39,8 +40,8 @@ async def _run(runtime: Runtime) -> int:
 
 async def _serve(runtime: Runtime) -> None:
     await runtime.began.wait()
-    from everup.api.server import serve
-
+    # In a thread: it takes longer than a probe may be late.
+    serve = (await asyncio.to_thread(importlib.import_module, "everup.api.server")).serve
     gc.collect()
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
     await serve(runtime, runtime.place.api_socket)

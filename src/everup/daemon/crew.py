@@ -51,6 +51,7 @@ class Crew:
         self._config_dir = config_dir
         self._notify_path = notify_path
         self._asked: dict[str, dict[str, Any]] = {}
+        self._requests: dict[Slot, tuple[Service, Placement, dict[str, Any]]] = {}
         self._hook_timers: dict[str, asyncio.TimerHandle] = {}
         self._commands: dict[str, asyncio.Future[tuple[int | None, str]]] = {}
         self._numbers = itertools.count(1)
@@ -63,15 +64,7 @@ class Crew:
         try:
             if service.listen and not self._bank.ready(service):
                 self._bank.open(service, service.slots)
-            request = launch.request(
-                service,
-                slot,
-                service.command,
-                config_dir=self._config_dir,
-                placement=self._cgroups.place(slot, service.limits),
-                extra=self._extra(service, slot),
-                listen=bool(service.listen),
-            )
+            request = self._main_request(service, slot)
         except (LaunchError, OSError) as error:
             detail = str(error) if isinstance(error, LaunchError) else _plain(error)
             self._dispatch(SpawnFailed(slot, action.run, detail))
@@ -82,6 +75,28 @@ class Crew:
             for number, (_, name) in enumerate(self._bank.names(service, slot.replica))
         }
         self._start(_main_id(slot, action.run), request, meta, slot, action.run, held)
+
+    def _main_request(self, service: Service, slot: Slot) -> dict[str, Any]:
+        """Made once for each slot as long as nothing that it was made of can have changed: a
+        restart should not wait for it."""
+        placement = self._cgroups.place(slot, service.limits)
+        known = self._requests.get(slot)
+        if known is not None and known[0] is service and known[1] is placement:
+            self._bank.names(service, slot.replica)  # makes the sockets fit for a new process
+            return known[2]
+        request = launch.request(
+            service,
+            slot,
+            service.command,
+            config_dir=self._config_dir,
+            placement=placement,
+            extra=self._extra(service, slot),
+            listen=bool(service.listen),
+        )
+        request["respawn"] = True
+        if not service.environment_file and service.user is None and service.group is None:
+            self._requests[slot] = (service, placement, request)
+        return request
 
     def _extra(self, service: Service, slot: Slot) -> dict[str, str]:
         extra = {}
@@ -143,9 +158,9 @@ class Crew:
             return
         meta["pipes"] = run
         self._asked[child_id] = request
-        self._keeper.hold(_pipe_names(slot, run), (out, err))
         given = {0: null, 1: out_write, 2: err_write}
-        self._keeper.spawn(child_id, request, given=given, held=held, meta=meta)
+        hold = dict(zip(_pipe_names(slot, run), (out, err), strict=True))
+        self._keeper.spawn(child_id, request, given=given, held=held, meta=meta, hold=hold)
         streams = {"stdout": out, "stderr": err}
         self._logs.attach(str(slot), run, self._service(slot.service).log, streams)
 

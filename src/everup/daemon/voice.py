@@ -9,14 +9,14 @@ from everup.model.journal import Kind
 
 _WORDS = {
     Kind.READY: "ready",
-    Kind.RUNNING: "running, not ready",
+    Kind.RUNNING: "running",
     Kind.UNHEALTHY: "failed",
     Kind.EXITED: "ended",
     Kind.BACKOFF: "starts again later",
     Kind.PARKED: "parked: crashed too often, retried slowly",
     Kind.FAILED: "failed; not started again",
     Kind.STOPPED: "stopped",
-    Kind.WAITING: "waits",
+    Kind.WAITING: "held back",
     Kind.ADOPTED: "taken over as it runs",
     Kind.POSTPONED: "verdict postponed",
     Kind.SUSPECTED: "suspected",

@@ -80,9 +80,11 @@ class Engine:
         self.removing: set[Slot] = set()
         self.last_runs: dict[Slot, int] = {}
         """Incarnations of slots that were scaled away: their numbers go on if they come back."""
-        self._waiting: dict[Slot, str] = {}
+        self.waiting: dict[Slot, str] = {}
+        """Why instances that should run are held back."""
         self._group_of = {name: g for g in spec.group.values() for name in g.services}
         self._dependents = order.dependents(self.services)
+        self._steered: set[str] = set()  # services whose sockets this engine has set up
         self._dirty: dict[str, None] = {}  # a set that keeps its order: the order is the same in
         self._out: list[Action] = []  # every run, and so is what a seed replays
         self._timers: list[tuple[float, Slot]] = []
@@ -247,7 +249,7 @@ class Engine:
             old.suspected,
             old.done,
         ):
-            self._waiting.pop(new.slot, None)
+            self.waiting.pop(new.slot, None)
             name = new.slot.service
             self.touch(name)
             for other in self._dependents[name]:
@@ -354,9 +356,8 @@ class Engine:
     def _start_if_allowed(self, service: Service, instance: Instance, now: float) -> None:
         reason = self._obstacle(service, instance)
         if reason:
-            if self._waiting.get(instance.slot) != reason:
-                self._waiting[instance.slot] = reason
-                self.instances[instance.slot] = replace(instance, reason=reason)
+            if self.waiting.get(instance.slot) != reason:
+                self.waiting[instance.slot] = reason
                 self.record(Kind.WAITING, str(instance.slot), reason=reason)
             return
         if service.listen and self.open_slots.get(service.name, 0) < service.slots:
@@ -388,6 +389,7 @@ class Engine:
         if order.is_down(instances) and not any(i.want and not i.done for i in instances):
             del self.open_slots[service.name]
             self.active.pop(service.name, None)
+            self._steered.discard(service.name)
             self.record(Kind.SOCKETS_CLOSED, service.name)
             self._out.append(CloseSockets(service.name))
             return
@@ -397,7 +399,9 @@ class Engine:
         instances = {i.slot.replica: i for i in self.of(service.name)}
         before = self.active.get(service.name, ())
         after = balance.choose(before, service.replicas, instances)
-        if after != before:
+        steered = service.name in self._steered
+        self._steered.add(service.name)
+        if after != before or not steered:
             self.active[service.name] = after
             self.record(Kind.BALANCE, service.name, replicas=list(after), before=list(before))
             self._out.append(SetBalance(service.name, after))
@@ -405,7 +409,7 @@ class Engine:
     def _remove(self, slot: Slot) -> None:
         self.removing.discard(slot)
         self.last_runs[slot] = self.instances.pop(slot).run
-        self._waiting.pop(slot, None)
+        self.waiting.pop(slot, None)
         self._timer_of.pop(slot, None)
         self._out.append(Forget(slot))
 

@@ -39,9 +39,11 @@ def fold(
 ) -> Up:
     """The event that a new engine starts with. ``children`` is empty after a fresh start."""
     by: dict[tuple[str, str], Entry] = {(e.kind, e.subject): e for e in latest}
-    wanted, runs, done = [], [], []
+    wanted, runs, done, active = [], [], [], []
     alive = {child.slot: child for child in children}
     for (kind, subject), entry in by.items():
+        if kind == Kind.BALANCE.value and alive:
+            active.append((subject, tuple(int(n) for n in entry.payload["replicas"])))
         slot = _slot(subject, spec)
         if slot is None:
             continue
@@ -55,7 +57,7 @@ def fold(
             if started is None or started.seq < entry.seq:
                 done.append(slot)
     adopted = tuple(_adopt(child, by, boot, now) for child in alive.values())
-    return Up(tuple(wanted), adopted, tuple(runs), tuple(done))
+    return Up(tuple(wanted), adopted, tuple(runs), tuple(done), tuple(active))
 
 
 def _slot(subject: str, spec: Spec) -> Slot | None:

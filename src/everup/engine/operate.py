@@ -59,6 +59,7 @@ def _want(engine: "Engine", slots: tuple[Slot, ...], want: bool, by: str, how: s
 def _up(engine: "Engine", event: Up, now: float) -> None:
     said, runs = dict(event.wanted), dict(event.runs)
     engine.last_runs |= runs
+    engine.active |= {name: on for name, on in event.active if name in engine.services}
     for slot, instance in list(engine.instances.items()):
         want = said.get(slot, engine.services[slot.service].autostart)
         done = slot in event.done

@@ -31,6 +31,8 @@ class Child:
         "meta",
         "pid",
         "report",
+        "respawn",
+        "signalled",
         "start",
         "status",
         "usage",
@@ -46,6 +48,8 @@ class Child:
         self.cgroup = cgroup
         self.meta = meta
         self.report = -1
+        self.respawn = False
+        self.signalled = False
         self.failed = False
         self.status: int | None = None
         self.usage = (0.0, 0.0)
@@ -137,6 +141,7 @@ class Children:
         child = self._by_id.get(child_id)
         if child is None or child.ended_at:
             return
+        child.signalled = True
         with contextlib.suppress(ProcessLookupError):
             if scope == "main":
                 os.kill(child.pid, number)

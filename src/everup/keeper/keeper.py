@@ -19,7 +19,7 @@ from typing import Any
 
 from everup.keeper import wire
 from everup.keeper.children import Child, Children, subreaper
-from everup.keeper.spawn import SpawnError, spawn, start_ticks
+from everup.keeper.spawn import Body, SpawnError, spawn, start_ticks
 
 _FORWARDED = (
     signal.SIGTERM,
@@ -31,6 +31,8 @@ _FORWARDED = (
 )
 _QUICK_DEATH_S = 1.0
 _MAX_ENGINE_DELAY_S = 5.0
+_BODY_S = 0.2
+_MAX_BODIES = 4
 ENGINE_FD = 3
 
 
@@ -42,6 +44,7 @@ class Keeper:
         self.meta = meta
         self.held: dict[str, int] = {}
         self.children = Children()
+        self.bodies: dict[str | None, Body] = {}
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
         self.control: socket.socket | None = None
@@ -70,6 +73,9 @@ class Keeper:
             if self.engine_due is not None and now >= self.engine_due:
                 self._start_engine()
             wait = -1.0 if self.engine_due is None else max(0.0, self.engine_due - now)
+            if self.bodies:
+                self._discard_bodies(now)
+                wait = _BODY_S if wait < 0 else min(wait, _BODY_S)
             for fd, _events in self.epoll.poll(wait):
                 handler = self.handlers.get(fd)
                 if handler is not None:
@@ -84,6 +90,12 @@ class Keeper:
         if self.handlers.pop(fd, None) is not None:
             self.epoll.unregister(fd)
 
+    def _discard_bodies(self, now: float) -> None:
+        for cgroup, body in list(self.bodies.items()):
+            if now - body.made_at > _BODY_S:
+                del self.bodies[cgroup]
+                body.discard()
+
     # -- the engine
 
     def _start_engine(self) -> None:
@@ -93,7 +105,7 @@ class Keeper:
         sources = {0: 0, 1: 1, 2: 2, ENGINE_FD: theirs.fileno()}
         self.engine_started = time.monotonic()
         try:
-            self.engine_pid, report = spawn(request, sources)
+            self.engine_pid, report = spawn(request, sources, None)
         except SpawnError as error:
             _say(f"cannot start the engine: {error.stage}: {os.strerror(error.number)}")
             ours.close()
@@ -219,12 +231,19 @@ class Keeper:
             os.close(fd)
 
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:
-        """``fds`` are for this child alone: they are given to it and closed here."""
+        """``fds``: first those for this child alone, which are given to it and closed here, then
+        those to hold by name."""
         child_id = message["id"]
+        names = message["hold"]
+        fds, kept = fds[: len(fds) - len(names)], fds[len(fds) - len(names) :]
+        for name, fd in zip(names, kept, strict=True):
+            self._drop(name)
+            self.held[name] = fd
         given = {int(number): fds[index] for number, index in message["given"].items()}
         held = {int(number): self.held[name] for number, name in message["held"].items()}
         try:
-            pid, report = spawn(message, given | held)
+            body = self.bodies.pop(message.get("cgroup"), None)
+            pid, report = spawn(message, given | held, body)
         except SpawnError as error:
             note = {"stage": error.stage, "errno": error.number}
             self._send({"ev": "failed", "id": child_id, **note})
@@ -234,6 +253,7 @@ class Keeper:
                 os.close(fd)
         child = Child(child_id, pid, start_ticks(pid), message.get("cgroup"), message["meta"])
         child.report = report
+        child.respawn = bool(message.get("respawn"))
         self.children.add(child)
         self._watch(report, lambda: self._on_report(child))
 
@@ -268,6 +288,14 @@ class Keeper:
             if child.report >= 0:  # how it started is told before how it ended
                 self._on_report(child)
             self._send(child.exit_report())
+            if child.respawn and not child.signalled:
+                self._prepare(child.cgroup)
+
+    def _prepare(self, cgroup: str | None) -> None:
+        """Somebody died who was not told to: fork while the engine decides."""
+        if cgroup not in self.bodies and len(self.bodies) < _MAX_BODIES:
+            with contextlib.suppress(SpawnError):  # then the spawn itself will tell
+                self.bodies[cgroup] = Body(cgroup)
 
 
 def _status_text(status: int) -> str:

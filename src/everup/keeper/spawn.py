@@ -11,9 +11,13 @@ import json
 import os
 import resource
 import signal
+import socket
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
+
+from everup.keeper import wire
 
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
 _CLONE_INTO_CGROUP = 0x200000000
@@ -64,33 +68,70 @@ def _fork(cgroup: str | None) -> tuple[int, bool]:
     return os.fork(), False
 
 
-def spawn(request: Mapping[str, Any], sources: Mapping[int, int]) -> tuple[int, int]:
-    """Start ``request["argv"]``; ``sources`` maps descriptor numbers of the child to ours.
+class Body:
+    """A forked child that waits to be told what to become.
+
+    Forking costs more than all other steps of a start, so the keeper has one ready by the time
+    that the engine has decided to restart what has just died.
+    """
+
+    __slots__ = ("cgroup", "made_at", "pid", "report", "sock")
+
+    def __init__(self, cgroup: str | None) -> None:
+        """Raises ``SpawnError``."""
+        self.cgroup = cgroup
+        self.made_at = time.monotonic()
+        self.sock, theirs = wire.pair()
+        self.report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.pid, placed = _fork(cgroup)
+        except (OSError, SpawnError) as error:
+            self.sock.close()
+            os.close(self.report)
+            if isinstance(error, SpawnError):
+                raise
+            raise SpawnError("fork", error.errno or 0) from error
+        finally:
+            # In the child these two are what it lives on.
+            if getattr(self, "pid", -1) != 0:
+                theirs.close()
+                os.close(failed)
+        if self.pid == 0:
+            self.sock.close()
+            _child(theirs, failed, None if placed else cgroup)
+
+    def become(self, request: Mapping[str, Any], sources: Mapping[int, int]) -> None:
+        """Run ``request["argv"]``; ``sources`` maps descriptor numbers of the child to ours."""
+        fds = list(dict.fromkeys(sources.values()))
+        place = {str(number): fds.index(fd) for number, fd in sources.items()}
+        try:
+            wire.send(self.sock, {"request": request, "place": place}, fds)
+        except (wire.ClosedError, OSError) as error:
+            raise SpawnError("fork", getattr(error, "errno", None) or 0) from error
+        finally:
+            self.sock.close()
+
+    def discard(self) -> None:
+        """It is not needed: it sees the end of its socket and goes; reaped like an orphan."""
+        self.sock.close()
+        os.close(self.report)
+
+
+def spawn(
+    request: Mapping[str, Any], sources: Mapping[int, int], body: Body | None
+) -> tuple[int, int]:
+    """Start ``request["argv"]`` in ``body``, or in a new one.
 
     Returns the pid and the read end of a pipe that ends when the exec has succeeded, or holds
     ``{"stage", "errno"}`` when a step of the set-up failed. Raises ``SpawnError``.
     """
-    report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        cgroup = request.get("cgroup")
-        pid, placed = _fork(cgroup)
-    except OSError as error:
-        os.close(report)
-        os.close(failed)
-        raise SpawnError("fork", error.errno or 0) from error
-    except SpawnError:
-        os.close(report)
-        os.close(failed)
-        raise
-    if pid == 0:
-        _child(request, sources, failed, None if placed else cgroup)
-    os.close(failed)
-    return pid, report
+    if body is None:
+        body = Body(request.get("cgroup"))
+    body.become(request, sources)
+    return body.pid, body.report
 
 
-def _child(
-    request: Mapping[str, Any], sources: Mapping[int, int], failed: int, cgroup: str | None
-) -> NoReturn:
+def _child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
     stage = "set-up"
     try:
         stage = "session"
@@ -98,13 +139,39 @@ def _child(
         # exec resets handlers by itself; what is ignored stays ignored, so that is undone here.
         for number in ignored:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        stage = "control group"
-        for directory in [*([cgroup] if cgroup else []), *request.get("cgroups", ())]:
-            with open(directory + "/cgroup.procs", "w") as file:
-                file.write("0")
+        if cgroup is not None:
+            stage = "control group"
+            _enter(cgroup)
+        theirs.setblocking(True)
+        try:
+            message, fds = wire.receive(theirs)
+        except wire.ClosedError:
+            os._exit(0)  # nobody needs us
         stage = "descriptors"
+        sources = {int(number): fds[index] for number, index in message["place"].items()}
         failed = _place(sources, failed)
+        _become(message["request"], failed)
+    except BaseException as error:
+        _tell(failed, stage, error)
+    os._exit(127)
+
+
+def _enter(cgroup: str) -> None:
+    with open(cgroup + "/cgroup.procs", "w") as file:
+        file.write("0")
+
+
+def _tell(failed: int, stage: str, error: BaseException) -> None:
+    code = error.errno if isinstance(error, OSError) else 0
+    note = json.dumps({"stage": stage, "errno": code or 0, "text": str(error)[:300]})
+    os.write(failed, note.encode())
+
+
+def _become(request: Mapping[str, Any], failed: int) -> None:
+    stage = "control group"
+    try:
+        for directory in request.get("cgroups", ()):
+            _enter(directory)
         stage = "limits"
         for name, limit in request.get("limits", {}).items():
             resource.setrlimit(_LIMITS[name], (limit, limit))
@@ -126,10 +193,7 @@ def _child(
         stage = "command"
         os.execvpe(request["argv"][0], request["argv"], environment)
     except BaseException as error:
-        code = error.errno if isinstance(error, OSError) else 0
-        note = json.dumps({"stage": stage, "errno": code or 0, "text": str(error)[:300]})
-        os.write(failed, note.encode())
-    os._exit(127)
+        _tell(failed, stage, error)
 
 
 def _place(sources: Mapping[int, int], failed: int) -> int:

@@ -101,6 +101,8 @@ class Up:
     """The last incarnation of slots that have no process, so that numbers go on."""
     done: tuple[Slot, ...] = ()
     """Oneshots that succeeded under the same keeper."""
+    active: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Who was in the balance of each service: a standby that took over stays in."""
 
 
 @dataclass(frozen=True, slots=True)
