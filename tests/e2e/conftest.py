@@ -31,5 +31,7 @@ def open_everup() -> Iterator[Everup]:
     try:
         yield instance
     finally:
-        instance.close()
-        shutil.rmtree(directory)
+        try:
+            instance.close()
+        finally:
+            shutil.rmtree(directory)

@@ -410,3 +410,28 @@ def test_random_orders_of_calls_leave_a_working_prober() -> None:
             assert results[-1].ok
 
     asyncio.run(main())
+
+
+def test_a_round_that_came_due_during_a_probe_follows_at_once() -> None:
+    """Not at the next place on the grid: a hung target would be asked every other time only."""
+    begun: list[asyncio.Future[tuple[bool, str]]] = []
+
+    async def run_exec(_target: ProbeTarget) -> tuple[bool, str]:
+        begun.append(asyncio.get_running_loop().create_future())
+        return await begun[-1]
+
+    async def main() -> None:
+        async with probing(run_exec) as (prober, _results):
+            prober.start(command(interval=0.2))
+            until = time.monotonic() + 10
+            while not (begun and next(iter(prober._watches.values())).owed):
+                assert time.monotonic() < until
+                await asyncio.sleep(0.01)
+            begun[0].set_result((False, "exit 1"))
+            turns = 0
+            while len(begun) < 2 and turns < 20:
+                turns += 1
+                await asyncio.sleep(0)
+            assert len(begun) == 2
+
+    asyncio.run(main())

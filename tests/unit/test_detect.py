@@ -84,11 +84,19 @@ def test_starved_by_pressure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "now", "may"), [(None, 50.0, True), (25.0, 50.0, True), (10.0, 50.0, False)]
+    ("since", "now", "may"), [(None, 50.0, True), (45.0, 50.0, True), (40.0, 50.0, False)]
 )
 def test_postponed_no_longer_than_the_bound(since: float | None, now: float, may: bool) -> None:
-    guard = starvation.Guard(until=1000.0)
-    assert starvation.may_postpone(guard, since, Everup(starvation_max=30.0), now) is may
+    guard = starvation.Guard(lag_until=1000.0)
+    assert starvation.may_postpone(guard, since, Everup(starvation_max=10.0), now) is may
+
+
+def test_pressure_is_no_excuse_where_others_answer() -> None:
+    pressed = starvation.Guard(pressure_until=1000.0)
+    assert starvation.may_postpone(pressed, None, Everup(), 5.0)
+    assert not starvation.may_postpone(pressed, None, Everup(), 5.0, others_answer=True)
+    late = starvation.Guard(lag_until=1000.0)
+    assert starvation.may_postpone(late, None, Everup(), 5.0, others_answer=True)
 
 
 def test_a_ten_second_stop_of_the_observer_convicts_nobody() -> None:

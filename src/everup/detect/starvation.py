@@ -16,13 +16,15 @@ MEMORY_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What was seen last."""
+    """What was seen last. Own lateness and the machine's pressure are kept apart: where other
+    services answer in time, the machine's pressure is no excuse."""
 
-    until: float = float("-inf")
+    lag_until: float = float("-inf")
+    pressure_until: float = float("-inf")
     sign: str = ""
 
-    def starved(self, now: float) -> bool:
-        return now < self.until
+    def starved(self, now: float, *, others_answer: bool = False) -> bool:
+        return now < self.lag_until or (now < self.pressure_until and not others_answer)
 
 
 def step(guard: Guard, lag: Lag, settings: Everup, now: float) -> Guard:
@@ -30,15 +32,18 @@ def step(guard: Guard, lag: Lag, settings: Everup, now: float) -> Guard:
     if lag.lag_s > settings.starvation_lag:
         # A pause of the whole process spoils whatever was under way: remember it for as long
         # again, within reason.
-        until = now + max(MEMORY_S, min(lag.lag_s, 10.0))
-        return Guard(max(guard.until, until), f"everup's own loop was {lag.lag_s:.2f} s late")
+        until = max(guard.lag_until, now + max(MEMORY_S, min(lag.lag_s, 10.0)))
+        sign = f"everup's own loop was {lag.lag_s:.2f} s late"
+        return replace(guard, lag_until=until, sign=sign)
     if lag.psi > settings.starvation_psi:
         sign = f"tasks waited for CPU {lag.psi:.0f} % of the last 10 s"
-        return Guard(max(guard.until, now + MEMORY_S), sign)
-    return guard if guard.starved(now) else replace(guard, sign="")
+        return replace(guard, pressure_until=now + MEMORY_S, sign=sign)
+    return guard
 
 
-def may_postpone(guard: Guard, since: float | None, settings: Everup, now: float) -> bool:
+def may_postpone(
+    guard: Guard, since: float | None, settings: Everup, now: float, *, others_answer: bool = False
+) -> bool:
     """Whether a verdict that has waited since ``since`` may wait still."""
     waited = 0.0 if since is None else now - since
-    return guard.starved(now) and waited < settings.starvation_max
+    return guard.starved(now, others_answer=others_answer) and waited < settings.starvation_max

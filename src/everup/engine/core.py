@@ -70,6 +70,8 @@ class Engine:
         self.guard = starvation.Guard()
         self.instances: dict[Slot, Instance] = {}
         self.probes: dict[tuple[Slot, ProbeKind], ProbeState] = {}
+        self.answered: dict[Slot, float] = {}
+        """When each instance last answered a probe."""
         self.active: dict[str, tuple[int, ...]] = {}
         self.open_slots: dict[str, int] = {}
         self.quitting = False
@@ -410,6 +412,7 @@ class Engine:
         self.removing.discard(slot)
         self.last_runs[slot] = self.instances.pop(slot).run
         self.waiting.pop(slot, None)
+        self.answered.pop(slot, None)
         self._timer_of.pop(slot, None)
         self._out.append(Forget(slot))
 

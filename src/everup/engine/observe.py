@@ -46,6 +46,8 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
     lag_limit_s = engine.spec.everup.starvation_lag
     state, verdict = probes.step(state, probe, result, now - instance.spawned_at, lag_limit_s)
     engine.probes[key] = state
+    if result.ok:
+        engine.answered[result.slot] = now
     match verdict:
         case Verdict.HEALTHY:
             _healthy(engine, instance, result.kind, now)
@@ -90,7 +92,14 @@ def _failed(
         return
     _suspect(engine, instance, result, now)
     since = state.postponed_since
-    if starvation.may_postpone(engine.guard, since, engine.spec.everup, now):
+    probe = probe_of(engine.services[result.slot.service], result.kind)
+    assert probe is not None
+    window_s = probe.interval + probe.timeout
+    others = any(
+        slot != result.slot and now - at < window_s for slot, at in engine.answered.items()
+    )
+    settings = engine.spec.everup
+    if starvation.may_postpone(engine.guard, since, settings, now, others_answer=others):
         if since is None:
             _postpone(engine, instance.slot, reason)
             key = (result.slot, result.kind)

@@ -271,8 +271,8 @@ class Everup:
     """everup counts itself as starved when its own loop was this late; verdicts then wait."""
     starvation_psi: Annotated[float, Field(gt=0, le=100)] = 60.0
     """... or when tasks of the machine waited for CPU this much of the last 10 s, in percent
-    (PSI ``cpu some avg10``)."""
-    starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 30.0
+    (PSI ``cpu some avg10``) and no other instance answered its probes meanwhile."""
+    starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
     """A verdict is postponed no longer than this."""
 
 

@@ -35,6 +35,7 @@ class _Watch:
         "blocked",
         "due_s",
         "key",
+        "owed",
         "plan",
         "round",
         "schedule",
@@ -55,6 +56,9 @@ class _Watch:
         """Time of the heap entry that counts; others of this target are stale."""
         self.blocked = False
         """Waits for the command of its predecessor to end."""
+        self.owed = False
+        """A round came due while the probe before it was under way: it follows at once, else a
+        target that times out would be asked only every other time."""
         self.alive = True
 
     def next_s(self) -> float:
@@ -176,12 +180,14 @@ class Prober:
             self._report(result)
         except Exception as error:
             self._complain("the report of a probe failed", error)
+        self._pay(watch)
 
     def ended(self, attempt: Attempt) -> None:
         """Nothing of an attempt is left after its verdict or its cancelling."""
         watch = self._watch_of(attempt)
         if watch is not None:
             watch.attempt = None
+            self._pay(watch)
             return
         target = attempt.plan.target
         key = (target.slot, target.kind)
@@ -224,8 +230,18 @@ class Prober:
             scheduled_s = min(scheduled_s, watch.due_s)
             watch.round = next_round(watch.schedule, watch.round, now_s)
             watch.due_s = round_due_s(watch.schedule, watch.round, self._random())
-        if scheduled_s <= now_s and watch.alive and not self._busy(watch):
+        if scheduled_s > now_s or not watch.alive:
+            return
+        if self._busy(watch):
+            watch.owed = True
+        else:
             self._begin(watch, now_s, now_s - scheduled_s)
+
+    def _pay(self, watch: _Watch) -> None:
+        """Begin the round that is owed, if the way is free."""
+        if watch.owed and watch.alive and watch.attempt is None:
+            watch.owed = False
+            self.trigger(*watch.key)
 
     def _begin(self, watch: _Watch, now_s: float, lateness_s: float) -> None:
         if watch.key in self._ending:  # the command of the target that this one replaced
