@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from everup.keeper import spawn
+from everup.keeper import birth
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 50
@@ -187,7 +187,7 @@ def _kill_group(cgroup: str) -> bool:
             return True
     with contextlib.suppress(OSError), open(cgroup + "/cgroup.kill", "w") as file:
         file.write("1")
-        spawn.tainted.add(cgroup)
+        birth.tainted.add(cgroup)
     return True
 
 

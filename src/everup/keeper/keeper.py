@@ -18,8 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from everup.keeper import wire
+from everup.keeper.birth import Body, Nursery
 from everup.keeper.children import Child, Children, subreaper
-from everup.keeper.spawn import Body, SpawnError, spawn, start_ticks
+from everup.keeper.spawn import SpawnError, start_ticks
 
 _FORWARDED = (
     signal.SIGTERM,
@@ -44,6 +45,7 @@ class Keeper:
         self.meta = meta
         self.held: dict[str, int] = {}
         self.children = Children()
+        self.nursery = Nursery()
         self.bodies: dict[str | None, Body] = {}
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
@@ -61,6 +63,7 @@ class Keeper:
 
     def run(self) -> int:
         subreaper()
+        self.nursery.start()
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (*_FORWARDED, signal.SIGCHLD):
@@ -105,7 +108,7 @@ class Keeper:
         sources = {0: 0, 1: 1, 2: 2, ENGINE_FD: theirs.fileno()}
         self.engine_started = time.monotonic()
         try:
-            self.engine_pid, report = spawn(request, sources, None)
+            self.engine_pid, report = Body(self.nursery, None).become(request, sources)
         except SpawnError as error:
             _say(f"cannot start the engine: {error.stage}: {os.strerror(error.number)}")
             ours.close()
@@ -242,8 +245,9 @@ class Keeper:
         given = {int(number): fds[index] for number, index in message["given"].items()}
         held = {int(number): self.held[name] for number, name in message["held"].items()}
         try:
-            body = self.bodies.pop(message.get("cgroup"), None)
-            pid, report = spawn(message, given | held, body)
+            cgroup = message.get("cgroup")
+            body = self.bodies.pop(cgroup, None) or Body(self.nursery, cgroup)
+            pid, report = body.become(message, given | held)
         except SpawnError as error:
             note = {"stage": error.stage, "errno": error.number}
             self._send({"ev": "failed", "id": child_id, **note})
@@ -284,6 +288,8 @@ class Keeper:
         for pid, status in self.children.reap(self.engine_pid):
             if pid == self.engine_pid:
                 self._engine_ended(status)
+            elif pid == self.nursery.pid:
+                self.nursery.lost()
         for child in self.children.ended():
             if child.report >= 0:  # how it started is told before how it ended
                 self._on_report(child)
@@ -292,10 +298,10 @@ class Keeper:
                 self._prepare(child.cgroup)
 
     def _prepare(self, cgroup: str | None) -> None:
-        """Somebody died who was not told to: fork while the engine decides."""
+        """Somebody died who was not told to: have a body ready while the engine decides."""
         if cgroup not in self.bodies and len(self.bodies) < _MAX_BODIES:
             with contextlib.suppress(SpawnError):  # then the spawn itself will tell
-                self.bodies[cgroup] = Body(cgroup)
+                self.bodies[cgroup] = Body(self.nursery, cgroup)
 
 
 def _status_text(status: int) -> str:

@@ -1,33 +1,17 @@
-"""Start one process: fork into its control group, set it up, exec it.
+"""What a newborn does: wait for its request, set itself up, exec."""
 
-``clone3`` with CLONE_INTO_CGROUP puts the child into its group at birth; moving it afterwards
-waits for an RCU grace period (15 ms were seen) and lets early children escape.
-"""
-
-import ctypes
-import errno
 import fcntl
 import json
 import os
 import resource
 import signal
 import socket
-import struct
-import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from everup.keeper import wire
 
-_CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
-_CLONE_INTO_CGROUP = 0x200000000
-_libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: keeps the interpreter lock, as fork needs
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "core": resource.RLIMIT_CORE}
-
-ignored = tuple(s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN)
-_can_clone_into = True
-tainted: set[str] = set()
-"""Groups on which ``cgroup.kill`` was used: children must not be born into them (see children)."""
 
 
 class SpawnError(Exception):
@@ -48,100 +32,20 @@ def start_ticks(pid: int) -> int:
         return 0
 
 
-def _fork(cgroup: str | None) -> tuple[int, bool]:
-    """Fork; returns the pid (0 in the child) and whether the child is in ``cgroup`` already."""
-    global _can_clone_into
-    if cgroup and _can_clone_into and cgroup not in tainted:
-        group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            arguments = struct.pack(
-                "11Q", _CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, group
-            )
-            pid = _libc.syscall(_CLONE3, ctypes.create_string_buffer(arguments, 88), 88)
-            if pid >= 0:
-                return pid, True
-            if ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG):
-                raise SpawnError("fork", ctypes.get_errno())
-            _can_clone_into = False
-        finally:
-            os.close(group)
-    return os.fork(), False
-
-
-class Body:
-    """A forked child that waits to be told what to become.
-
-    Forking costs more than all other steps of a start, so the keeper has one ready by the time
-    that the engine has decided to restart what has just died.
-    """
-
-    __slots__ = ("cgroup", "made_at", "pid", "report", "sock")
-
-    def __init__(self, cgroup: str | None) -> None:
-        """Raises ``SpawnError``."""
-        self.cgroup = cgroup
-        self.made_at = time.monotonic()
-        self.sock, theirs = wire.pair()
-        self.report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            self.pid, placed = _fork(cgroup)
-        except (OSError, SpawnError) as error:
-            self.sock.close()
-            os.close(self.report)
-            if isinstance(error, SpawnError):
-                raise
-            raise SpawnError("fork", error.errno or 0) from error
-        finally:
-            # In the child these two are what it lives on.
-            if getattr(self, "pid", -1) != 0:
-                theirs.close()
-                os.close(failed)
-        if self.pid == 0:
-            self.sock.close()
-            _child(theirs, failed, None if placed else cgroup)
-
-    def become(self, request: Mapping[str, Any], sources: Mapping[int, int]) -> None:
-        """Run ``request["argv"]``; ``sources`` maps descriptor numbers of the child to ours."""
-        fds = list(dict.fromkeys(sources.values()))
-        place = {str(number): fds.index(fd) for number, fd in sources.items()}
-        try:
-            wire.send(self.sock, {"request": request, "place": place}, fds)
-        except (wire.ClosedError, OSError) as error:
-            raise SpawnError("fork", getattr(error, "errno", None) or 0) from error
-        finally:
-            self.sock.close()
-
-    def discard(self) -> None:
-        """It is not needed: it sees the end of its socket and goes; reaped like an orphan."""
-        self.sock.close()
-        os.close(self.report)
-
-
-def spawn(
-    request: Mapping[str, Any], sources: Mapping[int, int], body: Body | None
-) -> tuple[int, int]:
-    """Start ``request["argv"]`` in ``body``, or in a new one.
-
-    Returns the pid and the read end of a pipe that ends when the exec has succeeded, or holds
-    ``{"stage", "errno"}`` when a step of the set-up failed. Raises ``SpawnError``.
-    """
-    if body is None:
-        body = Body(request.get("cgroup"))
-    body.become(request, sources)
-    return body.pid, body.report
-
-
-def _child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
+def child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
+    """Never returns. ``failed`` is told what went wrong; ``cgroup``: a group still to enter."""
     stage = "set-up"
     try:
         stage = "session"
         os.setsid()
         # exec resets handlers by itself; what is ignored stays ignored, so that is undone here.
-        for number in ignored:
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals():
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         if cgroup is not None:
             stage = "control group"
             _enter(cgroup)
+        _rehearse()
         theirs.setblocking(True)
         try:
             message, fds = wire.receive(theirs)
@@ -154,6 +58,24 @@ def _child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
     except BaseException as error:
         _tell(failed, stage, error)
     os._exit(127)
+
+
+def _rehearse() -> None:
+    """Go through the motions while there is time. Each page that is touched for the first time
+    after a fork is copied; what is copied now is not copied between the request and the exec."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        request = {"argv": ["/"], "env": {"PATH": "/"}, "cwd": ".", "listen_pid": True}
+        wire.send(ours, {"request": request, "place": {"0": 0}}, [theirs.fileno()])
+        message, fds = wire.receive(theirs)
+        high = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 3)
+        os.dup2(fds[0], high, inheritable=True)
+        os.close(high)
+        os.close(fds[0])
+        reader, writer = os.pipe()
+        _become(message["request"], writer)  # a directory cannot be run: it comes back
+        os.close(reader)
+        os.close(writer)
 
 
 def _enter(cgroup: str) -> None:

@@ -1,0 +1,222 @@
+"""Where new processes come from.
+
+A fork copies the page table and then every page that either side touches; a keeper that forked by
+itself would pay for that (several microseconds a page under virtualization) just when it is in a
+hurry. So a **zygote** forks for it: a copy of the keeper that has done nothing else since its
+start. With CLONE_PARENT its children are the keeper's. With CLONE_INTO_CGROUP they are born into
+their control group: moving them afterwards waits for an RCU grace period (15 ms were seen) and
+lets early children escape.
+
+A newborn is a **body** that waits to be told what to become, so that one can be had ready by the
+time that the engine has decided to restart what has just died.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from everup.keeper import spawn, wire
+from everup.keeper.spawn import SpawnError
+
+_CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
+_CLONE_PARENT = 0x8000
+_CLONE_INTO_CGROUP = 0x200000000
+_REPLY_MS = 2000
+_libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: keeps the interpreter lock, as fork needs
+
+tainted: set[str] = set()
+"""Groups on which ``cgroup.kill`` was used: nothing must be born into them (see children)."""
+
+
+class Body:
+    """A newborn that waits. ``pid`` is asked for once it is needed."""
+
+    __slots__ = ("_nursery", "_pid", "cgroup", "made_at", "report", "sock")
+
+    def __init__(self, nursery: "Nursery", cgroup: str | None) -> None:
+        self._nursery = nursery
+        self._pid: int | None = None
+        self.cgroup = cgroup
+        self.made_at = time.monotonic()
+        self.sock, theirs = wire.pair()
+        self.report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._pid = nursery.conceive(self, theirs, failed)
+        except BaseException:
+            self.sock.close()
+            os.close(self.report)
+            raise
+        finally:
+            theirs.close()
+            os.close(failed)
+
+    def born(self, answer: Mapping[str, Any]) -> None:
+        self._pid = answer.get("pid", -answer.get("errno", errno.EAGAIN))
+
+    @property
+    def pid(self) -> int:
+        """Raises ``SpawnError`` when it was never born."""
+        while self._pid is None:
+            self._nursery.hear(wait=True)
+        if self._pid < 0:
+            raise SpawnError("fork", -self._pid)
+        return self._pid
+
+    def become(self, request: Mapping[str, Any], sources: Mapping[int, int]) -> tuple[int, int]:
+        """Run ``request["argv"]``; ``sources`` maps descriptor numbers of the child to ours.
+
+        Returns the pid and the read end of a pipe that ends when the exec has succeeded, or
+        holds ``{"stage", "errno"}`` when a step failed. Raises ``SpawnError``.
+        """
+        fds = list(dict.fromkeys(sources.values()))
+        place = {str(number): fds.index(fd) for number, fd in sources.items()}
+        try:
+            wire.send(self.sock, {"request": request, "place": place}, fds)
+            return self.pid, self.report
+        except (wire.ClosedError, OSError, SpawnError) as error:
+            os.close(self.report)
+            if isinstance(error, SpawnError):
+                raise
+            raise SpawnError("fork", getattr(error, "errno", None) or errno.EAGAIN) from error
+        finally:
+            self.sock.close()
+
+    def discard(self) -> None:
+        """It is not needed: it sees the end of its socket and goes; reaped like an orphan."""
+        self.sock.close()
+        os.close(self.report)
+
+
+class Nursery:
+    """The keeper's end of the zygote."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self._sock: socket.socket | None = None
+        self._expected: deque[Body] = deque()
+
+    def start(self) -> None:
+        """Fork the zygote. Called early, while there is little to copy."""
+        ours, theirs = wire.pair()
+        pid = os.fork()
+        if pid == 0:
+            _zygote(theirs)
+        theirs.close()
+        self.pid, self._sock = pid, ours
+
+    def lost(self) -> None:
+        """The zygote died: whoever waits for it was never born."""
+        self.pid = 0
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        while self._expected:
+            self._expected.popleft().born({"errno": errno.EAGAIN})
+
+    def conceive(self, body: Body, theirs: socket.socket, failed: int) -> int | None:
+        """Begin a birth; the pid where it is known at once."""
+        if self._sock is None:
+            with contextlib.suppress(OSError):
+                self.start()
+        if self._sock is not None:
+            cgroup = None if body.cgroup in tainted else body.cgroup
+            request = {"cgroup": cgroup, "enter": body.cgroup}
+            try:
+                wire.send(self._sock, request, [theirs.fileno(), failed])
+                self._expected.append(body)
+                return None
+            except (wire.ClosedError, OSError):
+                self.lost()
+        return _fork_here(theirs, failed, body.cgroup)
+
+    def hear(self, *, wait: bool) -> None:
+        """Take in answers. When the zygote is silent for too long it is ended."""
+        if self._sock is None:
+            return
+        if wait and not _readable(self._sock):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.lost()
+            return
+        try:
+            answer, _fds = wire.receive(self._sock)
+        except BlockingIOError:
+            return
+        except (wire.ClosedError, OSError):
+            self.lost()
+            return
+        self._expected.popleft().born(answer)
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(_REPLY_MS))
+
+
+def _zygote(sock: socket.socket) -> NoReturn:
+    """Fork on request until the keeper is gone."""
+    try:
+        os.setsid()  # what is typed at the keeper's terminal is not for us
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):
+                signal.signal(number, signal.SIG_IGN)
+        keep = sock.fileno()
+        os.closerange(3, keep)
+        os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+        sock.setblocking(True)
+        while True:
+            request, (control, failed) = wire.receive(sock)
+            try:
+                pid, placed = _clone(request["cgroup"])
+            except OSError as error:
+                wire.send(sock, {"errno": error.errno or errno.EAGAIN})
+            else:
+                if pid == 0:
+                    enter = None if placed else request["enter"]
+                    spawn.child(socket.socket(fileno=control), failed, enter)
+                wire.send(sock, {"pid": pid})
+            os.close(control)
+            os.close(failed)
+    except BaseException:
+        os._exit(0)
+
+
+def _clone(cgroup: str | None) -> tuple[int, bool]:
+    """A sibling of the zygote; returns its pid (0 in itself) and whether it is in ``cgroup``."""
+    flags, group = _CLONE_PARENT, -1
+    if cgroup is not None:
+        flags |= _CLONE_INTO_CGROUP
+        group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        arguments = struct.pack("11Q", flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, max(group, 0))
+        pid = _libc.syscall(_CLONE3, ctypes.create_string_buffer(arguments, 88), 88)
+        if pid < 0:
+            number = ctypes.get_errno()
+            if cgroup is not None and number in (errno.EINVAL, errno.E2BIG, errno.EPERM):
+                return _clone(None)  # before Linux 5.7: the body enters the group by itself
+            raise OSError(number, os.strerror(number))
+        return pid, cgroup is not None
+    finally:
+        if group >= 0:
+            os.close(group)
+
+
+def _fork_here(theirs: socket.socket, failed: int, cgroup: str | None) -> int:
+    """Without a zygote, or without clone3: slower, and just as good."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise SpawnError("fork", error.errno or errno.EAGAIN) from error
+    if pid == 0:
+        spawn.child(theirs, failed, cgroup)
+    return pid
