@@ -9,6 +9,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from everup.model.instance import Slot
 from everup.model.spec import Limits
 
 _CPU_PERIOD_US = 100_000
+_LEFTOVERS_S = 2.0
 _V1 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
 _V2 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
 
@@ -146,6 +149,29 @@ class Cgroups:
                     if parent.rpartition("/")[2] == self._base.name:
                         return Slot.parse(name)
         return None
+
+    def end_leftovers(self) -> dict[str, list[int]]:
+        """Kill what an earlier everup left behind in our groups; by slot, the pids.
+
+        They hold the ports and files of what is about to be started, and nobody watches them.
+        """
+        found: dict[str, list[int]] = {}
+        until = time.monotonic() + _LEFTOVERS_S
+        while self._base is not None:
+            alive = 0
+            for group in self._base.iterdir():
+                with contextlib.suppress(OSError, ValueError):
+                    for pid in map(int, (group / "cgroup.procs").read_text().split()):
+                        alive += 1
+                        pids = found.setdefault(group.name, [])
+                        if pid not in pids:
+                            pids.append(pid)
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+            if not alive or time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        return found
 
     def forget(self, slot: Slot) -> None:
         """Remove the groups of a slot (an empty group only; a full one stays)."""

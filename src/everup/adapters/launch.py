@@ -56,6 +56,15 @@ def identity(service: Service) -> Identity | None:
     return Identity(uid, gid, groups, environment)
 
 
+def user_exists(name: str) -> bool:
+    """Whether this machine has the user."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def environment(
     service: Service, slot: Slot, directory: str, extra: Mapping[str, str], who: Identity | None
 ) -> dict[str, str]:

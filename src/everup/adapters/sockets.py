@@ -81,6 +81,19 @@ class SocketBank:
             for x in service.listen
         ]
 
+    def empty(self, service: Service, replica: int) -> None:
+        """End the connections that wait for a replica that is down for good. (A shared Unix
+        socket is everybody's.)"""
+        for listener in service.listen:
+            name = socket_name(service.name, listener.name, replica - 1)
+            sock = self._sockets.get(name)
+            if sock is None or listener.address.startswith("unix:"):
+                continue
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):  # until nobody waits
+                for _ in range(listener.backlog):
+                    sock.accept()[0].close()
+
     def close(self, service: Service) -> None:
         """Close all of a service; clients are refused from now on."""
         prefix = f"sock:{service.name}:"

@@ -1,6 +1,5 @@
 """Commands about the config file, and the small ones."""
 
-import pwd
 import sys
 from pathlib import Path
 
@@ -8,14 +7,6 @@ import click
 
 from everup import __version__
 from everup.cli.context import USAGE, Failure, Here, done, json_option, leave, print_json
-
-
-def known_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def read_config(path: str) -> str:
@@ -34,13 +25,14 @@ def read_config(path: str) -> str:
 def check(here: Here, schema: bool, quiet: bool, as_json: bool) -> None:
     """Check the config and print what it means, defaults included. Exit status 2: not valid."""
     from everup import config
+    from everup.adapters.launch import user_exists
 
     if schema:
         print_json(config.json_schema())
         return
     path = here.config
     report = config.check(
-        read_config(path), path=path, directory=str(Path(path).parent), known_users=known_user
+        read_config(path), path=path, directory=str(Path(path).parent), known_users=user_exists
     )
     problems = [str(p) for p in report.problems]
     warnings = [str(w) for w in report.warnings]

@@ -13,7 +13,7 @@ import click
 import everup
 from everup.adapters.place import Place
 from everup.cli.client import Client, keeper_lives
-from everup.cli.config import known_user, read_config
+from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
 from everup.cli.progress import is_hopeless, is_settled, not_well, wait
 
@@ -68,9 +68,10 @@ def _rotate(path: str) -> None:
 
 def _accepted(path: str) -> str:
     from everup import config
+    from everup.adapters.launch import user_exists
 
     text = read_config(path)
-    report = config.check(text, path=path, directory=os.path.dirname(path), known_users=known_user)
+    report = config.check(text, path=path, directory=os.path.dirname(path), known_users=user_exists)
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
     if report.spec is None:

@@ -52,6 +52,8 @@ class Crew:
         self._notify_path = notify_path
         self._asked: dict[str, dict[str, Any]] = {}
         self._requests: dict[Slot, tuple[Service, Placement, dict[str, Any]]] = {}
+        self._hook_runs: dict[str, int] = {}
+        """The number under which the output of each running hook is known."""
         self._hook_timers: dict[str, asyncio.TimerHandle] = {}
         self._commands: dict[str, asyncio.Future[tuple[int | None, str]]] = {}
         self._numbers = itertools.count(1)
@@ -121,7 +123,8 @@ class Crew:
             self._dispatch(HookDone(slot, action.run, action.hook, False, str(error)))
             return
         meta = {"role": "hook", "slot": str(slot), "run": action.run, "hook": action.hook.value}
-        self._start(child_id, request, meta, slot, -next(self._numbers), {})
+        run = self._hook_runs[child_id] = -next(self._numbers)
+        self._start(child_id, request, meta, slot, run, {})
         loop = asyncio.get_running_loop()
         self._hook_timers[child_id] = loop.call_later(
             service.hooks.timeout, self._keeper.signal, child_id, signal.SIGKILL, "all"
@@ -284,6 +287,8 @@ class Crew:
             timer.cancel()
         where, _, hook = rest.rpartition(":")
         slot, run = _slot_run(where)
+        if output := self._hook_runs.pop(child_id, None):
+            self._forget_pipes(slot, output)
         self._dispatch(HookDone(slot, run, Hook(hook), ok, detail))
 
     def _forget_pipes(self, slot: Slot, run: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from everup.adapters import journal as journals
-from everup.adapters import metrics, notify, targets
+from everup.adapters import launch, metrics, notify, targets
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.journal import Journal
 from everup.adapters.keeper_client import KeeperClient
@@ -33,6 +33,7 @@ from everup.engine.observe import probe_of
 from everup.model.action import (
     Action,
     CloseSockets,
+    EmptyQueue,
     Forget,
     MainPid,
     OpenSockets,
@@ -131,6 +132,8 @@ class Runtime:
             await asyncio.to_thread(self.logs.close)
             self.cgroups.close()
             self.journal.close()
+            if self.engine.finished:
+                self.keeper.quit(0)
 
     def _spawn_task(self, work: Any) -> asyncio.Task[None]:
         assert self._loop is not None
@@ -163,6 +166,9 @@ class Runtime:
             os.close(self._taken.pop(name))
             self.keeper.drop([name])
         takeover = hello["engine_starts"] > 1
+        if not takeover:
+            for name, pids in self.cgroups.end_leftovers().items():
+                self._perform([Record(Kind.LEFTOVER, name, {"pids": pids})])
         if self.journal.set_aside is not None:
             note = f"the journal was corrupt; it is kept as {self.journal.set_aside}"
             self._facility("everup", note)
@@ -252,6 +258,8 @@ class Runtime:
                 self.crew.run_hook(action)
             case OpenSockets(service=name, slots=slots):
                 self._open_sockets(name, slots)
+            case EmptyQueue(slot=slot):
+                self.bank.empty(self.service(slot.service), slot.replica)
             case CloseSockets(service=name):
                 self.bank.close(self.service(name))
             case WatchDrain(slot=slot, run=run):
@@ -302,8 +310,10 @@ class Runtime:
         def ended() -> None:
             loop.remove_reader(handle)
             os.close(handle)
+            # Whatever is left of the instance goes too; with its parent gone the new main
+            # process becomes the keeper's child, which then knows how it ended.
+            self.crew.signal(Signal(slot, run, "SIGKILL", "all"))
             lost = Exited(slot, run, ExitCause(ExitKind.LOST))
-            # The keeper knows the exit status if the process became its child; let it speak first.
             loop.call_later(_MAIN_GRACE_S, self.dispatch, lost)
 
         loop.add_reader(handle, ended)
@@ -371,7 +381,12 @@ class Runtime:
 
         try:
             text = Path(self.place.config).read_text()
-            problems = check(text, path=self.place.config, directory=self.place.config_dir).problems
+            problems = check(
+                text,
+                path=self.place.config,
+                directory=self.place.config_dir,
+                known_users=launch.user_exists,
+            ).problems
             told = [str(problem) for problem in problems]
         except (OSError, UnicodeDecodeError) as error:
             told = [f"{self.place.config}: {error}"]

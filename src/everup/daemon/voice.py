@@ -18,6 +18,7 @@ _WORDS = {
     Kind.STOPPED: "stopped",
     Kind.WAITING: "held back",
     Kind.ADOPTED: "taken over as it runs",
+    Kind.LEFTOVER: "processes of an earlier everup were killed",
     Kind.POSTPONED: "verdict postponed",
     Kind.SUSPECTED: "suspected",
     Kind.SOCKETS_FAILED: "no socket",

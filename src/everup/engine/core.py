@@ -14,6 +14,7 @@ from everup.engine import balance, narrate, observe, operate
 from everup.model.action import (
     Action,
     CloseSockets,
+    EmptyQueue,
     Forget,
     OpenSockets,
     Quit,
@@ -106,7 +107,7 @@ class Engine:
             if name in self.services:
                 self._settle(name, now)
         self._maybe_quit()
-        return self._out
+        return _balance_first(self._out)
 
     def next_deadline(self) -> float | None:
         """When ``Tick`` is due at the latest."""
@@ -160,6 +161,9 @@ class Engine:
     def adopt(self, found: Adopted, now: float) -> None:
         """Take over a process of an earlier engine as it runs."""
         slot, service = found.slot, self.services[found.slot.service]
+        if found.state is State.STOPPING:
+            self._adopt_stopping(found, now)
+            return
         up = found.state in _WATCHED
         new = replace(
             self.instances[slot],
@@ -188,6 +192,20 @@ class Engine:
             self.happen(slot, Happening(On.SPAWNED, pid=found.pid), now)
         if not new.want:
             self.pending_stop.add(slot)
+
+    def _adopt_stopping(self, found: Adopted, now: float) -> None:
+        """It has its stop signal; what is left of its time is not known, so it gets all of it."""
+        service, old = self.services[found.slot.service], self.instances[found.slot]
+        new = replace(
+            old, state=State.STOPPING, since=now, run=found.run, pid=found.pid, asked=True,
+            spawned_at=found.spawned_at, restarts=found.restarts, reason="stopping",
+            deadline=now + service.stop_timeout,
+        )  # fmt: skip
+        self.record(Kind.ADOPTED, str(found.slot), run=found.run, pid=found.pid, state="stopping")
+        if service.listen and service.name not in self.open_slots:
+            self.open_slots[service.name] = service.slots
+            self._out.append(OpenSockets(service.name, service.slots))
+        self._store(old, new)
 
     # -- one event
 
@@ -278,12 +296,14 @@ class Engine:
             self._drop_probes(slot)
             if has_probes.readiness or has_probes.liveness:
                 self._out.append(Watch(slot, new.run, startup=False))
-        if new.state is State.DRAINING and old.state is not State.DRAINING:
-            self._out.append(WatchDrain(slot, new.run))
         was_watched = old.state in (*_WATCHED, State.STARTING)
         if was_watched and new.state not in (*_WATCHED, State.STARTING):
             self._drop_probes(slot)
             self._out.append(Unwatch(slot))
+        if new.state is State.DRAINING and old.state is not State.DRAINING:
+            self._out.append(WatchDrain(slot, new.run))
+        if old.state.alive and not new.state.alive and not new.want and service.listen:
+            self._out.append(EmptyQueue(slot))
         ended = old.pid and not new.pid and not old.asked and old.up_at is not None
         if ended and new.want and new.last_exit and is_failure(new.last_exit, service.restart):
             self._regroup(slot, now)
@@ -429,3 +449,13 @@ class Engine:
     def touch_all(self, names: Iterable[str]) -> None:
         for name in names:
             self.touch(name)
+
+
+def _balance_first(actions: list[Action]) -> list[Action]:
+    """Nobody is told to stop while new connections are still sent there."""
+    first = next((n for n, action in enumerate(actions) if isinstance(action, Signal)), None)
+    if first is None:
+        return actions
+    late = [action for action in actions[first:] if isinstance(action, SetBalance)]
+    rest = [action for action in actions[first:] if not isinstance(action, SetBalance)]
+    return [*actions[:first], *late, *rest]

@@ -15,6 +15,7 @@ _STATES = {
     Kind.SPAWNED.value: State.STARTING,
     Kind.RUNNING.value: State.RUNNING,
     Kind.READY.value: State.READY,
+    Kind.STOPPING.value: State.STOPPING,
     Kind.ADOPTED.value: State.STARTING,  # its payload tells which
 }
 
@@ -57,7 +58,13 @@ def fold(
             if started is None or started.seq < entry.seq:
                 done.append(slot)
     adopted = tuple(_adopt(child, by, boot, now) for child in alive.values())
-    return Up(tuple(wanted), adopted, tuple(runs), tuple(done), tuple(active))
+    quitting = bool(alive) and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED)
+    return Up(tuple(wanted), adopted, tuple(runs), tuple(done), tuple(active), quitting)
+
+
+def _seq(by: Mapping[tuple[str, str], Entry], kind: Kind) -> int:
+    entry = by.get((kind.value, "everup"))
+    return -1 if entry is None else entry.seq
 
 
 def _slot(subject: str, spec: Spec) -> Slot | None:

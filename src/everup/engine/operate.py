@@ -68,6 +68,8 @@ def _up(engine: "Engine", event: Up, now: float) -> None:
         engine.touch(slot.service)
     for adopted in event.adopted:
         engine.adopt(adopted, now)
+    if event.quitting:
+        _down(engine, "", now)
 
 
 def _down(engine: "Engine", by: str, now: float) -> None:

@@ -80,6 +80,14 @@ class OpenSockets:
 
 
 @dataclass(frozen=True, slots=True)
+class EmptyQueue:
+    """The replica is down for good: end the connections that wait on its socket, so that their
+    clients need not find out by a time-out."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
 class CloseSockets:
     service: str
 
@@ -106,6 +114,6 @@ class Quit:
 
 Effect = Spawn | RunHook | Signal | MainPid
 Action = (
-    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | CloseSockets | SetBalance
-    | Forget | Quit
+    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | EmptyQueue | CloseSockets
+    | SetBalance | Forget | Quit
 )  # fmt: skip

@@ -103,6 +103,8 @@ class Up:
     """Oneshots that succeeded under the same keeper."""
     active: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Who was in the balance of each service: a standby that took over stays in."""
+    quitting: bool = False
+    """The engine before died while it took everything down: go on with that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     """Intent: a process is about to be spawned (or the pre_start hook to run)."""
     ADOPTED = "instance.adopted"
     """A process of an earlier engine was taken over as it runs."""
+    LEFTOVER = "instance.leftover"
+    """Processes of an earlier everup, whose keeper had died, were found and killed."""
     SPAWNED = "instance.spawned"
     """The command runs as ``pid``."""
     RUNNING = "instance.running"

@@ -23,6 +23,7 @@ from everup.engine.observe import probe_of
 from everup.model.action import (
     Action,
     CloseSockets,
+    EmptyQueue,
     Forget,
     MainPid,
     OpenSockets,
@@ -201,7 +202,7 @@ class SimWorld:
                 self.balance.pop(service, None)
             case Quit(status=status):
                 self.quit = status
-            case MainPid() | OpenSockets() | Forget() | Record():
+            case MainPid() | OpenSockets() | EmptyQueue() | Forget() | Record():
                 pass
 
     # -- processes
