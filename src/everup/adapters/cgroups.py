@@ -20,6 +20,7 @@ from everup.model.spec import Limits
 
 _CPU_PERIOD_US = 100_000
 _LEFTOVERS_S = 2.0
+_REMOVE_S = 0.5
 _V1 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
 _V2 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
 
@@ -182,10 +183,25 @@ class Cgroups:
                     (home / str(slot)).rmdir()
 
     def close(self) -> None:
+        """Remove what is empty. What has just died may keep its group busy for a moment."""
         for home in (self._base, *self._v1.values()):
-            if home is not None:
-                with contextlib.suppress(OSError):
-                    home.rmdir()
+            until = time.monotonic() + _REMOVE_S
+            while home is not None and not _remove(home) and time.monotonic() < until:
+                time.sleep(0.005)
+
+
+def _remove(home: Path) -> bool:
+    """Whether the tree of groups is gone."""
+    try:
+        for group in home.iterdir():
+            if group.is_dir():
+                group.rmdir()
+        home.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _mounts() -> list[tuple[str, str, str]]:

@@ -112,7 +112,8 @@ class SocketBank:
             if parse_address(listener.address).family == "unix":
                 continue
             sock = self._sockets.get(socket_name(service.name, listener.name, 0))
-            if sock is None or service.slots < 2:
+            # By the sockets there are: those of replicas that were scaled away stay in the group.
+            if sock is None or socket_name(service.name, listener.name, 1) not in self._sockets:
                 continue
             try:
                 steering.attach(sock, [replica - 1 for replica in replicas])

@@ -130,7 +130,7 @@ class Runtime:
                 task.cancel()
             self.prober.close()
             await asyncio.to_thread(self.logs.close)
-            self.cgroups.close()
+            await asyncio.to_thread(self.cgroups.close)
             self.journal.close()
             if self.engine.finished:
                 self.keeper.quit(0)

@@ -33,6 +33,7 @@ _FORWARDED = (
 _QUICK_DEATH_S = 1.0
 _MAX_ENGINE_DELAY_S = 5.0
 _BODY_S = 0.2
+_LEAVE_S = 10.0
 _MAX_BODIES = 4
 ENGINE_FD = 3
 
@@ -58,6 +59,8 @@ class Keeper:
         self.engine_starts = 0
         self.last_signal: int | None = None
         self.exit_status: int | None = None
+        self.leaving: int | None = None
+        self.leave_by = 0.0
 
     # -- the loop
 
@@ -79,6 +82,11 @@ class Keeper:
             if self.bodies:
                 self._discard_bodies(now)
                 wait = _BODY_S if wait < 0 else min(wait, _BODY_S)
+            if self.leaving is not None:
+                wait = max(0.0, self.leave_by - now)
+                if wait == 0.0:
+                    os.kill(self.engine_pid, signal.SIGKILL)
+                    wait = 1.0
             for fd, _events in self.epoll.poll(wait):
                 handler = self.handlers.get(fd)
                 if handler is not None:
@@ -153,6 +161,9 @@ class Keeper:
     def _engine_ended(self, status: int) -> None:
         self._lose_control()
         self.engine_pid = 0
+        if self.leaving is not None:
+            self.exit_status = self.leaving
+            return
         if not self.children.alive() and not self.held and os.WIFEXITED(status):
             # It gave everything back and left (or never came up): there is nothing to keep.
             self.exit_status = os.WEXITSTATUS(status)
@@ -224,7 +235,9 @@ class Keeper:
             case "note":
                 self.children.note(message["id"], message["meta"])
             case "quit":
-                self.exit_status = message["status"]
+                # The engine has yet to close its files; who waits for us waits for it as well.
+                self.leaving = message["status"]
+                self.leave_by = time.monotonic() + _LEAVE_S
             case op:
                 raise ValueError(f"unknown request {op!r}")
 
