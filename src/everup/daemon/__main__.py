@@ -15,6 +15,8 @@ from everup.daemon.runtime import Runtime
 
 
 def main() -> int:
+    # The log pump shares the interpreter with the loop and must hand it over quickly.
+    sys.setswitchinterval(0.0005)
     place = Place(**json.loads(sys.argv[1]))
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
     # The text that `everup up` accepted, not the file: that may have changed for the worse.

@@ -167,9 +167,6 @@ def _zygote(sock: socket.socket) -> NoReturn:
     """Fork on request until the keeper is gone."""
     try:
         os.setsid()  # what is typed at the keeper's terminal is not for us
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):
-                signal.signal(number, signal.SIG_IGN)
         keep = sock.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))

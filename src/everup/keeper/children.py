@@ -35,7 +35,6 @@ class Child:
         "signalled",
         "start",
         "status",
-        "usage",
     )
 
     def __init__(
@@ -52,7 +51,6 @@ class Child:
         self.signalled = False
         self.failed = False
         self.status: int | None = None
-        self.usage = (0.0, 0.0)
         self.ended_at = 0.0
 
     def describe(self) -> dict[str, Any]:
@@ -67,7 +65,6 @@ class Child:
             "pid": self.pid,
             "status": self.status,
             "failed": self.failed,
-            "cpu": self.usage,
             "t": self.ended_at,
         }
 
@@ -78,7 +75,6 @@ class Children:
     def __init__(self) -> None:
         self._by_id: dict[str, Child] = {}
         self._by_pid: dict[int, Child] = {}
-        self._ended: list[Child] = []
 
     def known(self) -> list[Child]:
         return list(self._by_id.values())
@@ -108,32 +104,28 @@ class Children:
         child.pid = pid
         self._by_pid[pid] = child
 
-    def reap(self, engine_pid: int) -> Iterator[tuple[int, int]]:
-        """Reap everyone who has ended; yields (pid, status) of each."""
+    def dead(self) -> Iterator[tuple[int, int, Child | None]]:
+        """(pid, status, the child if it is one of ours) of everyone who has ended.
+
+        Each is a zombie while the caller has it and reaped when the caller asks for the next: as
+        long as it holds its pid, the process group of that number is its own and no stranger's.
+        """
         while True:
             try:
-                # Look first, reap after: as long as the zombie holds its pid, the process group
-                # of that number is the child's and no stranger's.
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
             if seen is None:
                 return
             child = self._by_pid.pop(seen.si_pid, None)
-            if child is not None:
-                sweep(child)
-            pid, status, usage = os.wait4(seen.si_pid, 0)
+            status = seen.si_status << 8 if seen.si_code == os.CLD_EXITED else seen.si_status
+            if seen.si_code == os.CLD_DUMPED:
+                status |= 0x80
             if child is not None:
                 child.status = status
-                child.usage = (usage.ru_utime, usage.ru_stime)
                 child.ended_at = time.monotonic()
-                self._ended.append(child)
-            yield pid, status
-
-    def ended(self) -> list[Child]:
-        """Those that ended since the last call."""
-        ended, self._ended = self._ended, []
-        return ended
+            yield seen.si_pid, status, child
+            os.waitpid(seen.si_pid, 0)
 
     def signal(self, child_id: str, number: int, scope: str) -> None:
         """``main``: the main process; ``group``: its process group; ``all``: every process of

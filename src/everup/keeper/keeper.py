@@ -19,7 +19,7 @@ from typing import Any
 
 from everup.keeper import wire
 from everup.keeper.birth import Body, Nursery
-from everup.keeper.children import Child, Children, subreaper
+from everup.keeper.children import Child, Children, subreaper, sweep
 from everup.keeper.spawn import SpawnError, start_ticks
 
 _FORWARDED = (
@@ -298,17 +298,18 @@ class Keeper:
                 self._send({"ev": "signal", "sig": number})
 
     def _reap(self) -> None:
-        for pid, status in self.children.reap(self.engine_pid):
-            if pid == self.engine_pid:
+        for pid, status, child in self.children.dead():
+            if child is not None:
+                if child.report >= 0:  # how it started is told before how it ended
+                    self._on_report(child)
+                self._send(child.exit_report())  # first of all: the engine thinks meanwhile
+                sweep(child)
+                if child.respawn and not child.signalled and not child.failed:
+                    self._prepare(child.cgroup)
+            elif pid == self.engine_pid:
                 self._engine_ended(status)
             elif pid == self.nursery.pid:
                 self.nursery.lost()
-        for child in self.children.ended():
-            if child.report >= 0:  # how it started is told before how it ended
-                self._on_report(child)
-            self._send(child.exit_report())
-            if child.respawn and not child.signalled:
-                self._prepare(child.cgroup)
 
     def _prepare(self, cgroup: str | None) -> None:
         """Somebody died who was not told to: have a body ready while the engine decides."""

@@ -14,6 +14,10 @@ from everup.keeper import wire
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "core": resource.RLIMIT_CORE}
 
 
+ignored = tuple(s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN)
+"""What this process was started with, and Python's own two (SIGPIPE, SIGXFSZ)."""
+
+
 class SpawnError(Exception):
     """The child could not even be forked."""
 
@@ -39,13 +43,11 @@ def child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
         stage = "session"
         os.setsid()
         # exec resets handlers by itself; what is ignored stays ignored, so that is undone here.
-        for number in signal.valid_signals():
-            if signal.getsignal(number) == signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
         if cgroup is not None:
             stage = "control group"
             _enter(cgroup)
-        _rehearse()
         theirs.setblocking(True)
         try:
             message, fds = wire.receive(theirs)
@@ -58,24 +60,6 @@ def child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
     except BaseException as error:
         _tell(failed, stage, error)
     os._exit(127)
-
-
-def _rehearse() -> None:
-    """Go through the motions while there is time. Each page that is touched for the first time
-    after a fork is copied; what is copied now is not copied between the request and the exec."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        request = {"argv": ["/"], "env": {"PATH": "/"}, "cwd": ".", "listen_pid": True}
-        wire.send(ours, {"request": request, "place": {"0": 0}}, [theirs.fileno()])
-        message, fds = wire.receive(theirs)
-        high = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 3)
-        os.dup2(fds[0], high, inheritable=True)
-        os.close(high)
-        os.close(fds[0])
-        reader, writer = os.pipe()
-        _become(message["request"], writer)  # a directory cannot be run: it comes back
-        os.close(reader)
-        os.close(writer)
 
 
 def _enter(cgroup: str) -> None:
