@@ -1,1 +1,0 @@
-"""Signals to rates and windows."""
