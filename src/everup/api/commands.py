@@ -1,6 +1,7 @@
 """Requests of operators to events of the engine; what makes no sense is refused with a reason."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from everup.config import SIGNALS
@@ -28,7 +29,7 @@ def command(
         raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
     if name == "scale":
         return _scale(body, engine, by)
-    slots = _slots(body.get("targets"), engine)
+    slots = slots_of(body.get("targets"), engine)
     if name == "start" and not body.get("targets"):
         # "All" means what is down, not once more what has done its work.
         slots = tuple(slot for slot in slots if not engine.instances[slot].done)
@@ -46,7 +47,7 @@ def command(
 def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[Slot, ...]]:
     service, replicas = body.get("service"), body.get("replicas")
     if service not in engine.services:
-        raise _unknown(str(service), engine)
+        raise unknown(str(service), engine)
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise Refusal(400, f"replicas = {replicas!r}: expected a whole number")
     if not 0 <= replicas <= MAX_REPLICAS:
@@ -57,7 +58,7 @@ def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[
     return Scale(service, replicas, by), tuple(Slot(service, n + 1) for n in range(count))
 
 
-def _slots(targets: Any, engine: Engine) -> tuple[Slot, ...]:
+def slots_of(targets: Any, engine: Engine) -> tuple[Slot, ...]:
     """Instances named by service, by instance, or all (an empty list)."""
     if targets is None or targets == []:
         return tuple(engine.instances)
@@ -71,18 +72,23 @@ def _slots(targets: Any, engine: Engine) -> tuple[Slot, ...]:
         try:
             slot = Slot.parse(target)
         except ValueError:
-            raise _unknown(target, engine) from None
+            raise unknown(target, engine) from None
         if slot not in engine.instances:
-            raise _unknown(target, engine)
+            raise unknown(target, engine)
         slots[slot] = None
     return tuple(slots)
 
 
-def _unknown(name: str, engine: Engine) -> Refusal:
+def unknown(name: str, engine: Engine) -> Refusal:
     known = [*engine.services, *(str(slot) for slot in engine.instances)]
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(engine.services)}"
+    hint = did_you_mean(name, known) or f"there are: {', '.join(engine.services)}"
     return Refusal(404, f"there is no service or instance {name!r}", hint)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _signal(name: Any) -> str:

@@ -128,6 +128,7 @@ def _schemas() -> dict[str, Any]:
         active={"type": "array", "items": _INT},
         instances={"type": "array", "items": _ref("Instance")},
     )  # fmt: skip
+    raw = {"type": "string", "description": "The line's bytes, where they are no UTF-8"}
     process = _object(["pid"], pid=_INT)
     kinds = {"type": "string", "enum": [kind.value for kind in Kind]}
     return {
@@ -142,7 +143,7 @@ def _schemas() -> dict[str, Any]:
         ),
         "LogLine": _object(
             ["time", "slot", "stream", "text"],
-            time=_TIME, time_ns=_INT, slot=_TEXT, stream=_TEXT, text=_TEXT,
+            time=_TIME, time_ns=_INT, slot=_TEXT, stream=_TEXT, text=_TEXT, text_base64=raw,
         ),
         "Instance": instance,
         "Service": service,

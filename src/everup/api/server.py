@@ -25,7 +25,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def serve(backend: Backend, path: str) -> None:
     """Serve until cancelled."""
-    runner = web.AppRunner(application(backend), access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        application(backend),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # a follower that has gone must not be waited for
+    )
     await runner.setup()
     await web.SockSite(runner, _listen(path)).start()
     try:
@@ -95,8 +100,9 @@ async def _status(request: web.Request) -> web.Response:
 async def _command(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     try:
-        body = await request.json() if request.can_read_body else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = await request.read()
+        body = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise Refusal(400, "the body must be a JSON object")

@@ -1,24 +1,31 @@
 """Events and logs, also as they come: newline-delimited JSON."""
 
 import asyncio
+import base64
+import contextlib
+import fnmatch
 import json
+import sqlite3
+import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from everup.adapters import journal
 from everup.adapters.logs import Follower, LogLine, tail
 from everup.api import view
-from everup.api.commands import Refusal
+from everup.api.commands import Refusal, did_you_mean, slots_of, unknown
 from everup.api.view import Backend
-from everup.model.instance import Slot
+from everup.model.journal import Entry, Kind
 
 _NDJSON = "application/x-ndjson"
 _POLL_S = 0.2
 _PAGE = 1000
 MAX_LINES = 100_000
+T = TypeVar("T")
 
 
 def _backend(request: web.Request) -> Backend:
@@ -29,7 +36,7 @@ def _backend(request: web.Request) -> Backend:
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdigit() or int(text) > most:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= most):
         raise Refusal(400, f"{name}={text}: expected a whole number up to {most}")
     return int(text)
 
@@ -40,7 +47,7 @@ def _moment(request: web.Request, name: str) -> float | None:
         return None
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Refusal(400, f"{name}={text}: expected a time like 2026-11-22T22:53:01Z") from None
 
 
@@ -48,7 +55,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """The journal, filtered; with ``follow`` it goes on with what comes."""
     backend = _backend(request)
     after = _number(request, "after", 0, 2**62)
-    last = _number(request, "n", 0, MAX_LINES) or None
+    last = _number(request, "n", 0, MAX_LINES) if "n" in request.query else None
     filters: dict[str, Any] = {
         "subjects": request.query.getall("service", []),
         "kinds": request.query.getall("kind", []),
@@ -56,13 +63,18 @@ async def events(request: web.Request) -> web.StreamResponse:
         "until": _moment(request, "until"),
     }
     path = Path(backend.place.journal)
+    _check_kinds(filters["kinds"])
+    await asyncio.to_thread(_check_subjects, filters["subjects"], backend, path)
     follow = request.query.get("follow") == "1"
     wake = asyncio.Event()
     listener = lambda _entries: wake.set()  # noqa: E731
     backend.journal.listeners.append(listener)
     response = web.StreamResponse(headers={"Content-Type": _NDJSON})
     try:
-        page = await asyncio.to_thread(journal.read, path, after=after, last=last, **filters)
+        if last == 0:
+            page, after = [], max(after, backend.journal.last_seq)
+        else:
+            page = await asyncio.to_thread(_read, path, after=after, last=last, **filters)
         await response.prepare(request)
         while True:
             for entry in page:
@@ -74,53 +86,112 @@ async def events(request: web.Request) -> web.StreamResponse:
                     break
                 await wake.wait()
                 wake.clear()
-            page = await asyncio.to_thread(journal.read, path, after=after, limit=_PAGE, **filters)
+            page = await asyncio.to_thread(_read, path, after=after, limit=_PAGE, **filters)
     finally:
         backend.journal.listeners.remove(listener)
     await response.write_eof()
     return response
 
 
+def _read(path: Path, **filters: Any) -> list[Entry]:
+    try:
+        return journal.read(path, **filters)
+    except sqlite3.Error as error:
+        raise Refusal(500, f"the journal {path} cannot be read: {error}") from error
+
+
+def _check_kinds(patterns: list[str]) -> None:
+    known = [kind.value for kind in Kind]
+    for pattern in patterns:
+        if not fnmatch.filter(known, pattern):
+            hint = did_you_mean(pattern, known) or f"there are: {', '.join(known)}"
+            raise Refusal(400, f"there is no kind of event {pattern!r}", hint)
+
+
+def _check_subjects(names: list[str], backend: Backend, path: Path) -> None:
+    """A name must be known now, or have been: the journal outlives a service."""
+    for name in names:
+        now = {*backend.engine.services, *map(str, backend.engine.instances)}
+        if name not in now and not _read(path, subjects=[name], last=1):
+            raise unknown(name, backend.engine)
+
+
 async def logs(request: web.Request) -> web.StreamResponse:
     """Output lines of all named instances, merged by time."""
     backend = _backend(request)
-    slots = _log_slots(request, backend)
+    wanted = request.query.getall("service", [])
+    slots_of(wanted, backend.engine)  # refuses unknown names
     count = _number(request, "n", 100, MAX_LINES)
-    follow = request.query.get("follow") == "1"
     directory = Path(backend.place.logs)
-    follower = await asyncio.to_thread(Follower, directory, slots) if follow else None
-    lines = await asyncio.to_thread(tail, directory, slots, count) if count else []
     response = web.StreamResponse(headers={"Content-Type": _NDJSON})
-    await response.prepare(request)
-    while True:
-        if lines:
-            await response.write(b"".join(_line(line) for line in lines))
-        if follower is None:
-            break
-        if not lines:
-            await asyncio.sleep(_POLL_S)
-        lines = await asyncio.to_thread(follower.poll)
+    if request.query.get("follow") == "1":
+        await _follow_logs(request, response, wanted, count)
+    else:
+        lines = await asyncio.to_thread(tail, directory, _chosen(wanted, backend), count)
+        await response.prepare(request)
+        await response.write(b"".join(_line(line) for line in lines))
     await response.write_eof()
     return response
 
 
-def _log_slots(request: web.Request, backend: Backend) -> list[str]:
-    wanted = request.query.getall("service", [])
-    slots = [str(slot) for slot in backend.engine.instances]
-    if not wanted:
-        return slots
-    chosen = [s for s in slots if s in wanted or Slot.parse(s).service in wanted]
-    if not chosen:
-        raise Refusal(404, f"there is no service or instance {', '.join(wanted)}")
-    return chosen
+async def _follow_logs(
+    request: web.Request, response: web.StreamResponse, wanted: list[str], count: int
+) -> None:
+    """Until the client has gone; also with instances that are added meanwhile."""
+    backend = _backend(request)
+    directory, began_ns = Path(backend.place.logs), time.time_ns()
+    followed: set[str] = set()
+    with contextlib.ExitStack() as followers:
+        polls: list[Callable[[], list[LogLine]]] = []
+        while True:
+            lines: list[LogLine] = []
+            new = [slot for slot in _chosen(wanted, backend) if slot not in followed]
+            if new:
+                follower = await _in_thread(Follower, directory, new, last=count)
+                followers.enter_context(follower)
+                polls.append(follower.poll)
+                lines += [x for x in follower.history if not followed or x.time_ns >= began_ns]
+                followed.update(new)
+            for poll in polls:
+                lines += await _in_thread(poll)
+            if not response.prepared:
+                await response.prepare(request)
+            if lines:
+                lines.sort(key=lambda line: line.time_ns)
+                await response.write(b"".join(_line(line) for line in lines))
+            else:
+                await asyncio.sleep(_POLL_S)
+
+
+def _chosen(wanted: list[str], backend: Backend) -> list[str]:
+    """The instances that are named, as far as they are there by now."""
+    return [
+        str(slot)
+        for slot in backend.engine.instances
+        if not wanted or str(slot) in wanted or slot.service in wanted
+    ]
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """As ``to_thread``, but cancelled only once the thread is done with what it uses."""
+    task = asyncio.create_task(asyncio.to_thread(call, *arguments, **options))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _line(line: LogLine) -> bytes:
-    payload = {
+    payload: dict[str, Any] = {
         "time": view.utc(line.time_ns / 1e9),
         "time_ns": line.time_ns,
         "slot": line.slot,
         "stream": line.stream,
         "text": line.text.decode("utf-8", "backslashreplace"),
     }
+    try:
+        line.text.decode()
+    except UnicodeDecodeError:
+        payload["text_base64"] = base64.b64encode(line.text).decode()
     return json.dumps(payload).encode() + b"\n"

@@ -76,8 +76,7 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         response = self._patiently(method, target, data, timeout_s)
         if response.status >= 400:
-            answer = json.loads(response.read() or b"{}")
-            raise Failure(answer.get("error", response.reason), answer.get("hint", ""))
+            raise _refused(response)
         return response
 
     def _patiently(
@@ -107,6 +106,14 @@ class Client:
         raise Failure(
             f"everup is not running for {self.place.config}", "start it: everup up -d", NOT_RUNNING
         )
+
+
+def _refused(response: http.client.HTTPResponse) -> Failure:
+    try:
+        answer = json.loads(response.read())
+        return Failure(answer["error"], answer["hint"])
+    except (ValueError, KeyError, TypeError):  # not our form: a fault of ours
+        return Failure(f"everup answers {response.status} {response.reason}", "see its everup.log")
 
 
 def keeper_lives(place: Place) -> bool:

@@ -1,5 +1,6 @@
 """Commands about the config file, and the small ones."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def init(
         raise Failure(f"{output} is there already", "write over it: --force") from None
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror}") from None
-    done(as_json, {"file": output, "from": source}, f"wrote {output} from {source}", "everup check")
+    check_it = (
+        "everup check" if output == "everup.toml" else f"everup -c {shlex.quote(output)} check"
+    )
+    done(as_json, {"file": output, "from": source}, f"wrote {output} from {source}", check_it)
 
 
 @click.command()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import sys
 import tomllib
 from functools import cached_property
@@ -12,6 +14,9 @@ import click
 from everup.adapters.place import Place
 
 _NAME = "everup.toml"
+_COMMAND = re.compile(
+    r"\beverup (?=(?:up|down|status|start|stop|restart|scale|signal|logs|events|check|init)\b)"
+)
 _SYSTEM = "/etc/everup/everup.toml"
 
 OK, FAILED, USAGE, NOT_RUNNING, NOT_WELL = 0, 1, 2, 3, 4
@@ -79,7 +84,9 @@ def _named(hint: str) -> str:
     """A command that is proposed must be about the same config."""
     context = click.get_current_context(silent=True)
     config = context.find_root().params.get("config") if context else None
-    return hint.replace("everup ", f"everup -c {config} ") if config else hint
+    if not config:
+        return hint
+    return _COMMAND.sub(lambda _match: f"everup -c {shlex.quote(config)} ", hint)
 
 
 def json_option(command: Any) -> Any:

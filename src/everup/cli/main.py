@@ -1,6 +1,8 @@
 """The command group. Each command's module is loaded when it is used: `status` must be quick."""
 
 import importlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -62,6 +64,8 @@ class _Lazy(click.Group):
         except KeyboardInterrupt:
             ctx.exit(130)
         except BrokenPipeError:
+            # `| head` has seen enough; the flush at the end must not complain either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
 
 

@@ -25,7 +25,7 @@ _EXIT_WIDTH = 40
 
 
 @click.command()
-@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE|INSTANCE]...")
 @click.option("-a", "--addresses", is_flag=True, help="Show where services listen.")
 @json_option
 @click.pass_obj
@@ -33,16 +33,34 @@ def status(here: Here, services: tuple[str, ...], addresses: bool, as_json: bool
     """Show each instance. Exit status 4: not everything is as it should be."""
     data = Client(here.place).get("/v1/status")
     if services:
-        known = {service["name"] for service in data["services"]}
-        if unknown := [name for name in services if name not in known]:
-            raise Failure(f"there is no service {unknown[0]!r}", f"there are: {', '.join(known)}")
-        data["services"] = [s for s in data["services"] if s["name"] in services]
+        data["services"] = _chosen(data["services"], services)
     if as_json:
         print_json(data)
     else:
         _print(data, addresses)
     instances = [i for service in data["services"] for i in service["instances"]]
     leave(0 if all(is_up(i) for i in instances) else NOT_WELL)
+
+
+def _chosen(all_services: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Services by name; of those that only instances are named of, only these instances."""
+    known = [s["name"] for s in all_services]
+    slots = [i["slot"] for s in all_services for i in s["instances"]]
+    for name in names:
+        if name not in known and name not in slots:
+            import difflib
+
+            close = difflib.get_close_matches(name, [*known, *slots], 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise Failure(f"there is no service or instance {name!r}", hint)
+    chosen = []
+    for service in all_services:
+        instances = [i for i in service["instances"] if i["slot"] in names]
+        if service["name"] in names:
+            chosen.append(service)
+        elif instances:
+            chosen.append(service | {"instances": instances})
+    return chosen
 
 
 def _print(data: dict[str, Any], addresses: bool) -> None:

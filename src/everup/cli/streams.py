@@ -1,5 +1,6 @@
 """``everup events`` and ``everup logs``."""
 
+import base64
 import json
 import re
 import sys
@@ -29,14 +30,14 @@ def _moment(text: str | None, option: str) -> str | None:
     """``10m`` (ago), ``14:30`` (today) or a whole date and time, in the user's zone."""
     if text is None:
         return None
-    if match := _LAPSE.fullmatch(text):
-        ago = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-        return (datetime.now(UTC) - ago).isoformat()
     try:
+        if match := _LAPSE.fullmatch(text):
+            ago = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+            return (datetime.now(UTC) - ago).isoformat()
         if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
-            text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"
+            text = f"{datetime.now().astimezone().date()}T{text if text[2] == ':' else f'0{text}'}"
         return datetime.fromisoformat(text).astimezone(UTC).isoformat()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Failure(
             f"{option} {text}: expected 10m (ago), 14:30 or 2026-11-22T22:53", status=USAGE
         ) from None
@@ -114,7 +115,8 @@ def logs(
         if as_json:
             click.echo(json.dumps(line))
         elif plain:
-            click.echo(line["text"])
+            raw = line.get("text_base64")
+            click.echo(line["text"] if raw is None else base64.b64decode(raw))
         else:
             moment = datetime.fromisoformat(line["time"]).astimezone()
             head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {line['slot']}"

@@ -70,6 +70,7 @@ class Engine:
         self.random = random
         self.guard = starvation.Guard()
         self.instances: dict[Slot, Instance] = {}
+        self._slots_of: dict[str, list[Slot]] = {name: [] for name in self.services}
         self.probes: dict[tuple[Slot, ProbeKind], ProbeState] = {}
         self.answered: dict[Slot, float] = {}
         """When each instance last answered a probe."""
@@ -115,7 +116,7 @@ class Engine:
 
     def of(self, service: str) -> list[Instance]:
         """The instances of a service, by number."""
-        return [i for slot, i in self.instances.items() if slot.service == service]
+        return [self.instances[slot] for slot in self._slots_of[service]]
 
     # -- for the rooms of the engine
 
@@ -124,6 +125,8 @@ class Engine:
             slot = Slot(service.name, number)
             if slot not in self.instances:
                 self.instances[slot] = Instance(slot, run=self.last_runs.get(slot, 0))
+                self._slots_of[service.name].append(slot)
+                self._slots_of[service.name].sort()
 
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: object) -> None:
         self._out.append(Record(kind, subject, payload, durable))
@@ -431,6 +434,7 @@ class Engine:
     def _remove(self, slot: Slot) -> None:
         self.removing.discard(slot)
         self.last_runs[slot] = self.instances.pop(slot).run
+        self._slots_of[slot.service].remove(slot)
         self.waiting.pop(slot, None)
         self.answered.pop(slot, None)
         self._timer_of.pop(slot, None)

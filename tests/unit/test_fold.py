@@ -1,0 +1,235 @@
+"""What a new engine makes of the journal and the keeper's list."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everup.engine.core import Engine
+from everup.engine.fold import ChildFact, fold, replicas
+from everup.model.action import Record, Signal, Spawn
+from everup.model.event import Adopted, Event, Exited, Scale, Spawned, Start, Stop, Up
+from everup.model.instance import ExitCause, ExitKind, Slot, State
+from everup.model.journal import Entry, Kind
+from everup.model.spec import Listener, Service, Spec
+
+LISTEN = (Listener("main", "127.0.0.1:8080"),)
+SPEC = Spec(
+    {
+        "web": Service("web", ("serve",), replicas=2, listen=LISTEN),
+        "setup": Service("setup", ("setup",), type="oneshot"),
+    }
+)
+WEB, WEB2, SETUP = Slot("web", 1), Slot("web", 2), Slot("setup", 1)
+BOOT, NOW = "this-boot", 500.0
+
+
+def journal(*told: tuple[Kind, object, dict[str, Any]], boot: str = BOOT) -> list[Entry]:
+    """The last entry of each kind and subject, as ``latest`` gives them."""
+    entries = [
+        Entry(seq, 1e9 + seq, 100.0 + seq, boot, kind.value, str(subject), payload)
+        for seq, (kind, subject, payload) in enumerate(told, 1)
+    ]
+    return sorted({(e.kind, e.subject): e for e in entries}.values())
+
+
+def adopted(*told: tuple[Kind, object, dict[str, Any]], run: int = 3, boot: str = BOOT) -> Adopted:
+    up = fold(SPEC, journal(*told, boot=boot), [ChildFact(WEB, run, 77, 2)], BOOT, NOW)
+    (only,) = up.adopted
+    assert (only.slot, only.run, only.pid, only.restarts) == (WEB, run, 77, 2)
+    return only
+
+
+STARTING = (Kind.STARTING, WEB, {"run": 3})
+SPAWNED = (Kind.SPAWNED, WEB, {"run": 3, "pid": 77})
+RUNNING = (Kind.RUNNING, WEB, {"run": 3})
+READY = (Kind.READY, WEB, {"run": 3})
+STOPPING = (Kind.STOPPING, WEB, {"run": 3})
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ([], State.STARTING),
+        ([STARTING], State.STARTING),
+        ([STARTING, SPAWNED], State.STARTING),
+        ([STARTING, SPAWNED, RUNNING], State.RUNNING),
+        ([STARTING, SPAWNED, RUNNING, READY], State.READY),
+        ([STARTING, SPAWNED, READY, RUNNING], State.RUNNING),  # lost its readiness again
+        ([STARTING, SPAWNED, READY, STOPPING], State.STOPPING),
+        # of an earlier incarnation: says nothing of this one
+        ([(Kind.READY, WEB, {"run": 2}), STARTING, SPAWNED], State.STARTING),
+        ([(Kind.STOPPING, WEB, {"run": 2}), STARTING, SPAWNED, READY], State.READY),
+        # of another instance
+        ([STARTING, SPAWNED, (Kind.READY, WEB2, {"run": 3})], State.STARTING),
+        # an engine before this one had taken it over
+        ([SPAWNED, RUNNING, (Kind.ADOPTED, WEB, {"run": 3, "state": "ready"})], State.READY),
+        ([SPAWNED, (Kind.ADOPTED, WEB, {"run": 3, "state": "running"}), READY], State.READY),
+        ([SPAWNED, READY, (Kind.ADOPTED, WEB, {"run": 3, "state": "stopping"})], State.STOPPING),
+    ],
+)
+def test_adopted_in_the_state_it_was_last_in(
+    told: list[tuple[Kind, object, dict[str, Any]]], state: State
+) -> None:
+    assert adopted(*told).state is state
+
+
+def test_its_age_is_known_within_one_boot_only() -> None:
+    assert adopted(STARTING, SPAWNED).spawned_at == 102.0
+    assert adopted(STARTING, SPAWNED, boot="before").spawned_at == NOW
+    assert adopted(STARTING).spawned_at == NOW
+
+
+def test_run_numbers_also_of_slots_that_are_not_there_now() -> None:
+    told = journal(
+        (Kind.STARTING, WEB, {"run": 7}),
+        (Kind.STARTING, Slot("web", 9), {"run": 4}),
+        (Kind.STARTING, Slot("gone", 1), {"run": 5}),
+        (Kind.STARTING, "everup", {}),
+    )
+    up = fold(SPEC, told, [], BOOT, NOW)
+    assert dict(up.runs) == {WEB: 7, Slot("web", 9): 4}
+    engine = Engine(SPEC, random=lambda: 0.0)
+    engine.handle(up, NOW)
+    assert engine.instances[WEB].run == 8
+    assert engine.last_runs[Slot("web", 9)] == 4
+
+
+def test_the_last_word_of_the_operator_holds() -> None:
+    told = journal(
+        (Kind.WANTED, WEB, {"want": True}),
+        (Kind.WANTED, WEB2, {"want": False}),
+        (Kind.WANTED, WEB, {"want": False}),
+        (Kind.WANTED, Slot("gone", 1), {"want": True}),
+    )
+    assert dict(fold(SPEC, told, [], BOOT, NOW).wanted) == {WEB: False, WEB2: False}
+
+
+def test_scaled() -> None:
+    told = journal(
+        (Kind.SCALED, "web", {"replicas": 5, "before": 2}),
+        (Kind.SCALED, "web", {"replicas": 3, "before": 5}),
+        (Kind.SCALED, "gone", {"replicas": 1, "before": 2}),
+        (Kind.WANTED, WEB, {"want": True}),
+    )
+    assert replicas(told) == {"web": 3, "gone": 1}
+    assert replicas([]) == {}
+
+
+def test_balance_counts_only_while_its_processes_live() -> None:
+    told = journal(
+        (Kind.BALANCE, "web", {"replicas": [1], "before": []}),
+        (Kind.BALANCE, "web", {"replicas": [2], "before": [1]}),
+    )
+    child = ChildFact(WEB2, 1, 77, 0)
+    assert fold(SPEC, told, [child], BOOT, NOW).active == (("web", (2,)),)
+    assert fold(SPEC, told, [], BOOT, NOW).active == ()
+
+
+def test_done_until_started_again() -> None:
+    done = (Kind.STOPPED, SETUP, {"run": 1, "done": True})
+    start = (Kind.STARTING, SETUP, {"run": 1})
+    assert fold(SPEC, journal(start, done), [], BOOT, NOW).done == (SETUP,)
+    assert fold(SPEC, journal(done, start), [], BOOT, NOW).done == ()
+    stopped = (Kind.STOPPED, SETUP, {"run": 1})
+    assert fold(SPEC, journal(start, done, stopped), [], BOOT, NOW).done == ()
+
+
+def test_quitting_goes_on_only_where_something_is_left() -> None:
+    started, stopping = (Kind.ENGINE_STARTED, "everup", {}), (Kind.ENGINE_STOPPING, "everup", {})
+    child = [ChildFact(WEB, 1, 77, 0)]
+    assert fold(SPEC, journal(started, stopping), child, BOOT, NOW).quitting
+    assert not fold(SPEC, journal(started, stopping), [], BOOT, NOW).quitting
+    assert not fold(SPEC, journal(stopping, started), child, BOOT, NOW).quitting
+    assert not fold(SPEC, journal(started), child, BOOT, NOW).quitting
+
+
+def relive(spec: Spec, *events: Event) -> tuple[Engine, Engine]:
+    """An engine after these events, and the one that takes over from it."""
+    first = Engine(spec, random=lambda: 0.0)
+    told: list[tuple[Kind, object, dict[str, Any]]] = []
+    for event in (Up(), *events):
+        todo = [event]
+        while todo:
+            for action in first.handle(todo.pop(0), NOW):
+                if isinstance(action, Record):
+                    told.append((action.kind, action.subject, action.payload))
+                elif isinstance(action, Spawn):
+                    todo.append(Spawned(action.slot, action.run, 70))
+                elif isinstance(action, Signal):
+                    cause = ExitCause(ExitKind.CODE, 0)
+                    todo.append(Exited(action.slot, action.run, cause))
+    latest = journal(*told)
+    counts = replicas(latest)
+    services = {n: replace(s, replicas=counts.get(n, s.replicas)) for n, s in spec.service.items()}
+    second = Engine(replace(spec, service=services), random=lambda: 0.0)
+    alive = [ChildFact(i.slot, i.run, i.pid, 0) for i in first.instances.values() if i.pid]
+    second.handle(fold(spec, latest, alive, BOOT, NOW), NOW)
+    return first, second
+
+
+def wanted(engine: Engine) -> dict[Slot, bool]:
+    return {slot: instance.want for slot, instance in engine.instances.items()}
+
+
+def test_a_takeover_wants_what_was_wanted() -> None:
+    spec = Spec({"web": Service("web", ("serve",), replicas=2)})
+    first, second = relive(spec, Stop((WEB,), "ann"), Scale("web", 3, "ann"))
+    assert wanted(first) == wanted(second) == {WEB: False, WEB2: True, Slot("web", 3): True}
+
+
+_NO_WORD = "operate._scale gives new slots a want that no service.wanted records"
+
+
+@pytest.mark.xfail(strict=True, reason=_NO_WORD)
+def test_a_takeover_does_not_start_what_was_scaled_while_stopped() -> None:
+    spec = Spec({"web": Service("web", ("serve",))})
+    first, second = relive(spec, Stop((WEB,), "ann"), Scale("web", 2, "ann"))
+    assert wanted(first) == {WEB: False, WEB2: False}
+    assert wanted(second) == wanted(first)
+
+
+@pytest.mark.xfail(strict=True, reason=_NO_WORD)
+def test_a_takeover_does_not_stop_what_was_scaled_up_without_autostart() -> None:
+    spec = Spec({"web": Service("web", ("serve",), autostart=False)})
+    first, second = relive(spec, Start((WEB,), "ann"), Scale("web", 2, "ann"))
+    assert wanted(first) == {WEB: True, WEB2: True}
+    assert wanted(second) == wanted(first)
+
+
+def test_nothing_told_nothing_known() -> None:
+    up = fold(SPEC, [], [], BOOT, NOW)
+    assert (up.wanted, up.adopted, up.runs, up.done, up.active) == ((), (), (), (), ())
+    assert not up.quitting
+
+
+_PAYLOAD = st.fixed_dictionaries(
+    {"run": st.integers(0, 5), "want": st.booleans(), "replicas": st.just([1])},
+    optional={"done": st.booleans(), "state": st.sampled_from(list(State)).map(str)},
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([k for k in Kind if k not in (Kind.ADOPTED, Kind.SCALED)]),
+            st.sampled_from(["web.1", "web.2", "setup.1", "web", "everup", "gone.1", "x.y", ""]),
+            _PAYLOAD,
+        ),
+        max_size=30,
+    ),
+    st.sets(st.sampled_from([WEB, WEB2, SETUP])),
+)
+def test_whatever_the_journal_says_an_engine_starts_from_it(
+    told: list[tuple[Kind, object, dict[str, Any]]], alive: set[Slot]
+) -> None:
+    children = [ChildFact(slot, 3, 70 + n, 0) for n, slot in enumerate(sorted(alive))]
+    up = fold(SPEC, journal(*told), children, BOOT, NOW)
+    assert {a.slot for a in up.adopted} == alive
+    engine = Engine(SPEC, random=lambda: 0.0)
+    engine.handle(up, NOW)
+    for slot in alive:
+        assert engine.instances[slot].state.alive  # never a second one beside it
+        assert engine.instances[slot].run == 3
