@@ -77,6 +77,7 @@ def everup(**settings: Any) -> Everup:
 
 def cases() -> list[Case]:
     liveness = {"http": "/", "interval": "200ms", "timeout": "200ms", "failure_threshold": 1}
+    readiness = {"http": "/", "interval": "50ms", "timeout": "1s"}
     found = []
     for server in ("C", "Python"):
         one: list[Contestant] = [
@@ -90,9 +91,11 @@ def cases() -> list[Case]:
         ]
         found += [Case("one", server, contestant) for contestant in one]
         found += [
-            Case("two", server, everup(replicas=2)),
+            # Without a readiness probe a replica counts as ready once it runs, and gets
+            # connections while it still loads.
+            Case("two", server, everup(replicas=2, probe={"readiness": readiness})),
             Case("two", server, Circus("circus, shared socket", shared=True, count=2)),
-            Case("standby", server, everup(standby=1)),
+            Case("standby", server, everup(standby=1, probe={"readiness": readiness})),
             Case(
                 "stopped", server, everup(replicas=2, probe={"liveness": liveness}), signal.SIGSTOP
             ),

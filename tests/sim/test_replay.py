@@ -70,8 +70,7 @@ def test_starts_without_their_dependencies_are_caught(monkeypatch: pytest.Monkey
 
 def test_sockets_closed_under_the_living_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "is_down", lambda instances: True)
-    with pytest.raises(AssertionError):
-        raise AssertionError(first_violation())
+    assert "the sockets of" in first_violation()
 
 
 def test_a_spawn_without_its_record_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -433,9 +433,7 @@ def test_nobody_is_told_to_stop_while_connections_are_sent_there() -> None:
     assert actions.index(SetBalance("web", (2,))) < actions.index(Signal(WEB, 1, "SIGTERM"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core._balance_first moves SetBalance up without its record"
-)
+@pytest.mark.xfail(strict=True, reason="core._balance_first moves SetBalance up without its record")
 def test_the_record_of_a_new_balance_stands_before_it() -> None:
     bench = Bench(web(2))
     bench.up()

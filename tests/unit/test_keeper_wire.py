@@ -95,10 +95,11 @@ def test_nothing_there_and_nobody_there(pair: Pair) -> None:
 
 def test_a_reader_that_does_not_read_never_blocks_the_writer(pair: Pair) -> None:
     sent, before = 0, open_fds()
-    with pytest.raises(BlockingIOError):
-        for _ in range(100_000):
+    with contextlib.suppress(BlockingIOError):
+        while sent < 100_000:
             wire.send(pair[0], {"n": sent})
             sent += 1
+    assert 0 < sent < 100_000
     with pytest.raises(BlockingIOError):
         wire.send(pair[0], {"n": "x" * 100_000})
     assert open_fds() == before

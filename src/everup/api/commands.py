@@ -46,7 +46,7 @@ def command(
 
 def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[Slot, ...]]:
     service, replicas = body.get("service"), body.get("replicas")
-    if service not in engine.services:
+    if not isinstance(service, str) or service not in engine.services:
         raise unknown(str(service), engine)
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise Refusal(400, f"replicas = {replicas!r}: expected a whole number")

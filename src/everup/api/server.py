@@ -19,6 +19,7 @@ from everup.model.event import Down
 
 _UCRED = struct.Struct("3i")
 _MAX_BODY = 64 * 1024
+_FOLLOWERS_END_S = 0.2
 BACKEND = web.AppKey("backend", Backend)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,7 +30,8 @@ async def serve(backend: Backend, path: str) -> None:
         application(backend),
         access_log=None,
         handle_signals=False,
-        handler_cancellation=True,  # a follower that has gone must not be waited for
+        handler_cancellation=True,  # a follower that has gone must not be waited for,
+        shutdown_timeout=_FOLLOWERS_END_S,  # nor one that is still there
     )
     await runner.setup()
     await web.SockSite(runner, _listen(path)).start()

@@ -24,6 +24,7 @@ from everup.model.journal import Entry, Kind
 _NDJSON = "application/x-ndjson"
 _POLL_S = 0.2
 _PAGE = 1000
+_MAX_FILTERS = 200  # SQLite takes no more than 500
 MAX_LINES = 100_000
 T = TypeVar("T")
 
@@ -63,6 +64,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         "until": _moment(request, "until"),
     }
     path = Path(backend.place.journal)
+    if len(filters["subjects"]) + len(filters["kinds"]) > _MAX_FILTERS:
+        raise Refusal(400, f"too many filters: at most {_MAX_FILTERS}")
     _check_kinds(filters["kinds"])
     await asyncio.to_thread(_check_subjects, filters["subjects"], backend, path)
     follow = request.query.get("follow") == "1"

@@ -34,7 +34,7 @@ class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of o
     def show(self) -> None:
         click.echo(f"{click.style('everup:', fg='red', bold=True)} {self.text}", err=True)
         if self.hint:
-            click.echo(f"  {_named(self.hint)}", err=True)
+            click.echo(f"  {named(self.hint)}", err=True)
 
 
 class Here:
@@ -80,7 +80,7 @@ class Here:
         return Place.of(self.config, state_dir if isinstance(state_dir, str) else ".everup")
 
 
-def _named(hint: str) -> str:
+def named(hint: str) -> str:
     """A command that is proposed must be about the same config."""
     context = click.get_current_context(silent=True)
     config = context.find_root().params.get("config") if context else None
@@ -104,7 +104,7 @@ def done(as_json: bool, value: Any, text: str, next_command: str = "") -> None:
         print_json(value)
         return
     click.echo(
-        text + (click.style(f"  (next: {_named(next_command)})", dim=True) if next_command else "")
+        text + (click.style(f"  (next: {named(next_command)})", dim=True) if next_command else "")
     )
 
 

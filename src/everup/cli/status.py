@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from everup.cli.client import Client
-from everup.cli.context import NOT_WELL, Failure, Here, json_option, leave, print_json
+from everup.cli.context import NOT_WELL, Failure, Here, json_option, leave, named, print_json
 from everup.cli.progress import is_up
 
 _COLOURS = {
@@ -117,16 +117,16 @@ def _print_notes(data: dict[str, Any]) -> None:
     for service in data["services"]:
         name, now, says = service["name"], service["replicas"], service["configured_replicas"]
         if now != says:
-            click.echo(
-                f"{name}: scaled to {now}, the config says {says} (everup scale {name} {says})"
-            )
+            back = named(f"everup scale {name} {says}")
+            click.echo(f"{name}: scaled to {now}, the config says {says} ({back})")
         for i in service["instances"]:
             if not is_up(i) or i["suspected"]:
                 retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""
                 why = i["reason"] or i["last_exit"] or "no reason known"
                 click.echo(f"{i['slot']}: {why}{retry}")
             elif not i["want"] and not i["done"]:
-                click.echo(f"{i['slot']}: {i['reason'] or 'stopped'} (everup start {i['slot']})")
+                start = named(f"everup start {i['slot']}")
+                click.echo(f"{i['slot']}: {i['reason'] or 'stopped'} ({start})")
             if i["status_text"]:
                 click.echo(f"{i['slot']} says: {i['status_text']}")
     if data["journal_degraded"]:

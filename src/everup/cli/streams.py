@@ -116,7 +116,8 @@ def logs(
             click.echo(json.dumps(line))
         elif plain:
             raw = line.get("text_base64")
-            click.echo(line["text"] if raw is None else base64.b64decode(raw))
+            # as bytes: of text, click would take the colours where no terminal is
+            click.echo(line["text"].encode() if raw is None else base64.b64decode(raw))
         else:
             moment = datetime.fromisoformat(line["time"]).astimezone()
             head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {line['slot']}"
