@@ -390,7 +390,6 @@ def test_a_signal_to_who_has_ended_goes_nowhere(engine: Engine) -> None:
     assert engine.on("exit", "b")["status"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="Keeper._spawn starts the process before it looks at the id")
 def test_an_id_in_use_is_refused_and_starts_nothing(keeper: Keeper, engine: Engine) -> None:
     engine.spawn("a", "sleep", "60")
     first = engine.on("spawned", "a")["pid"]

@@ -433,7 +433,6 @@ def test_nobody_is_told_to_stop_while_connections_are_sent_there() -> None:
     assert actions.index(SetBalance("web", (2,))) < actions.index(Signal(WEB, 1, "SIGTERM"))
 
 
-@pytest.mark.xfail(strict=True, reason="core._balance_first moves SetBalance up without its record")
 def test_the_record_of_a_new_balance_stands_before_it() -> None:
     bench = Bench(web(2))
     bench.up()
@@ -483,7 +482,6 @@ def test_run_numbers_go_on_when_a_slot_comes_back() -> None:
     assert of(bench.tell(Scale("web", 2, "ann")), Spawn) == [Spawn(WEB2, 3)]
 
 
-@pytest.mark.xfail(strict=True, reason="operate._scale: want stays off for a slot still stopping")
 def test_scale_back_up_while_it_is_stopping_brings_it_back() -> None:
     bench = Bench(web(2))
     bench.up()

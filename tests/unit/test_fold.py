@@ -180,10 +180,6 @@ def test_a_takeover_wants_what_was_wanted() -> None:
     assert wanted(first) == wanted(second) == {WEB: False, WEB2: True, Slot("web", 3): True}
 
 
-_NO_WORD = "operate._scale gives new slots a want that no service.wanted records"
-
-
-@pytest.mark.xfail(strict=True, reason=_NO_WORD)
 def test_a_takeover_does_not_start_what_was_scaled_while_stopped() -> None:
     spec = Spec({"web": Service("web", ("serve",))})
     first, second = relive(spec, Stop((WEB,), "ann"), Scale("web", 2, "ann"))
@@ -191,7 +187,6 @@ def test_a_takeover_does_not_start_what_was_scaled_while_stopped() -> None:
     assert wanted(second) == wanted(first)
 
 
-@pytest.mark.xfail(strict=True, reason=_NO_WORD)
 def test_a_takeover_does_not_stop_what_was_scaled_up_without_autostart() -> None:
     spec = Spec({"web": Service("web", ("serve",), autostart=False)})
     first, second = relive(spec, Start((WEB,), "ann"), Scale("web", 2, "ann"))

@@ -288,7 +288,6 @@ def test_prune_deletes_what_is_older(journal: Journal, path: Path) -> None:
     assert seqs(read(path)) == [3]
 
 
-@pytest.mark.xfail(strict=True, reason="Journal.prune deletes the last entry of a kind and subject")
 def test_prune_keeps_the_state(journal: Journal, path: Path) -> None:
     """What an engine starts from must outlive retention: the operator's word above all."""
     journal.append([Record(Kind.WANTED, "web.1", {"want": False}, durable=True)])

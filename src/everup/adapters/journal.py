@@ -39,6 +39,10 @@ class JournalError(Exception):
     """The journal cannot be used; the text says why and what to do."""
 
 
+class _UnavailableError(JournalError):
+    """It cannot be opened now, and may be later."""
+
+
 def boot_id() -> str:
     """Identifies the boot of the machine: monotonic times compare within one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -58,22 +62,46 @@ class Journal:
         self._checkpointer: threading.Thread | None = None
         self.listeners: list[Callable[[Sequence[Entry]], None]] = []
         self.set_aside: Path | None = None
-        self._db = self._open()
+        self.last_seq = 0
+        self._homeless = False
+        try:
+            self._db = self._open()
+        except _UnavailableError as error:
+            if not path.exists():
+                raise
+            self._db = self._in_memory(str(error))
         row = self._db.execute("SELECT max(seq) FROM event").fetchone()
-        self.last_seq: int = row[0] or 0
+        self.last_seq = max(self.last_seq, row[0] or 0)
 
     def _open(self) -> sqlite3.Connection:
         try:
             return _connect(self.path)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise JournalError(f"cannot open the journal {self.path}: {error}") from error
+                raise _UnavailableError(f"cannot open the journal {self.path}: {error}") from error
             # Not a database any more. It is evidence, so it is kept; services must not wait.
             self.set_aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self.path}{suffix}", f"{self.set_aside}{suffix}")
             return _connect(self.path)
+
+    def _in_memory(self, why: str) -> sqlite3.Connection:
+        """The file is there and cannot be opened (the disk is full): the services must not wait
+        for it. Events are held until it can be."""
+        self._failing_since = time.monotonic()
+        self._say(f"{why}. Services go on; events are held in memory until it works again")
+        self._homeless = True
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        db.executescript(_SCHEMA)
+        db.execute("PRAGMA query_only = 1")  # what is written waits for the real one
+        self.last_seq = max((entry.seq for entry in _salvage(self.path)), default=0)
+        return db
+
+    def _come_home(self) -> None:
+        with contextlib.suppress(JournalError, sqlite3.Error):
+            self._db = self._open()
+            self._homeless = False
 
     def append(self, records: Sequence[Record]) -> None:
         """Write all of them in one transaction."""
@@ -144,6 +172,8 @@ class Journal:
 
     def retry(self) -> None:
         """Try to write what is held; call now and then."""
+        if self._homeless:
+            self._come_home()
         if self._held:
             self._write([], durable=False)
 
@@ -170,7 +200,9 @@ class Journal:
         """Delete what is older, a bounded number at a time."""
         with contextlib.suppress(sqlite3.Error), self._db:
             self._db.execute(
-                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE time < ? LIMIT 5000)",
+                # The last of each kind for each subject is state, however old: see latest().
+                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE time < ? AND seq "
+                "NOT IN (SELECT max(seq) FROM event GROUP BY kind, subject) LIMIT 5000)",
                 (time.time() - retention_s,),
             )
 
@@ -196,8 +228,9 @@ def _connect(path: Path) -> sqlite3.Connection:
                 f"the journal {path} was written by a newer everup (format {version}, this one "
                 f"knows {SCHEMA_VERSION}): use that version, or another state_dir"
             )
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION:
+            db.executescript(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("SELECT count(*) FROM (SELECT 1 FROM event LIMIT 1)").fetchone()
         if not fresh:
             check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -253,8 +286,25 @@ def latest(path: Path) -> list[Entry]:
         f"SELECT {_COLUMNS} FROM event WHERE seq IN "  # noqa: S608
         "(SELECT max(seq) FROM event GROUP BY kind, subject) ORDER BY seq"
     )
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        return [_entry(row) for row in db.execute(query)]
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return [_entry(row) for row in db.execute(query)]
+    except sqlite3.OperationalError:
+        return _salvage(path)
+
+
+def _salvage(path: Path) -> list[Entry]:
+    """What can be read of a journal that cannot be opened: all but what is in its WAL alone."""
+    query = f"SELECT {_COLUMNS} FROM event ORDER BY seq DESC LIMIT 100000"  # noqa: S608
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
+            found = [_entry(row) for row in db.execute(query)]
+    except sqlite3.Error:
+        return []
+    by: dict[tuple[str, str], Entry] = {}
+    for entry in found:
+        by.setdefault((entry.kind, entry.subject), entry)
+    return sorted(by.values())
 
 
 def _entry(row: tuple[int, float, float, str, str, str, str]) -> Entry:

@@ -30,9 +30,8 @@ def command(
     if name == "scale":
         return _scale(body, engine, by)
     slots = slots_of(body.get("targets"), engine)
-    if name == "start" and not body.get("targets"):
-        # "All" means what is down, not once more what has done its work.
-        slots = tuple(slot for slot in slots if not engine.instances[slot].done)
+    if not body.get("targets"):
+        slots = _meant(name, slots, engine)
     match name:
         case "start":
             return Start(slots, by), slots
@@ -41,7 +40,22 @@ def command(
         case "restart":
             return Restart(slots, by), slots
         case _:
-            return SendSignal(slots, _signal(body.get("signal")), by), slots
+            alive = tuple(slot for slot in slots if engine.instances[slot].has_process)
+            number = _signal(body.get("signal"))
+            if not alive:
+                raise Refusal(409, "none of them has a process to signal", "everup status")
+            return SendSignal(alive, number, by), alive
+
+
+def _meant(name: str, slots: tuple[Slot, ...], engine: Engine) -> tuple[Slot, ...]:
+    """What "all" means: not once more what has done its work, and no restart for what an
+    operator has stopped."""
+    instances = [engine.instances[slot] for slot in slots]
+    if name == "start":
+        return tuple(i.slot for i in instances if not i.done)
+    if name == "restart":
+        return tuple(i.slot for i in instances if i.want and not i.done)
+    return slots
 
 
 def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[Slot, ...]]:

@@ -46,7 +46,12 @@ async def _serve(runtime: Runtime) -> None:
     serve = (await asyncio.to_thread(importlib.import_module, "everup.api.server")).serve
     gc.collect()
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
-    await serve(runtime, runtime.place.api_socket)
+    while True:
+        try:
+            await serve(runtime, runtime.place.api_socket)
+        except Exception as error:
+            runtime.voice.say(f"the API cannot serve ({error}); trying again in 5 s")
+            await asyncio.sleep(5)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Crew:
         self._dispatch = dispatch
         self._config_dir = config_dir
         self._notify_path = notify_path
+        self._told_failed: set[str] = set()
+        """Failed starts whose process has yet to be reaped."""
         self._asked: dict[str, dict[str, Any]] = {}
         self._requests: dict[Slot, tuple[Service, Placement, dict[str, Any]]] = {}
         self._hook_runs: dict[str, int] = {}
@@ -250,6 +252,7 @@ class Crew:
         asked = self._asked.pop(message["id"], None)
         if asked is None:
             return
+        self._told_failed.add(message["id"])
         detail = launch.explain_failure(
             asked, message["stage"], message["errno"], message.get("text", "")
         )
@@ -264,7 +267,13 @@ class Crew:
 
     def _exited(self, message: dict[str, Any], role: str, rest: str) -> None:
         self._asked.pop(message["id"], None)
-        if not message["failed"]:
+        untold = message["failed"] and message["id"] not in self._told_failed
+        self._told_failed.discard(message["id"])
+        if untold and role == "main":  # an engine before us was told, and died of something else
+            slot, run = _slot_run(rest)
+            cause = ExitCause(ExitKind.SPAWN, detail="it could not be started")
+            self._dispatch(Exited(slot, run, cause))
+        elif not message["failed"]:
             cause = _cause(message["status"])
             if role == "main":
                 slot, run = _slot_run(rest)

@@ -47,7 +47,18 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
-from everup.model.event import Down, Drained, Event, Exited, Lag, Notified, Probed, Tick
+from everup.model.event import (
+    Down,
+    Drained,
+    Event,
+    Exited,
+    HookDone,
+    Lag,
+    Notified,
+    Probed,
+    SpawnFailed,
+    Tick,
+)
 from everup.model.instance import ExitCause, ExitKind, Slot
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -132,6 +143,7 @@ class Runtime:
             await asyncio.to_thread(self.logs.close)
             await asyncio.to_thread(self.cgroups.close)
             self.journal.close()
+            await asyncio.to_thread(self.voice.close)
             if self.engine.finished:
                 self.keeper.quit(0)
 
@@ -184,7 +196,8 @@ class Runtime:
         for report in ended:
             self.crew.reported(report)
         for number in self._signals:
-            self._signal(number)
+            if not self.engine.quitting:
+                self._signal(number)
         self.began.set()
 
     def _known(self, child: dict[str, Any]) -> bool:
@@ -235,9 +248,22 @@ class Runtime:
             self.journal.append(records)  # all intents of this step, before any of its actions
         for action in actions:
             if not isinstance(action, Record):
-                self._do(action)
+                self._try(action)
         for record in records:
             self.voice.tell(record)
+
+    def _try(self, action: Action) -> None:
+        """One action that fails must not cost the others of its step, nor leave anybody waiting."""
+        try:
+            self._do(action)
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"
+            self.voice.say(f"{action}: {detail}")
+            match action:
+                case Spawn(slot=slot, run=run):
+                    self.dispatch(SpawnFailed(slot, run, detail))
+                case RunHook(slot=slot, run=run, hook=hook):
+                    self.dispatch(HookDone(slot, run, hook, False, detail))
 
     def _do(self, action: Action) -> None:
         match action:
@@ -310,6 +336,11 @@ class Runtime:
         def ended() -> None:
             loop.remove_reader(handle)
             os.close(handle)
+            now = self.engine.instances.get(slot)
+            if now is None or (now.run, now.pid) != (run, pid):
+                return  # it has handed over in its turn
+            payload = {"run": run, "reason": f"its main process {pid} has ended"}
+            self._perform([Record(Kind.KILLING, str(slot), payload)])
             # Whatever is left of the instance goes too; with its parent gone the new main
             # process becomes the keeper's child, which then knows how it ended.
             self.crew.signal(Signal(slot, run, "SIGKILL", "all"))
@@ -339,6 +370,8 @@ class Runtime:
             case "held":
                 self._taken[message["name"]] = fds[0]
                 self._awaited.discard(message["name"])
+            case "signal" if message.get("again") and self.engine.quitting:
+                pass  # the engine before had it; the journal told us
             case "signal":
                 if self._hello is not None:
                     self._signals.append(message["sig"])
@@ -374,6 +407,8 @@ class Runtime:
         self.voice.say(f"{by} again: killing what is left")
         for instance in self.engine.instances.values():
             if instance.has_process:
+                payload = {"run": instance.run, "reason": f"{by} a second time"}
+                self._perform([Record(Kind.KILLING, str(instance.slot), payload)])
                 self.crew.signal(Signal(instance.slot, instance.run, "SIGKILL", "all"))
 
     def _check_config(self) -> None:
@@ -457,13 +492,16 @@ class Runtime:
         sampled = pruned = -1e9
         while True:
             now = time.monotonic()
-            if now - sampled >= self.spec.everup.metrics_interval:
-                sampled = now
-                self.sample()
-            if now - pruned >= _PRUNE_EVERY_S:
-                pruned = now
-                self.journal.prune(self.spec.everup.journal_retention)
-            self.journal.retry()
+            try:
+                if now - sampled >= self.spec.everup.metrics_interval:
+                    sampled = now
+                    self.sample()
+                if now - pruned >= _PRUNE_EVERY_S:
+                    pruned = now
+                    self.journal.prune(self.spec.everup.journal_retention)
+                self.journal.retry()
+            except Exception as error:
+                self.voice.say(f"housekeeping: {type(error).__name__}: {error}")
             await asyncio.sleep(min(_HOUSEKEEPING_S, self.spec.everup.metrics_interval))
 
     def sample(self) -> None:

@@ -1,6 +1,8 @@
 """What ``everup up`` says in the foreground: one line for each thing that matters."""
 
 import contextlib
+import queue
+import threading
 import time
 from typing import TextIO
 
@@ -32,14 +34,33 @@ _WORDS = {
     Kind.ENGINE_STOPPED: "all services are down",
     Kind.ROLLOUT_STOPPED: "restart stopped",
 }
+_QUEUE = 1000
 _DETAILS = ("reason", "cause", "detail", "verdict", "sign", "by")
 
 
 class Voice:
-    """Writes to one stream; a stream that is gone or full never stops the engine."""
+    """Writes to one stream, in a thread: a terminal that is held up (Ctrl-S) or a pipe that
+    nobody reads must not stop the engine. What does not fit the queue is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(_QUEUE)
+        threading.Thread(target=self._write, name="voice", daemon=True).start()
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(line)
+                if self._lines.empty():
+                    self._stream.flush()
+            self._lines.task_done()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Wait for what is written, but not for ever."""
+        until = time.monotonic() + timeout_s
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
 
     def tell(self, record: Record) -> None:
         words = _WORDS.get(record.kind)
@@ -56,6 +77,5 @@ class Voice:
         self.say(f"{record.subject}: {words}" + (f": {'; '.join(details)}" if details else ""))
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-            self._stream.flush()
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(f"{time.strftime('%H:%M:%S')} {text}\n")

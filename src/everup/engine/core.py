@@ -156,7 +156,9 @@ class Engine:
         for effect in effects:
             if isinstance(effect, RunHook):
                 self.record(Kind.HOOK, str(slot), hook=effect.hook.value, run=effect.run)
-            elif isinstance(effect, Signal) and effect.signal == "SIGKILL" and not new.verdict:
+            elif isinstance(effect, Signal) and effect.signal != "SIGKILL":
+                self.record(Kind.SIGNALLED, str(slot), signal=effect.signal, run=effect.run)
+            elif isinstance(effect, Signal) and not new.verdict:
                 self.record(Kind.KILLING, str(slot), run=effect.run, reason=new.reason)
             self._out.append(effect)
         self._after(service, old, new, now)
@@ -197,7 +199,7 @@ class Engine:
             self.pending_stop.add(slot)
 
     def _adopt_stopping(self, found: Adopted, now: float) -> None:
-        """It has its stop signal; what is left of its time is not known, so it gets all of it."""
+        """What is left of its time is not known, so it gets all of it."""
         service, old = self.services[found.slot.service], self.instances[found.slot]
         new = replace(
             old, state=State.STOPPING, since=now, run=found.run, pid=found.pid, asked=True,
@@ -209,6 +211,10 @@ class Engine:
             self.open_slots[service.name] = service.slots
             self._out.append(OpenSockets(service.name, service.slots))
         self._store(old, new)
+        if not found.signalled:
+            signal = service.stop_signal
+            self.record(Kind.SIGNALLED, str(found.slot), signal=signal, run=found.run)
+            self._out.append(Signal(found.slot, found.run, signal))
 
     # -- one event
 
@@ -460,6 +466,12 @@ def _balance_first(actions: list[Action]) -> list[Action]:
     first = next((n for n, action in enumerate(actions) if isinstance(action, Signal)), None)
     if first is None:
         return actions
-    late = [action for action in actions[first:] if isinstance(action, SetBalance)]
-    rest = [action for action in actions[first:] if not isinstance(action, SetBalance)]
+    late = [action for action in actions[first:] if _is_balance(action)]
+    rest = [action for action in actions[first:] if not _is_balance(action)]
     return [*actions[:first], *late, *rest]
+
+
+def _is_balance(action: Action) -> bool:
+    return isinstance(action, SetBalance) or (
+        isinstance(action, Record) and action.kind is Kind.BALANCE
+    )

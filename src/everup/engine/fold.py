@@ -86,4 +86,6 @@ def _adopt(child: ChildFact, by: Mapping[tuple[str, str], Entry], boot: str, now
             state = State(entry.payload["state"]) if kind == Kind.ADOPTED.value else meaning
         if kind == Kind.SPAWNED.value and entry.boot == boot:
             spawned_at = entry.mono
-    return Adopted(child.slot, child.run, child.pid, state, spawned_at, child.restarts)
+    sent = by.get((Kind.SIGNALLED.value, subject))
+    signalled = sent is not None and sent.seq > seq and sent.payload.get("run") == child.run
+    return Adopted(child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled)

@@ -172,12 +172,17 @@ def _scale(engine: "Engine", event: Scale, now: float) -> None:
     fresh = set(engine.instances) - before
     gone = []
     for instance in engine.of(event.service):
-        if instance.slot.replica > service.slots:
-            gone.append(instance.slot)
-            engine.removing.add(instance.slot)
-        else:
-            engine.removing.discard(instance.slot)
-            if running and instance.slot in fresh:
-                engine.put(replace(instance, want=True, since=now), now)
+        slot = instance.slot
+        if slot.replica > service.slots:
+            gone.append(slot)
+            engine.removing.add(slot)
+            continue
+        back = slot in fresh or slot in engine.removing
+        engine.removing.discard(slot)
+        if back:
+            # A word of its own in the journal: else the next engine would go by autostart.
+            _want(engine, (slot,), running, event.by, "scaled")
+            engine.pending_stop.discard(slot)
+            engine.put(replace(instance, want=running), now)
     _stop(engine, tuple(gone), f"scaled to {event.replicas}", now)
     engine.touch(event.service)

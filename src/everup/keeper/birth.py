@@ -80,8 +80,9 @@ class Body:
         fds = list(dict.fromkeys(sources.values()))
         place = {str(number): fds.index(fd) for number, fd in sources.items()}
         try:
+            pid = self.pid  # first: what runs must be known
             wire.send(self.sock, {"request": request, "place": place}, fds)
-            return self.pid, self.report
+            return pid, self.report
         except (wire.ClosedError, OSError, SpawnError) as error:
             os.close(self.report)
             if isinstance(error, SpawnError):
@@ -175,15 +176,16 @@ def _zygote(sock: socket.socket) -> NoReturn:
             request, (control, failed) = wire.receive(sock)
             try:
                 pid, placed = _clone(request["cgroup"])
-            except OSError as error:
-                wire.send(sock, {"errno": error.errno or errno.EAGAIN})
-            else:
                 if pid == 0:
                     enter = None if placed else request["enter"]
                     spawn.child(socket.socket(fileno=control), failed, enter)
-                wire.send(sock, {"pid": pid})
+                answer = {"pid": pid}
+            except OSError as error:
+                answer = {"errno": error.errno or errno.EAGAIN}
+            # Closed before the answer: the end of the report pipe must mean the end of the child's.
             os.close(control)
             os.close(failed)
+            wire.send(sock, answer)
     except BaseException:
         os._exit(0)
 

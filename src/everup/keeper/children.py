@@ -82,9 +82,11 @@ class Children:
     def alive(self) -> bool:
         return any(not child.ended_at for child in self._by_id.values())
 
+    def check_free(self, child_id: str) -> None:
+        if child_id in self._by_id:
+            raise ValueError(f"id {child_id!r} is in use")
+
     def add(self, child: Child) -> None:
-        if child.id in self._by_id:
-            raise ValueError(f"id {child.id!r} is in use")
         self._by_id[child.id] = child
         self._by_pid[child.pid] = child
 
@@ -134,25 +136,25 @@ class Children:
         if child is None or child.ended_at:
             return
         child.signalled = True
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             if scope == "main":
                 os.kill(child.pid, number)
                 return
             os.killpg(child.leader, number)
         if scope == "all" and number == signal.SIGKILL:
             sweep(child)
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.kill(child.pid, number)
 
 
 def sweep(child: Child) -> None:
     """Kill what is left of an instance: its control group, else its session."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(OSError):
         os.killpg(child.leader, signal.SIGKILL)
     if child.cgroup is not None and _kill_group(child.cgroup):
         return
     for pid in session_members(child.leader):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -172,7 +174,7 @@ def _kill_group(cgroup: str) -> bool:
             return False
         fresh = False
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.kill(int(pid), signal.SIGKILL)
                 fresh = fresh or not _is_zombie(int(pid))
         if not fresh:

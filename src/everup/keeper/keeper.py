@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from everup.keeper import wire
+from everup.keeper import spawn, wire
 from everup.keeper.birth import Body, Nursery
 from everup.keeper.children import Child, Children, subreaper, sweep
 from everup.keeper.spawn import SpawnError, start_ticks
@@ -90,7 +90,7 @@ class Keeper:
             for fd, _events in self.epoll.poll(wait):
                 handler = self.handlers.get(fd)
                 if handler is not None:
-                    handler()
+                    _guarded(handler)
         return self.exit_status
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
@@ -112,13 +112,18 @@ class Keeper:
     def _start_engine(self) -> None:
         ours, theirs = wire.pair()
         environment = dict(os.environ, EVERUP_KEEPER_FD=str(ENGINE_FD))
-        request = {"argv": self.engine_argv, "env": environment, "cwd": os.getcwd()}
+        request = {
+            "argv": self.engine_argv,
+            "env": environment,
+            "cwd": os.getcwd(),
+            "nofile": "ours",
+        }
         sources = {0: 0, 1: 1, 2: 2, ENGINE_FD: theirs.fileno()}
         self.engine_started = time.monotonic()
         try:
             self.engine_pid, report = Body(self.nursery, None).become(request, sources)
-        except SpawnError as error:
-            _say(f"cannot start the engine: {error.stage}: {os.strerror(error.number)}")
+        except (SpawnError, OSError) as error:
+            _say(f"cannot start the engine: {error}")
             ours.close()
             self._engine_later()
             return
@@ -142,7 +147,7 @@ class Keeper:
         for name, fd in self.held.items():
             self._send({"ev": "held", "name": name}, [fd])
         if self.last_signal is not None:
-            self._send({"ev": "signal", "sig": self.last_signal})
+            self._send({"ev": "signal", "sig": self.last_signal, "again": True})
 
     def _engine_later(self) -> None:
         """Restart at once, unless it dies as soon as it starts."""
@@ -180,10 +185,13 @@ class Keeper:
             except wire.ClosedError:
                 self._lose_control()
                 return
+            except ValueError as error:
+                self._send({"ev": "error", "text": f"no message: {error!r}"[:300]})
+                continue
             try:
                 self._handle(message, fds)
-            except (KeyError, TypeError, ValueError, OSError) as error:
-                for fd in fds:
+            except Exception as error:
+                for fd in set(fds) - set(self.held.values()):
                     with contextlib.suppress(OSError):
                         os.close(fd)
                 self._send({"ev": "error", "text": f"{message.get('op')}: {error!r}"[:300]})
@@ -249,24 +257,26 @@ class Keeper:
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:
         """``fds``: first those for this child alone, which are given to it and closed here, then
         those to hold by name."""
-        child_id = message["id"]
-        names = message["hold"]
-        fds, kept = fds[: len(fds) - len(names)], fds[len(fds) - len(names) :]
-        for name, fd in zip(names, kept, strict=True):
-            self._drop(name)
-            self.held[name] = fd
-        given = {int(number): fds[index] for number, index in message["given"].items()}
-        held = {int(number): self.held[name] for number, name in message["held"].items()}
+        child_id, names = message["id"], message["hold"]
+        own = len(fds) - len(names)
+        self.children.check_free(child_id)
         try:
+            for name, fd in zip(names, fds[own:], strict=True):
+                self._drop(name)
+                self.held[name] = fd
+            given = {int(number): fds[index] for number, index in message["given"].items()}
+            held = {int(number): self.held[name] for number, name in message["held"].items()}
             cgroup = message.get("cgroup")
             body = self.bodies.pop(cgroup, None) or Body(self.nursery, cgroup)
             pid, report = body.become(message, given | held)
-        except SpawnError as error:
-            note = {"stage": error.stage, "errno": error.number}
+        except Exception as error:  # it must not wait for an answer for ever
+            number = getattr(error, "number", None) or getattr(error, "errno", None) or 0
+            stage = getattr(error, "stage", "fork")
+            note = {"stage": stage, "errno": number, "text": repr(error)[:300]}
             self._send({"ev": "failed", "id": child_id, **note})
             return
         finally:
-            for fd in fds:
+            for fd in fds[:own]:
                 os.close(fd)
         child = Child(child_id, pid, start_ticks(pid), message.get("cgroup"), message["meta"])
         child.report = report
@@ -278,7 +288,10 @@ class Keeper:
         """The exec is done, or it failed and the pipe says where."""
         report, child.report = child.report, -1
         self._unwatch(report)
-        text = os.read(report, 4096)
+        try:
+            text = os.read(report, 4096)
+        except BlockingIOError:  # it ended, and somebody else is still to close his copy
+            text = b""
         os.close(report)
         if text:
             child.failed = True
@@ -324,6 +337,14 @@ def _status_text(status: int) -> str:
     return f"exit {os.WEXITSTATUS(status)}"
 
 
+def _guarded(handler: Callable[[], None]) -> None:
+    """Whatever goes wrong with one child, the others are still to be kept."""
+    try:
+        handler()
+    except Exception as error:
+        _say(f"{type(error).__name__} in {getattr(handler, '__name__', handler)}: {error}")
+
+
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(f"everup keeper: {text}\n")
@@ -331,6 +352,7 @@ def _say(text: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """``keeper META_JSON -- ENGINE ARGV...``."""
+    spawn.raise_nofile()
     meta = json.loads(arguments[0])
     os.set_inheritable(meta.pop("lock_fd"), False)  # held for as long as this process lives
     return Keeper(arguments[2:], meta).run()

@@ -1,5 +1,6 @@
 """What a newborn does: wait for its request, set itself up, exec."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,6 +17,16 @@ _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "core": resource.RLIMIT_CORE}
 
 ignored = tuple(s for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN)
 """What this process was started with, and Python's own two (SIGPIPE, SIGXFSZ)."""
+
+
+nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""The limit of descriptors that everup was started with: the services get it back."""
+
+
+def raise_nofile() -> None:
+    """A keeper holds several descriptors for each instance: take what the hard limit allows."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile[1], nofile[1]))
 
 
 class SpawnError(Exception):
@@ -79,6 +90,8 @@ def _become(request: Mapping[str, Any], failed: int) -> None:
         for directory in request.get("cgroups", ()):
             _enter(directory)
         stage = "limits"
+        if request.get("nofile") != "ours":
+            resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
         for name, limit in request.get("limits", {}).items():
             resource.setrlimit(_LIMITS[name], (limit, limit))
         if "nice" in request:

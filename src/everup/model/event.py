@@ -88,6 +88,8 @@ class Adopted:
     state: State
     spawned_at: float
     restarts: int = 0
+    signalled: bool = False
+    """It is stopping and has had its stop signal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Kind(StrEnum):
     HOOK_ENDED = "hook.ended"
     """A hook ended; ``ok`` and ``detail``."""
     SIGNALLED = "instance.signalled"
-    """Intent: an operator's signal is about to be sent."""
+    """Intent: a stop signal, or an operator's signal (``by``), is about to be sent."""
     BALANCE = "balance.changed"
     """New connections go to ``replicas`` from now on."""
     SOCKETS_OPENED = "sockets.opened"
