@@ -806,7 +806,10 @@ def test_adopted_processes_go_on_untouched() -> None:
 
 def test_adopted_but_unwanted_is_stopped_and_stopping_is_waited_for() -> None:
     bench = Bench(db(stop_timeout=5.0), web(1))
-    adopted = (Adopted(DB, 2, 70, State.STOPPING, 900.0), Adopted(WEB, 3, 71, State.READY, 900.0))
+    adopted = (
+        Adopted(DB, 2, 70, State.STOPPING, 900.0, signalled=True),
+        Adopted(WEB, 3, 71, State.READY, 900.0),
+    )
     actions = bench.tell(Up(wanted=((DB, False), (WEB, False)), adopted=adopted))
     assert [a.slot for a in of(actions, Signal)] == [WEB]
     assert of(bench.tell(Tick(), 5.1), Signal) == [Signal(DB, 2, "SIGKILL", "all")]
@@ -814,6 +817,13 @@ def test_adopted_but_unwanted_is_stopped_and_stopping_is_waited_for() -> None:
     bench.ended(WEB)
     assert bench.state(DB) is State.STOPPED
     assert bench.state(WEB) is State.STOPPED
+
+
+def test_a_stop_signal_that_was_not_sent_before_the_engine_died_is_sent() -> None:
+    bench = Bench(db())
+    adopted = (Adopted(DB, 2, 70, State.STOPPING, 900.0),)
+    actions = bench.tell(Up(wanted=((DB, False),), adopted=adopted))
+    assert of(actions, Signal) == [Signal(DB, 2, "SIGTERM")]
 
 
 def test_a_takeover_goes_on_with_taking_down() -> None:

@@ -158,7 +158,7 @@ class Engine:
                 self.record(Kind.HOOK, str(slot), hook=effect.hook.value, run=effect.run)
             elif isinstance(effect, Signal) and effect.signal != "SIGKILL":
                 self.record(Kind.SIGNALLED, str(slot), signal=effect.signal, run=effect.run)
-            elif isinstance(effect, Signal) and not new.verdict:
+            elif isinstance(effect, Signal) and not new.verdict and old.phase != "kill":
                 self.record(Kind.KILLING, str(slot), run=effect.run, reason=new.reason)
             self._out.append(effect)
         self._after(service, old, new, now)

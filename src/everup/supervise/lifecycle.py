@@ -213,6 +213,8 @@ def _hook_stopping(service: Service, inst: Instance, ev: Happening, u: float, no
 
 
 def _spawned_too_late(_s: Service, inst: Instance, ev: Happening, _u: float, now: float) -> Result:
+    if inst.phase != "spawn":
+        return inst, ()  # it has ended already: the reports came in the wrong order
     inst = replace(inst, pid=ev.pid, spawned_at=now, phase="", deadline=now + REKILL_S)
     return inst, (Signal(inst.slot, inst.run, "SIGKILL", "all"),)
 
@@ -224,7 +226,9 @@ def _never_spawned(_s: Service, inst: Instance, ev: Happening, _u: float, now: f
 def _kill(_s: Service, inst: Instance, _e: Happening, _u: float, now: float) -> Result:
     if inst.phase == Hook.POST_STOP:
         return inst, ()
-    return replace(inst, deadline=now + REKILL_S), (Signal(inst.slot, inst.run, "SIGKILL", "all"),)
+    return replace(inst, phase=inst.phase or "kill", deadline=now + REKILL_S), (
+        Signal(inst.slot, inst.run, "SIGKILL", "all"),
+    )
 
 
 def _stop_condemned(_s: Service, inst: Instance, _e: Happening, _u: float, _now: float) -> Result:
