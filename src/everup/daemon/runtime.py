@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from everup.adapters import journal as journals
-from everup.adapters import launch, metrics, notify, targets
+from everup.adapters import metrics, targets
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.journal import Journal
 from everup.adapters.keeper_client import KeeperClient
@@ -26,6 +26,8 @@ from everup.adapters.pressure import cpu_pressure
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
 from everup.daemon.crew import Crew
+from everup.daemon.ears import Ears
+from everup.daemon.recheck import config_problems
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
 from everup.engine.fold import ChildFact, fold, replicas
@@ -54,7 +56,6 @@ from everup.model.event import (
     Exited,
     HookDone,
     Lag,
-    Notified,
     Probed,
     SpawnFailed,
     Tick,
@@ -104,8 +105,6 @@ class Runtime:
         self._awaited: set[str] = set()
         self._taken: dict[str, int] = {}
         self._signals: list[int] = []
-        self._refusals = 0
-        self._refused_at = -60.0
         self.crew = Crew(
             keeper=self.keeper,
             bank=self.bank,
@@ -117,7 +116,7 @@ class Runtime:
             notify_path=place.notify_socket,
         )
         self.prober: Prober | None = None
-        self._notify: notify.NotifySocket | None = None
+        self.ears = Ears(self.engine, self.cgroups, self.dispatch, self._refused)
 
     def service(self, name: str) -> Service:
         return self.engine.services[name]
@@ -159,7 +158,7 @@ class Runtime:
         assert self._hello is not None
         hello, self._hello = self._hello, None
         self.keeper_pid = hello["keeper"]
-        self._open_notify(self._taken.pop("notify", None))
+        self._open_notify()
         for name in [n for n in self._taken if n.startswith("sock:")]:
             self.bank.adopt(name, self._taken.pop(name))
         self.bank.forget_unused(list(self.engine.services))
@@ -203,13 +202,16 @@ class Runtime:
     def _known(self, child: dict[str, Any]) -> bool:
         return Slot.parse(child["meta"]["slot"]) in self.engine.instances
 
-    def _open_notify(self, fd: int | None) -> None:
-        path = self.place.notify_socket
-        self._notify = notify.NotifySocket(path, self._owner, self._notified, self._refuse, fd=fd)
-        if fd is None:
-            self.keeper.hold(["notify"], [self._notify.fileno()])
+    def _open_notify(self) -> None:
+        held = self._taken.pop("notify", None)
+        fd = self.ears.open(self.place.notify_socket, held)
+        if held is None:
+            self.keeper.hold(["notify"], [fd])
         assert self._loop is not None
-        self._loop.add_reader(self._notify.fileno(), self._notify.readable)
+        self._loop.add_reader(fd, self.ears.readable)
+
+    def _refused(self, detail: str, count: int) -> None:
+        self._perform([Record(Kind.REFUSED, "everup", {"detail": detail, "count": count})])
 
     # -- events in, actions out
 
@@ -412,21 +414,9 @@ class Runtime:
                 self.crew.signal(Signal(instance.slot, instance.run, "SIGKILL", "all"))
 
     def _check_config(self) -> None:
-        from everup.config import check
-
-        try:
-            text = Path(self.place.config).read_text()
-            problems = check(
-                text,
-                path=self.place.config,
-                directory=self.place.config_dir,
-                known_users=launch.user_exists,
-            ).problems
-            told = [str(problem) for problem in problems]
-        except (OSError, UnicodeDecodeError) as error:
-            told = [f"{self.place.config}: {error}"]
-        if told:
-            payload = {"file": self.place.config, "problems": told[:50]}
+        problems = config_problems(self.place)
+        if problems:
+            payload = {"file": self.place.config, "problems": problems[:50]}
             self._perform([Record(Kind.CONFIG, "everup", payload)])
         else:
             self.voice.say("the config file is valid; a changed one takes effect at the next up")
@@ -439,33 +429,6 @@ class Runtime:
         self.dispatch(Lag(max(0.0, now - self._lag_due), cpu_pressure()))
         self._lag_due = now + _LAG_EVERY_S
         self._loop.call_at(self._lag_due, self._measure_lag)
-
-    def _owner(self, pid: int) -> Slot | None:
-        by_pid = {i.pid: slot for slot, i in self.engine.instances.items() if i.pid}
-        if pid in by_pid:
-            return by_pid[pid]
-        if (slot := self.cgroups.slot_of(pid)) is not None:
-            return slot if slot in self.engine.instances else None
-        for relative in notify.ancestors(pid):
-            if relative in by_pid:
-                return by_pid[relative]
-        return None
-
-    def _notified(self, slot: Slot, fields: tuple[tuple[str, str], ...]) -> None:
-        main = dict(fields).get("MAINPID", "")
-        if main and not (main.isdigit() and self._owner(int(main)) == slot):
-            self._refuse(f"MAINPID={main[:20]} of {slot} is no process of its own")
-            fields = tuple(pair for pair in fields if pair[0] != "MAINPID")
-        self.dispatch(Notified(slot, fields))
-
-    def _refuse(self, text: str) -> None:
-        """Told at most once a minute, with the count: anyone can send datagrams."""
-        self._refusals += 1
-        if time.monotonic() - self._refused_at < 60:
-            return
-        self._refused_at = time.monotonic()
-        payload = {"detail": text, "count": self._refusals}
-        self._perform([Record(Kind.REFUSED, "everup", payload)])
 
     def _log_event_from_thread(self, event: LogEvent) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -6,7 +6,6 @@ journal record before the action that it announces.
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
@@ -27,7 +26,6 @@ from everup.model.action import (
     WatchDrain,
 )
 from everup.model.event import (
-    Adopted,
     Down,
     Drained,
     Event,
@@ -163,58 +161,13 @@ class Engine:
             self._out.append(effect)
         self._after(service, old, new, now)
 
-    def adopt(self, found: Adopted, now: float) -> None:
-        """Take over a process of an earlier engine as it runs."""
-        slot, service = found.slot, self.services[found.slot.service]
-        if found.state is State.STOPPING:
-            self._adopt_stopping(found, now)
-            return
-        up = found.state in _WATCHED
-        new = replace(
-            self.instances[slot],
-            state=found.state if up else State.STARTING,
-            since=now,
-            run=found.run,
-            pid=found.pid if up else 0,
-            phase="" if up else "spawn",
-            spawned_at=found.spawned_at,
-            up_at=found.spawned_at if up else None,
-            is_ready=found.state is State.READY or service.probe.readiness is None,
-            restarts=found.restarts,
-            deadline=now + service.restart.reset_after if up else None,
-        )
-        if up and service.watchdog is not None:
-            every = service.watchdog.interval
-            new = replace(new, watchdog_s=every, watchdog_at=now + every)
-        self.record(Kind.ADOPTED, str(slot), run=found.run, pid=found.pid, state=found.state.value)
-        old = self.instances[slot]
+    def carry(self, service: Service, old: Instance, new: Instance, now: float) -> None:
+        """Put a record that was made by hand in place, with all that follows from the change."""
         if service.listen and service.name not in self.open_slots:
             self.open_slots[service.name] = service.slots
             self._out.append(OpenSockets(service.name, service.slots))
         self._store(old, new)
         self._after(service, old, new, now)
-        if not up:  # its start is not over, or nobody saw how it went: go on from there
-            self.happen(slot, Happening(On.SPAWNED, pid=found.pid), now)
-        if not new.want:
-            self.pending_stop.add(slot)
-
-    def _adopt_stopping(self, found: Adopted, now: float) -> None:
-        """What is left of its time is not known, so it gets all of it."""
-        service, old = self.services[found.slot.service], self.instances[found.slot]
-        new = replace(
-            old, state=State.STOPPING, since=now, run=found.run, pid=found.pid, asked=True,
-            spawned_at=found.spawned_at, restarts=found.restarts, reason="stopping",
-            deadline=now + service.stop_timeout,
-        )  # fmt: skip
-        self.record(Kind.ADOPTED, str(found.slot), run=found.run, pid=found.pid, state="stopping")
-        if service.listen and service.name not in self.open_slots:
-            self.open_slots[service.name] = service.slots
-            self._out.append(OpenSockets(service.name, service.slots))
-        self._store(old, new)
-        if not found.signalled:
-            signal = service.stop_signal
-            self.record(Kind.SIGNALLED, str(found.slot), signal=signal, run=found.run)
-            self._out.append(Signal(found.slot, found.run, signal))
 
     # -- one event
 

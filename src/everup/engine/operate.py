@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from everup.engine.adopt import adopt
 from everup.model.action import Signal
 from everup.model.event import Down, Operator, Restart, Scale, SendSignal, Start, Stop, Up
 from everup.model.instance import Slot, State
@@ -67,7 +68,7 @@ def _up(engine: "Engine", event: Up, now: float) -> None:
         engine.put(fresh, now)
         engine.touch(slot.service)
     for adopted in event.adopted:
-        engine.adopt(adopted, now)
+        adopt(engine, adopted, now)
     if event.quitting:
         _down(engine, "", now)
 
