@@ -2,12 +2,19 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _everup import Everup
+
+# A shell starts its background jobs with these ignored, and children inherit that: the tests mean
+# programs that are started in the ordinary way.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
