@@ -21,8 +21,8 @@ from everup.model.spec import Limits
 _CPU_PERIOD_US = 100_000
 _LEFTOVERS_S = 2.0
 _REMOVE_S = 0.5
-_V1 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
-_V2 = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
+_CONTROLLER = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
+"""By the limit; v1 and v2 name them alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,6 @@ class Cgroups:
         self._oom_before: dict[Slot, int] = {}
         self._placed: dict[Slot, tuple[Limits, Placement]] = {}
 
-    @property
-    def base(self) -> str | None:
-        """Directory of the v2 groups; None where there are none."""
-        return None if self._base is None else str(self._base)
-
     def place(self, slot: Slot, limits: Limits) -> Placement:
         """Make the groups of an instance and set its limits; quick when they are there already."""
         known = self._placed.get(slot)
@@ -61,15 +56,13 @@ class Cgroups:
             return known[1]
         v2 = self._make(self._base, slot)
         wanted = {
-            name: value
-            for name in ("memory", "tasks", "cpu")
-            if (value := getattr(limits, name)) is not None
+            name: value for name in _CONTROLLER if (value := getattr(limits, name)) is not None
         }
         v1 = []
         for name, value in wanted.items():
-            if v2 is not None and _V2[name] in self._controllers:
+            if v2 is not None and _CONTROLLER[name] in self._controllers:
                 self._set(slot, name, v2, _v2_settings(name, value))
-            elif (home := self._v1.get(_V1[name])) and (group := self._make(home, slot)):
+            elif (home := self._v1.get(_CONTROLLER[name])) and (group := self._make(home, slot)):
                 self._set(slot, name, group, _v1_settings(name, value))
                 v1.append(str(group))
             else:

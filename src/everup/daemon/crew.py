@@ -221,19 +221,15 @@ class Crew:
 
     # -- reports of the keeper
 
-    def adopt(self, child: dict[str, Any], pipes: dict[str, int]) -> bool:
-        """Go on with a child of an earlier engine; False when it is none of ours to keep."""
+    def adopt(self, child: dict[str, Any], pipes: dict[str, int]) -> None:
+        """Read on from the main process of an instance that an earlier engine started."""
         meta = child["meta"]
-        if meta["role"] != "main":
-            self._keeper.signal(child["id"], signal.SIGKILL, "all")
-            return False
         slot = Slot.parse(meta["slot"])
         names = _pipe_names(slot, meta["pipes"])
         if all(name in pipes for name in names):
             streams = {"stdout": pipes.pop(names[0]), "stderr": pipes.pop(names[1])}
             log = self._service(slot.service).log
             self._logs.attach(str(slot), meta["pipes"], log, streams, resumed=True)
-        return True
 
     def reported(self, message: dict[str, Any]) -> None:
         """``spawned``, ``failed`` or ``exit``."""

@@ -62,7 +62,6 @@ from everup.model.event import (
 )
 from everup.model.instance import ExitCause, ExitKind, Slot
 from everup.model.journal import Kind
-from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
@@ -471,9 +470,6 @@ class Runtime:
         """Measure every running instance now."""
         running = [(slot, i.pid) for slot, i in self.engine.instances.items() if i.pid]
         self.metrics.sample(running)
-
-    def instances(self) -> dict[Slot, Instance]:
-        return self.engine.instances
 
 
 def _stale(entry: Any) -> bool:

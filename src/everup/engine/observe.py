@@ -54,7 +54,7 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
         case Verdict.SUSPECT:
             _suspect(engine, instance, result, now)
         case Verdict.FAILED:
-            _failed(engine, instance, result, state, now)
+            _failed(engine, instance, probe, result, state, now)
         case Verdict.NEUTRAL | Verdict.NONE:
             pass
 
@@ -83,7 +83,12 @@ def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: flo
 
 
 def _failed(
-    engine: "Engine", instance: Instance, result: ProbeResult, state: ProbeState, now: float
+    engine: "Engine",
+    instance: Instance,
+    probe: Probe,
+    result: ProbeResult,
+    state: ProbeState,
+    now: float,
 ) -> None:
     reason = f"{result.kind.value} probe: {result.detail}"
     if result.kind is ProbeKind.READINESS:
@@ -92,8 +97,6 @@ def _failed(
         return
     _suspect(engine, instance, result, now)
     since = state.postponed_since
-    probe = probe_of(engine.services[result.slot.service], result.kind)
-    assert probe is not None
     window_s = probe.interval + probe.timeout
     others = any(
         slot != result.slot and now - at < window_s for slot, at in engine.answered.items()

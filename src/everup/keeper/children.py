@@ -95,10 +95,6 @@ class Children:
         if child is not None and child.ended_at:
             del self._by_id[child_id]
 
-    def note(self, child_id: str, meta: dict[str, Any]) -> None:
-        if child_id in self._by_id:
-            self._by_id[child_id].meta |= meta
-
     def set_main(self, child_id: str, pid: int) -> None:
         """The service named another main process (sd_notify MAINPID)."""
         child = self._by_id[child_id]

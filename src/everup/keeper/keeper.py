@@ -240,8 +240,6 @@ class Keeper:
                     self._drop(name)
             case "main":
                 self.children.set_main(message["id"], message["pid"])
-            case "note":
-                self.children.note(message["id"], message["meta"])
             case "quit":
                 # The engine has yet to close its files; who waits for us waits for it as well.
                 self.leaving = message["status"]
