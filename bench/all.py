@@ -1,7 +1,7 @@
 """Runs every benchmark one after another and prints the tables for docs/reference/benchmarks.md.
 
-    python bench/all.py            a quick pass, about seven minutes
-    python bench/all.py --full     the default rounds, about forty minutes
+    python bench/all.py            a quick pass, about nine minutes
+    python bench/all.py --full     the default rounds, about an hour
     python bench/all.py --skip gap,many
 
 The raw numbers of the comparisons with the peers go to bench/results/latest.json; logs.py and
@@ -18,9 +18,17 @@ from typing import Any
 
 from _common import HERE, Table, machine, say
 
-COMPARISONS = ("respawn", "gap", "many", "status")
+COMPARISONS = ("respawn", "gap", "deploy", "many", "status")
 ALONE = ("logs", "probes")
-LIMIT_S = {"respawn": 700, "gap": 1500, "many": 1500, "status": 500, "logs": 300, "probes": 300}
+LIMIT_S = {
+    "respawn": 700,
+    "gap": 1500,
+    "deploy": 3000,
+    "many": 1500,
+    "status": 500,
+    "logs": 300,
+    "probes": 300,
+}
 
 
 def run(name: str, *words: str) -> str | None:

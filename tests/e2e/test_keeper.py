@@ -7,7 +7,10 @@ relay.
 
 import array
 import contextlib
+import fcntl
+import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -22,7 +25,9 @@ import psutil
 import pytest
 
 import everup
+from everup.keeper import estate as estates
 from everup.keeper import wire
+from everup.keeper.estate import Estate
 
 MAIN = str(Path(everup.__file__).parent / "keeper" / "__main__.py")
 PATIENCE_S = 15.0
@@ -92,7 +97,7 @@ class Engine:
 
 
 class Keeper:
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, estate: Estate | None = None, **more: Any) -> None:
         self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.door.bind(str(tmp_path / "door"))
         self.door.listen(4)
@@ -100,13 +105,21 @@ class Keeper:
         relay = tmp_path / "relay.py"
         relay.write_text(RELAY)
         lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
-        meta = f'{{"lock_fd": {lock}, "state_dir": "here"}}'
-        self.process = subprocess.Popen(
-            [sys.executable, "-S", "-E", MAIN, meta, "--",
-             sys.executable, "-S", "-E", str(relay), str(tmp_path / "door")],
-            pass_fds=[lock], stderr=open(tmp_path / "keeper.err", "w"),  # noqa: SIM115
-        )  # fmt: skip
-        os.close(lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.argv = [sys.executable, "-S", "-E", MAIN]
+        self.engine_argv = [sys.executable, "-S", "-E", str(relay), str(tmp_path / "door")]
+        meta = {"lock_fd": lock, "state_dir": "here"} | more
+        passed: list[int] = []
+        if estate is not None:
+            meta["estate_fd"], passed = estates.write(estate)
+        with open(tmp_path / "keeper.err", "w") as errors:
+            self.process = subprocess.Popen(
+                [*self.argv, json.dumps(meta), "--", *self.engine_argv],
+                pass_fds=[lock, *passed],
+                stderr=errors,
+            )
+        for fd in (lock, *passed[:1]):
+            os.close(fd)
         self.errors = tmp_path / "keeper.err"
 
     def engine(self) -> Engine:
@@ -155,7 +168,7 @@ def until(test: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> 
 def test_hello_names_the_keeper_and_what_it_knows(keeper: Keeper, engine: Engine) -> None:
     assert engine.hello["keeper"] == keeper.process.pid
     assert engine.hello["meta"] == {"state_dir": "here"}
-    assert (engine.hello["children"], engine.hello["held"]) == ([], [])
+    assert (engine.hello["children"], engine.hello["held"]) == ([], ["lock"])
     assert engine.hello["engine_starts"] == 1
 
 
@@ -260,7 +273,7 @@ def test_held_descriptors_go_to_the_next_engine_and_to_children(
     socket.create_connection(address, 5).close()  # open though its engine is gone
 
     second = keeper.engine()
-    assert second.hello["held"] == ["sock:web"]
+    assert sorted(second.hello["held"]) == ["lock", "sock:web"]
     _, (fd,) = second.wait(lambda m: m["ev"] == "held" and m["name"] == "sock:web")
     with socket.socket(fileno=fd) as back:
         assert back.getsockname() == address
@@ -381,6 +394,33 @@ def test_main_pid_moves_and_its_end_is_the_child_s_end(engine: Engine) -> None:
     assert os.waitstatus_to_exitcode(ended["status"]) == -15
 
 
+def test_the_end_of_a_main_process_is_seen_though_its_parent_lives(engine: Engine) -> None:
+    reader, writer = os.pipe()
+    script = "sleep 62 & echo $!; while :; do sleep 63; done"
+    engine.spawn("a", "sh", "-c", script, fds=[writer], given={"1": 0})
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        main = int(output.readline())
+    shell = engine.on("spawned", "a")["pid"]
+    engine.send({"op": "main", "id": "a", "pid": main})
+    engine.send({"op": "signal", "id": "a", "sig": 15, "scope": "main"})
+    ended = engine.on("exit", "a")
+    assert (ended["pid"], os.waitstatus_to_exitcode(ended["status"])) == (main, -15)
+    until(lambda: not psutil.pid_exists(shell), "what is left of it lives on")
+
+
+def test_a_main_process_that_is_not_there_is_refused(engine: Engine) -> None:
+    engine.spawn("a", "sleep", "64")
+    engine.on("spawned", "a")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (gone.pid, 1, 0, -1):
+        engine.send({"op": "main", "id": "a", "pid": pid})
+        engine.wait(lambda m: m["ev"] == "error")
+    engine.send({"op": "signal", "id": "a", "sig": 15, "scope": "main"})
+    assert os.waitstatus_to_exitcode(engine.on("exit", "a")["status"]) == -15
+
+
 def test_a_signal_to_who_has_ended_goes_nowhere(engine: Engine) -> None:
     engine.spawn("a", "true")
     engine.on("exit", "a")
@@ -426,3 +466,65 @@ def test_quit_ends_with_its_status_once_the_engine_has_left(keeper: Keeper, engi
 def test_an_engine_that_leaves_in_peace_ends_the_keeper(keeper: Keeper, engine: Engine) -> None:
     engine.relay.send(b"4")
     assert keeper.process.wait(PATIENCE_S) == 4
+
+
+def test_what_an_engine_said_last_is_heard(keeper: Keeper, engine: Engine) -> None:
+    for number in range(1, 4):
+        null = os.open("/dev/null", os.O_RDONLY)
+        engine.send({"op": "hold", "names": [f"last:{number}"]}, [null])
+        os.close(null)
+        engine.die()
+        engine = keeper.engine()
+        assert len(engine.hello["held"]) == number + 1
+    engine.close()
+
+
+def test_the_lock_is_never_let_go(tmp_path: Path, keeper: Keeper, engine: Engine) -> None:
+    null = os.open("/dev/null", os.O_RDONLY)
+    engine.send({"op": "drop", "names": ["lock"]})
+    engine.send({"op": "hold", "names": ["lock"]}, [null])
+    os.close(null)
+    engine.spawn("sync", "true")
+    engine.on("exit", "sync")
+    engine.die()
+    second = keeper.engine()
+    _, (fd,) = second.wait(lambda m: m["ev"] == "held" and m["name"] == "lock")
+    assert os.pread(fd, 32, 0) == f"{keeper.process.pid}\n".encode()
+    os.close(fd)
+    with open(tmp_path / "lock") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    second.close()
+
+
+def test_an_engine_that_falls_silent_is_killed_and_replaced(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, hung_s=0.5)
+    try:
+        first = keeper.engine()
+        first.spawn("a", "sleep", "60")
+        pid = first.on("spawned", "a")["pid"]
+        first.send({"op": "alive"})
+        os.kill(first.pid, signal.SIGSTOP)
+        second = keeper.engine()
+        assert [child["pid"] for child in second.hello["children"]] == [pid]
+        assert "hangs" in keeper.errors.read_text()
+        second.close()
+    finally:
+        keeper.end()
+
+
+def test_services_have_the_limits_that_everup_was_started_with(
+    keeper: Keeper, engine: Engine
+) -> None:
+    reader, writer = os.pipe()
+    code = "import resource; print(open('/proc/self/oom_score_adj').read().strip(), "
+    code += "*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    engine.spawn("a", sys.executable, "-I", "-c", code, fds=[writer], given={"1": 0})
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        said = output.read().split()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mine = Path("/proc/self/oom_score_adj").read_text().strip()
+    assert said == [mine, str(soft), str(hard)]
+    if os.getuid() == 0:  # to be spared is a privilege
+        for pid in (keeper.process.pid, engine.pid):
+            assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) in (-900, int(mine))

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import random
 import select
 import socket
 import stat
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -349,6 +351,185 @@ def test_more_slots_join_the_group_and_are_steered(bank: Bank) -> None:
     assert set(spread(service, bank, "127.0.0.1", 40)) == {2, 3}
     bank.steer(service, (1,))  # scaled back: their sockets stay, and get nothing
     assert set(spread(service, bank, "127.0.0.1", 40)) == {1}
+
+
+# -- lanes, and their order in the kernel
+
+
+def plain(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+    sock.bind((host, port))
+    sock.listen()
+    return sock
+
+
+def a_group(host: str, count: int) -> list[socket.socket]:
+    first = plain(host, 0)
+    steering.attach(first, [0])
+    return [first, *(plain(host, first.getsockname()[1]) for _ in range(count - 1))]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_the_kernel_puts_the_last_one_into_the_place_of_one_that_is_closed(host: str) -> None:
+    rng = random.Random(7)
+    for _ in range(12):
+        group = a_group(host, rng.randint(1, 7))
+        model = list(range(len(group)))
+        for number in rng.sample(model, rng.randint(0, len(group) - 1)):
+            group[number].close()
+            place = model.index(number)
+            model[place] = model[-1]
+            model.pop()
+        rng.shuffle(order := list(model))
+        found = steering.positions([group[number] for number in order])
+        assert found == [model.index(number) for number in order]
+        # And so it is who gets what.
+        steering.attach(group[model[0]], range(len(model)))
+        for place, number in enumerate(model):
+            loopback = "::1" if ":" in host else "127.0.0.1"
+            how = (
+                {"traffic_class": steering.probe_traffic_class(place + 1)}
+                if ":" in host else {"source": steering.probe_source(place + 1)}
+            )  # fmt: skip
+            port = group[number].getsockname()[1]
+            with connect(loopback, port, **how):  # type: ignore[arg-type]
+                assert who_got_it([group[n] for n in model]) == place
+        for number in model:
+            group[number].close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_nobody_notices_that_the_order_is_asked_for(host: str) -> None:
+    group = a_group(host, 3)
+    port = group[0].getsockname()[1]
+    steering.attach(group[0], [1])
+    with connect(host, port):
+        assert steering.positions(group) == [0, 1, 2]
+        assert who_got_it(group) == 1  # that one, which waited
+        assert select.select(group, [], [], 0)[0] == []  # and nobody else
+    with connect(host, port):
+        assert who_got_it(group) == 1
+    with connect(host, port, source="" if ":" in host else "127.77.0.3",
+                 traffic_class=3 << 2 if ":" in host else 0):  # fmt: skip
+        assert who_got_it(group) == 2  # no filter is left behind
+    for sock in group:
+        sock.close()
+
+
+def test_the_order_is_found_while_clients_come() -> None:
+    group = a_group("127.0.0.1", 4)
+    port = group[0].getsockname()[1]
+    done, closed = threading.Event(), threading.Event()
+    answered = []
+
+    def serve() -> None:
+        while not closed.is_set():
+            for sock in select.select(group, [], [], 0.01)[0]:
+                sock.accept()[0].close()
+
+    def come() -> None:
+        while not done.is_set():
+            with connect("127.0.0.1", port) as client:
+                answered.append(client.recv(1))
+
+    server, *clients = (threading.Thread(target=work) for work in (serve, come, come))
+    for thread in (server, *clients):
+        thread.start()
+    try:
+        for _ in range(20):
+            assert steering.positions(group) == [0, 1, 2, 3]
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join()
+        closed.set()  # only now: whoever came is answered
+        server.join()
+        for sock in group:
+            sock.close()
+    assert set(answered) == {b""}
+
+
+def test_an_order_that_cannot_be_told() -> None:
+    group = a_group("127.0.0.1", 4)
+    assert steering.positions(group[1:]) is None  # the first is somebody else's
+    steering.attach(group[0], [0])
+    group[0].close()
+    assert steering.positions(group[1:]) == [1, 2, 0]
+    for sock in group[1:]:
+        sock.close()
+    with plain("127.0.0.1", 0) as closed:
+        pass
+    assert steering.positions([closed]) is None
+
+
+def test_a_spare_lane_gets_nothing_before_its_time(bank: Bank) -> None:
+    service = web("127.0.0.1", 1)
+    bank.open(service, 1)
+    assert bank.lanes(service) == 1
+    bank.open(service, 2)  # nobody has steered yet
+    assert bank.lanes(service) == 2
+    assert bank.can_steer
+    assert bank.steerable(service)
+    assert set(spread(service, bank, "127.0.0.1", 30)) == {1}
+    bank.steer(service, (2, 9))  # a lane that is not open is left out
+    assert set(spread(service, bank, "127.0.0.1", 30)) == {2}
+    bank.open(service, 3)
+    assert set(spread(service, bank, "127.0.0.1", 30)) == {2}
+
+
+def test_lanes_are_of_all_listeners(bank: Bank, tmp_path: Path) -> None:
+    listeners = (
+        Listener("api", f"127.0.0.1:{free_port()}"), Listener("local", f"unix:{tmp_path}/s"),
+    )  # fmt: skip
+    service = Service("web", ("x",), listen=listeners, replicas=2)
+    assert bank.lanes(service) == 0
+    bank.open(service, 2)
+    assert bank.lanes(service) == 2
+    assert bank.ready(service, 2)
+    assert not bank.ready(service, 3)
+    assert bank.lanes(unix(tmp_path / "none")) == 0
+
+
+def test_in_unknown_order_the_kernel_spreads_and_new_engines_know(bank: Bank) -> None:
+    """A gap in the lanes: what is opened now is at the end, not in the gap."""
+    service = web("127.0.0.1", 3)
+    bank.open(service, 3)
+    bank.steer(service, (1,))
+    after = Bank()
+    for index in (0, 2):
+        name = socket_name("web", "main", index)
+        after.adopt(name, os.dup(bank._sockets[name].fileno()))
+        after.held.append(name)
+    for sock in bank._sockets.values():
+        sock.close()
+    bank._sockets.clear()
+    after.open(service, 3)
+    assert not after.can_steer
+    assert not after.steerable(service)
+    assert len(after.said) == 1
+    assert sorted(after.held) == [f"sock:web:main:x{n}" for n in range(3)]
+    assert [name for _, name in after.names(service, 2)] == ["sock:web:main:x1"]
+    after.steer(service, (1,))  # as good as it gets: all of them
+    assert set(spread(service, after, "127.0.0.1", 90)) == {1, 2, 3}
+    third = Bank()
+    for name, sock in after._sockets.items():
+        third.adopt(name, os.dup(sock.fileno()))
+        third.held.append(name)
+    assert not third.can_steer
+    assert third.ready(service, 3)
+    for sock in after._sockets.values():
+        sock.close()
+    third.close(service)
+    assert third.can_steer
+    third.open(service, 2)  # anew, and in order
+    third.steer(service, (2,))
+    assert set(spread(service, third, "127.0.0.1", 20)) == {2}
+    third.close(service)
+    assert third.held == []
 
 
 def unix(path: Path) -> Service:

@@ -29,7 +29,11 @@ def test_a_kernel_without_steering_programs(monkeypatch: pytest.MonkeyPatch, num
     port = free_port()
     listener = Listener("main", f"127.0.0.1:{port}")
     service = Service("web", ("serve",), listen=(listener,), replicas=2)
+    bank.open(service, 1)
+    assert bank.can_steer  # as far as is known
     bank.open(service, 2)
+    assert not bank.can_steer  # asked before the second lane was opened, and not only after
+    assert not bank.steerable(service)
     try:
         for replicas in ((1, 2), (1,), (2,)):
             bank.steer(service, replicas)
@@ -57,6 +61,8 @@ def test_a_machine_without_writable_control_groups(monkeypatch: pytest.MonkeyPat
     assert groups.pids(slot) is None
     assert groups.cpu_s(slot) is None
     assert groups.slot_of(1) is None
+    assert groups.owner_group(1) is None
+    assert groups.pids(slot, second=True) is None
     assert not groups.oom_killed(slot)
     assert groups.end_leftovers() == {}
     groups.forget(slot)

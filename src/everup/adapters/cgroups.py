@@ -3,6 +3,9 @@
 A cgroup v2 directory gives certain tracking (every process of an instance, whatever it does), an
 atomic kill and CPU accounting, also where the mount has no controllers. Limits need controllers,
 of v2 or else of v1. What is missing is told once, as a facility, and everup goes on without.
+
+The group of an instance is called like its slot, ``web.1``. While two processes of a slot overlap,
+the one that came when that was taken is in the *second* one, ``web.1+``.
 """
 
 import contextlib
@@ -11,7 +14,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,30 +34,69 @@ class Placement:
 
     v2: str | None = None
     v1: list[str] = field(default_factory=list)
+    name: str = ""
+    """Of the group: ``web.1`` or ``web.1+``; empty where there is to be none."""
 
     def exists(self) -> bool:
         return self.v2 is None or os.path.isdir(self.v2)
+
+
+def group_name(slot: Slot, second: bool = False) -> str:
+    """What the group of an instance is called."""
+    return f"{slot}{'+' if second else ''}"
+
+
+def parse_group_name(name: str) -> tuple[Slot, bool]:
+    """The other way round. Raises ``ValueError``."""
+    return Slot.parse(name.removesuffix("+")), name.endswith("+")
+
+
+def home_name(state_dir: str) -> str:
+    """What the directory above all groups of an everup is called."""
+    return f"everup-{hashlib.sha256(state_dir.encode()).hexdigest()[:10]}"
+
+
+def group_of(pid: int, home: str) -> str | None:
+    """The v2 group of an instance that a process is in, or in a group below it, as a path from
+    the root of the hierarchy; ``home`` as ``home_name`` has it."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                parts = line[3:].split("/")
+                end = parts.index(home) + 2
+                return "/".join(parts[:end]) if end <= len(parts) else None
+    return None
+
+
+def group_path(pid: int, home: str) -> str | None:
+    """The same as a directory."""
+    group = group_of(pid, home)
+    point = next((point for point, kind, _ in _mounts() if kind == "cgroup2"), None)
+    if group is None or point is None or not os.path.isdir(point + group):
+        return None
+    return point + group
 
 
 class Cgroups:
     """``say(subject, text)`` is told of limits that cannot be enforced."""
 
     def __init__(self, state_dir: str, say: Callable[[str, str], None]) -> None:
-        tag = hashlib.sha256(state_dir.encode()).hexdigest()[:10]
+        home = home_name(state_dir)
         self._say = say
         self._told: set[tuple[str, str]] = set()
-        self._v1 = _v1_homes(f"everup-{tag}")
-        self._base, self._controllers = _v2_home(f"everup-{tag}")
-        self._oom_before: dict[Slot, int] = {}
-        self._placed: dict[Slot, tuple[Limits, Placement]] = {}
+        self._v1 = _v1_homes(home)
+        self._base, self._controllers = _v2_home(home)
+        self._oom_before: dict[str, int] = {}
+        self._placed: dict[str, tuple[Limits, Placement]] = {}
 
-    def place(self, slot: Slot, limits: Limits) -> Placement:
+    def place(self, slot: Slot, limits: Limits, second: bool = False) -> Placement:
         """Make the groups of an instance and set its limits; quick when they are there already."""
-        known = self._placed.get(slot)
+        name_of_group = group_name(slot, second)
+        known = self._placed.get(name_of_group)
         if known is not None and known[0] == limits and known[1].exists():
-            self._note_oom(slot)
+            self._note_oom(name_of_group)
             return known[1]
-        v2 = self._make(self._base, slot)
+        v2 = self._make(self._base, name_of_group)
         wanted = {
             name: value for name in _CONTROLLER if (value := getattr(limits, name)) is not None
         }
@@ -62,26 +104,28 @@ class Cgroups:
         for name, value in wanted.items():
             if v2 is not None and _CONTROLLER[name] in self._controllers:
                 self._set(slot, name, v2, _v2_settings(name, value))
-            elif (home := self._v1.get(_CONTROLLER[name])) and (group := self._make(home, slot)):
+            elif (home := self._v1.get(_CONTROLLER[name])) and (
+                group := self._make(home, name_of_group)
+            ):
                 self._set(slot, name, group, _v1_settings(name, value))
                 v1.append(str(group))
             else:
                 self._tell(slot, name, "no writable control group with that controller")
-        placement = Placement(None if v2 is None else str(v2), v1)
-        self._placed[slot] = (limits, placement)
+        placement = Placement(None if v2 is None else str(v2), v1, name_of_group)
+        self._placed[name_of_group] = (limits, placement)
         if "memory" in wanted or "memory" in self._controllers:
-            self._oom_before[slot] = 0
-        self._note_oom(slot)
+            self._oom_before[name_of_group] = 0
+        self._note_oom(name_of_group)
         return placement
 
-    def _note_oom(self, slot: Slot) -> None:
-        if slot in self._oom_before:
-            self._oom_before[slot] = self._oom_kills(slot)
+    def _note_oom(self, name: str) -> None:
+        if name in self._oom_before:
+            self._oom_before[name] = self._oom_kills(name)
 
-    def _make(self, home: Path | None, slot: Slot) -> Path | None:
+    def _make(self, home: Path | None, name: str) -> Path | None:
         if home is None:
             return None
-        group = home / str(slot)
+        group = home / name
         try:
             os.makedirs(group, exist_ok=True)
         except OSError:
@@ -100,62 +144,68 @@ class Cgroups:
             self._told.add((slot.service, name))
             self._say(slot.service, f"limits.{name} cannot be enforced here: {why}")
 
-    def oom_killed(self, slot: Slot) -> bool:
+    def oom_killed(self, slot: Slot, second: bool = False) -> bool:
         """Whether the kernel killed for memory in this instance's group since it was placed."""
-        before = self._oom_before.get(slot)  # None: nothing here counts memory kills
-        return before is not None and self._oom_kills(slot) > before
+        name = group_name(slot, second)
+        before = self._oom_before.get(name)  # None: nothing here counts memory kills
+        return before is not None and self._oom_kills(name) > before
 
-    def _oom_kills(self, slot: Slot) -> int:
+    def _oom_kills(self, group: str) -> int:
         homes = ((self._base, "memory.events"), (self._v1.get("memory"), "memory.oom_control"))
         for home, name in homes:
             if home is not None:
                 with contextlib.suppress(OSError, ValueError, IndexError):
-                    for line in (home / str(slot) / name).read_text().splitlines():
+                    for line in (home / group / name).read_text().splitlines():
                         if line.startswith("oom_kill "):
                             return int(line.split()[1])
         return 0
 
-    def pids(self, slot: Slot) -> list[int] | None:
+    def pids(self, slot: Slot, second: bool = False) -> list[int] | None:
         """Processes of an instance; None where there is no group."""
         if self._base is None:
             return None
         with contextlib.suppress(OSError):
-            return [int(x) for x in (self._base / str(slot) / "cgroup.procs").read_text().split()]
+            return _procs(self._base / group_name(slot, second))
         return None
 
-    def cpu_s(self, slot: Slot) -> float | None:
-        """CPU time that the instance and all its predecessors in the slot have used."""
+    def cpu_s(self, slot: Slot, second: bool = False) -> float | None:
+        """CPU time that the processes which were ever in this group have used."""
         if self._base is None:
             return None
         with contextlib.suppress(OSError, ValueError, IndexError):
-            first = (self._base / str(slot) / "cpu.stat").read_text().split("\n", 1)[0]
-            return int(first.split()[1]) / 1e6
+            stat = (self._base / group_name(slot, second) / "cpu.stat").read_text()
+            return int(stat.split("\n", 1)[0].split()[1]) / 1e6
         return None
 
     def slot_of(self, pid: int) -> Slot | None:
-        """The instance that a process belongs to, by its v2 group."""
-        if self._base is None:
-            return None
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-                if line.startswith("0::"):
-                    parent, _, name = line[3:].rpartition("/")
-                    if parent.rpartition("/")[2] == self._base.name:
-                        return Slot.parse(name)
+        """The slot that a process belongs to, by its v2 group."""
+        owner = self.owner_group(pid)
+        return None if owner is None else owner[0]
+
+    def owner_group(self, pid: int) -> tuple[Slot, bool] | None:
+        """The slot that a process belongs to, by its v2 group, and whether that is the second
+        one."""
+        group = None if self._base is None else group_of(pid, self._base.name)
+        with contextlib.suppress(ValueError):
+            return None if group is None else parse_group_name(group.rpartition("/")[2])
         return None
 
-    def end_leftovers(self) -> dict[str, list[int]]:
-        """Kill what an earlier everup left behind in our groups; by slot, the pids.
+    def end_leftovers(self, spare: Collection[str] = ()) -> dict[str, list[int]]:
+        """Kill what an earlier everup left behind in our groups; by group, the pids.
 
         They hold the ports and files of what is about to be started, and nobody watches them.
+        ``spare``: groups of instances that were taken over, by name or path.
         """
+        spared = {os.path.basename(name) for name in spare}
         found: dict[str, list[int]] = {}
         until = time.monotonic() + _LEFTOVERS_S
         while self._base is not None:
             alive = 0
             for group in self._base.iterdir():
+                if group.name in spared:
+                    continue
                 with contextlib.suppress(OSError, ValueError):
-                    for pid in map(int, (group / "cgroup.procs").read_text().split()):
+                    for pid in _procs(group):
                         alive += 1
                         pids = found.setdefault(group.name, [])
                         if pid not in pids:
@@ -167,13 +217,14 @@ class Cgroups:
             time.sleep(0.01)
         return found
 
-    def forget(self, slot: Slot) -> None:
-        """Remove the groups of a slot (an empty group only; a full one stays)."""
-        self._placed.pop(slot, None)
+    def forget(self, slot: Slot, second: bool = False) -> None:
+        """Remove the groups of an instance (an empty group only; a full one stays)."""
+        name = group_name(slot, second)
+        self._placed.pop(name, None)
         for home in (self._base, *self._v1.values()):
             if home is not None:
                 with contextlib.suppress(OSError):
-                    (home / str(slot)).rmdir()
+                    (home / name).rmdir()
 
     def close(self) -> None:
         """Remove what is empty. What has just died may keep its group busy for a moment."""
@@ -181,6 +232,10 @@ class Cgroups:
             until = time.monotonic() + _REMOVE_S
             while home is not None and not _remove(home) and time.monotonic() < until:
                 time.sleep(0.005)
+
+
+def _procs(group: Path) -> list[int]:
+    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
 
 
 def _remove(home: Path) -> bool:

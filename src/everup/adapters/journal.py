@@ -1,312 +1,391 @@
 """The journal: append-only events in SQLite (WAL), one writer.
 
-A write that fails (disk full, file gone) never stops the loop: events wait in memory, bounded,
-and are written as soon as that works again, with a note of how long it did not.
+A fault of the machine under it (disk full, file deleted, replaced or damaged, no descriptors, no
+memory) never stops the loop: events wait in memory, bounded, and are written as soon as that works
+again, with a note of how long it did not. The last event of each kind for each subject, which is
+the state that an engine starts from, is kept in memory as well and put into a new file if the old
+one is lost.
 """
 
 import contextlib
 import json
-import os
 import sqlite3
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from everup.adapters import _journal_file as files
+from everup.adapters._journal_file import (
+    SCHEMA_VERSION,
+    JournalError,
+    Row,
+    UnavailableError,
+    boot_id,
+)
+from everup.adapters._journal_read import entry as _entry
+from everup.adapters._journal_read import latest, read, salvage
+from everup.adapters._journal_watch import DELETED, REPLACED, WAL_DELETED, Watch
 from everup.model.action import Record
 from everup.model.journal import Entry, Kind
 
-SCHEMA_VERSION = 1
+__all__ = ["SCHEMA_VERSION", "Journal", "JournalError", "boot_id", "latest", "read"]
+
 MAX_HELD = 10_000
+MAX_STATE = 50_000
 _CHECKPOINT_EVERY = 2_000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS event (
-    seq INTEGER PRIMARY KEY,
-    time REAL NOT NULL,
-    mono REAL NOT NULL,
-    boot TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    payload TEXT NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS event_by_kind ON event (kind, subject, seq);
-"""
-_COLUMNS = "seq, time, mono, boot, kind, subject, payload"
-
-
-class JournalError(Exception):
-    """The journal cannot be used; the text says why and what to do."""
-
-
-class _UnavailableError(JournalError):
-    """It cannot be opened now, and may be later."""
-
-
-def boot_id() -> str:
-    """Identifies the boot of the machine: monotonic times compare within one."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+_REOPEN_AFTER_S = 10.0
+_TRY_EVERY_S = 0.5
+_INSERT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ENCODE = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 class Journal:
-    """The one writer. ``say`` is told, once each, when writing fails and when it works again."""
+    """The one writer, used by one thread. ``say`` is told, once each, when writing fails and when
+    it works again, and of a migration.
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    ``hold``: services may run already, so hold events instead of raising also where there is no
+    file yet and none can be made. ``clock`` is the wall clock, for display alone; what is decided
+    goes by ``monotonic``."""
+
+    def __init__(
+        self,
+        path: Path,
+        say: Callable[[str], None],
+        *,
+        hold: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self._say = say
+        self._clock, self._monotonic = clock, monotonic
         self._boot = boot_id()
-        self._held: deque[Entry] = deque(maxlen=MAX_HELD)
-        self._failing_since = 0.0
+        self._born = monotonic()
+        self._held: deque[Row] = deque(maxlen=MAX_HELD)
+        self._state: dict[tuple[str, str], Row] = {}
+        self._failing_since: float | None = None
+        self._try_at = 0.0
+        self._stuck = False  # a fault that may be one of the connection
+        self._reason = ""
         self._lost = 0
         self._since_checkpoint = 0
-        self._checkpointer: threading.Thread | None = None
+        self._watch = Watch(path)
+        self._retention_s = 0.0
         self.listeners: list[Callable[[Sequence[Entry]], None]] = []
         self.set_aside: Path | None = None
         self.last_seq = 0
-        self._homeless = False
+        self._before = 0  # the last number of an earlier life
+        self._met = False  # the file's state was read
+        self._restore = False  # the next file gets the state from memory
+        self._aside = ""  # the file at the path must go, and why
+        self._closed = False
+        self._db: sqlite3.Connection | None = None
         try:
-            self._db = self._open()
-        except _UnavailableError as error:
-            if not path.exists():
+            self._take(self._open())
+        except (UnavailableError, sqlite3.Error, OSError) as error:
+            self._leave()
+            if not hold and not path.exists():
                 raise
-            self._db = self._in_memory(str(error))
-        row = self._db.execute("SELECT max(seq) FROM event").fetchone()
-        self.last_seq = max(self.last_seq, row[0] or 0)
+            # The services must not wait for the disk.
+            self._degrade(str(error), str(error))
+            self._meet(salvage(path))
+            self._met = False
+
+    # -- the file
 
     def _open(self) -> sqlite3.Connection:
         try:
-            return _connect(self.path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise _UnavailableError(f"cannot open the journal {self.path}: {error}") from error
-            # Not a database any more. It is evidence, so it is kept; services must not wait.
-            self.set_aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{self.path}{suffix}", f"{self.set_aside}{suffix}")
-            return _connect(self.path)
+            try:
+                return files.connect(self.path, self._say)
+            except sqlite3.Error as error:
+                if not files.is_damage(error):
+                    raise
+                # Evidence, so it is kept; services must not wait.
+                self.set_aside = files.put_aside(self.path, "corrupt")
+                self._restore = self._met
+                return files.connect(self.path, self._say)
+        except (sqlite3.Error, OSError) as error:
+            raise UnavailableError(f"cannot open the journal {self.path}: {error}") from error
 
-    def _in_memory(self, why: str) -> sqlite3.Connection:
-        """The file is there and cannot be opened (the disk is full): the services must not wait
-        for it. Events are held until it can be."""
-        self._failing_since = time.monotonic()
-        self._say(f"{why}. Services go on; events are held in memory until it works again")
-        self._homeless = True
-        db = sqlite3.connect(":memory:", isolation_level=None)
-        db.executescript(_SCHEMA)
-        db.execute("PRAGMA query_only = 1")  # what is written waits for the real one
-        self.last_seq = max((entry.seq for entry in _salvage(self.path)), default=0)
-        return db
+    def _take(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        if not self._met:
+            rows = db.execute(files.LATEST).fetchall()
+            if self._state and not rows:  # lost before it could be opened
+                self._met = self._restore = True
+            else:
+                self._meet(rows)
+        self._watch.take()
 
-    def _come_home(self) -> None:
-        with contextlib.suppress(JournalError, sqlite3.Error):
-            self._db = self._open()
-            self._homeless = False
+    def _meet(self, rows: list[Row]) -> None:
+        """The state of earlier lives. What this one has written in memory comes after it."""
+        by = max(0, (rows[-1][0] if rows else 0) - self._before)
+        mine = [row for row in self._state.values() if row[0] > self._before]
+        self._before += by
+        self.last_seq += by
+        self._held = deque(((row[0] + by, *row[1:]) for row in self._held), self._held.maxlen)
+        rows += [(row[0] + by, *row[1:]) for row in mine]
+        self._state = {}
+        for row in rows[-MAX_STATE:]:
+            self._remember(row)
+        self._met = True
+
+    def _remember(self, row: Row) -> None:
+        key = (row[4], row[5])
+        self._state.pop(key, None)  # so that the order stays that of the numbers
+        self._state[key] = row
+        if len(self._state) > MAX_STATE:
+            del self._state[next(iter(self._state))]
+
+    def latest(self) -> list[Entry]:
+        """The last entry of each kind for each subject, in order, from memory."""
+        return [_entry(row) for row in self._state.values()]
+
+    # -- writing
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write all of them in one transaction."""
-        now, mono = time.time(), time.monotonic()
-        entries = []
-        for record in records:
-            self.last_seq += 1
-            entries.append(
-                Entry(
-                    self.last_seq,
-                    now,
-                    mono,
-                    self._boot,
-                    record.kind.value,
-                    record.subject,
-                    record.payload,
-                )
-            )
-        self._write(entries, durable=any(record.durable for record in records))
-        for listener in self.listeners:
-            listener(entries)
-
-    def _write(self, entries: list[Entry], *, durable: bool) -> None:
-        pending = [*self._held, *entries]
+        """Write all of them in one transaction. Never raises: what cannot be written is held."""
+        now, mono = self._clock(), self._monotonic()
+        rows: list[Row] = []
+        durable = False
         try:
-            if durable:
-                self._db.execute("PRAGMA synchronous = FULL")
-            with self._db:
-                self._db.execute("BEGIN")
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        (*e[:6], json.dumps(e.payload, separators=(",", ":"), default=str))
-                        for e in pending
-                    ],
-                )
-            if durable:
-                self._db.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.Error as error:
-            self._failed(error, entries)
+            for record in records:
+                self.last_seq += 1
+                subject = record.subject
+                if not subject.isascii():
+                    subject = subject.encode("utf-8", "backslashreplace").decode()
+                text = _to_json(record.payload)
+                row = (self.last_seq, now, mono, self._boot, record.kind.value, subject, text)
+                rows.append(row)
+                self._remember(row)
+                durable = durable or record.durable
+        except MemoryError as error:
+            self._lost += len(records) - len(rows)
+            self._failed(error, rows)
+        else:
+            try:
+                if self._failing_since is None or mono >= self._try_at:
+                    self._write(rows, durable=durable)
+                else:
+                    self._hold(rows)
+            except MemoryError:
+                self._lost += len(rows)  # at the worst: memory ran out while that was mended
+        if self.listeners:
+            self._tell(rows, records)
+
+    def _tell(self, rows: list[Row], records: Sequence[Record]) -> None:
+        with contextlib.suppress(MemoryError):
+            pairs = zip(rows, records, strict=False)
+            entries = [Entry(*row[:6], record.payload) for row, record in pairs]
+            for listener in self.listeners:
+                listener(entries)
+
+    def _write(self, rows: list[Row], *, durable: bool) -> None:
+        if self._watch.damage and self._failing_since is None:
+            self._mend()
+        db = self._db
+        if db is None:
+            self._hold(rows)
             return
+        try:
+            pending = rows
+            if self._restore or self._held:
+                pending = self._all_of(rows)
+            if durable or self._restore:
+                db.execute("PRAGMA synchronous = FULL")
+            if len(pending) == 1:
+                db.execute(_INSERT, pending[0])
+            elif pending:
+                with db:
+                    db.execute("BEGIN")
+                    db.executemany(_INSERT, pending)
+        except (sqlite3.Error, MemoryError) as error:
+            self._failed(error, rows)
+            return
+        if durable or self._restore:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA synchronous = NORMAL")
+        self._restore = False
         self._held.clear()
-        if self._failing_since:
+        if self._failing_since is not None:
             self._recovered()
         self._since_checkpoint += len(pending)
         if self._since_checkpoint >= _CHECKPOINT_EVERY:
             self._since_checkpoint = 0
-            self._checkpoint()
+            self._watch.tend(check=False)
 
-    def _failed(self, error: sqlite3.Error, entries: list[Entry]) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._db.rollback()
-        self._lost += max(0, len(self._held) + len(entries) - MAX_HELD)
-        self._held.extend(entries)
-        if not self._failing_since:
-            self._failing_since = time.monotonic()
-            self._say(
-                f"cannot write the journal {self.path}: {error}. Services go on; up to "
-                f"{MAX_HELD} events are held in memory until it works again"
-            )
+    def _all_of(self, rows: list[Row]) -> list[Row]:
+        """With what waits, and for a new file the state, which is partly the same."""
+        if not self._restore:
+            return [*self._held, *rows]
+        return sorted({*self._state.values(), *self._held, *rows})
+
+    def _hold(self, rows: list[Row]) -> None:
+        self._lost += max(0, len(self._held) + len(rows) - (self._held.maxlen or 0))
+        self._held.extend(rows)
+
+    def _failed(self, error: sqlite3.Error | MemoryError, rows: list[Row]) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error, MemoryError):
+                self._db.rollback()
+        first = self._failing_since is None
+        with contextlib.suppress(MemoryError):
+            self._hold(rows)
+            reason = str(error) or "out of memory"
+            self._degrade(reason, f"cannot write the journal {self.path}: {reason}")
+        if files.is_busy(error) or len(self._held) >= 200:  # an attempt costs time then
+            self._try_at = self._monotonic() + _TRY_EVERY_S
+        self._stuck = files.is_stuck(error)
+        if files.is_damage(error):
+            self._watch.damage = self._watch.damage or f"corrupt: {error}"
+        if first:
+            with contextlib.suppress(MemoryError):
+                self._mend()
+
+    def _degrade(self, reason: str, text: str) -> None:
+        if self._failing_since is not None:
+            return
+        self._failing_since, self._reason = self._monotonic(), reason
+        self._try_at = 0.0
+        self._say(
+            f"{text}. Services go on; up to {MAX_HELD} events are held in memory until it works "
+            "again"
+        )
 
     def _recovered(self) -> None:
-        for_s, lost = time.monotonic() - self._failing_since, self._lost
-        self._failing_since, self._lost = 0.0, 0
-        payload = {"for_s": round(for_s, 3), "lost_events": lost}
+        for_s, lost, reason = self._for_s(), self._lost, self._reason
+        self._failing_since, self._lost, self._stuck = None, 0, False
+        payload = {"for_s": round(for_s, 3), "lost_events": lost, "reason": reason}
         self.append([Record(Kind.JOURNAL_DEGRADED, "everup", payload)])
         self._say(f"the journal is written again after {for_s:.1f} s, {lost} events lost")
 
-    def retry(self) -> None:
-        """Try to write what is held; call now and then."""
-        if self._homeless:
-            self._come_home()
-        if self._held:
-            self._write([], durable=False)
+    # -- faults
 
     @property
     def degraded(self) -> bool:
-        return bool(self._failing_since)
+        """Events are held in memory at the moment."""
+        return self._failing_since is not None
 
-    def _checkpoint(self) -> None:
-        """In a thread of its own: a checkpoint waits for the disk, and the loop must not."""
-        if self._checkpointer is not None and self._checkpointer.is_alive():
+    def retry(self) -> None:
+        """Look whether the file is still the one that is written, and try to write what is held.
+        Call every few seconds; never raises."""
+        with contextlib.suppress(MemoryError):
+            self._mend()
+            if self._held or self._restore or self.degraded:
+                self._write([], durable=False)
+            if self._retention_s:
+                self.prune(self._retention_s)
+
+    def _mend(self) -> None:
+        if self._closed:
             return
+        if self._db is not None:
+            fault = self._watch.damage or self._watch.fault()
+            if fault == WAL_DELETED:
+                self._leave_wal()
+            elif fault:
+                self._replace(fault)
+            elif self._stuck and self._for_s() >= _REOPEN_AFTER_S and not self._watch.busy:
+                self._leave()  # its descriptors may be of no use any more
+        if self._db is None:
+            self._come_home()
+            if self._restore:
+                self._write([], durable=True)
 
-        def run() -> None:
-            with (
-                contextlib.suppress(sqlite3.Error),
-                contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db,
-            ):
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    def _for_s(self) -> float:
+        return 0.0 if self._failing_since is None else self._monotonic() - self._failing_since
 
-        self._checkpointer = threading.Thread(target=run, name="checkpoint", daemon=True)
-        self._checkpointer.start()
+    def _leave(self) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error, MemoryError):
+                self._db.close()
+        self._db = None
+
+    def _replace(self, fault: str) -> None:
+        """The file is not the one that was written: leave it for a new one."""
+        if self._watch.busy:
+            return  # its connection, closed late, would take the new file's WAL for its own
+        self._degrade(fault, f"the journal {self.path} is {fault}")
+        self._reason = fault
+        if fault in (DELETED, REPLACED) and self._db is not None:
+            with contextlib.suppress(sqlite3.Error, MemoryError):
+                # It may have been moved to where somebody wants to read it.
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                first = self._held[0][0] if self._held else self.last_seq + 1
+                kept = sum(row[0] < first for row in self._state.values())
+                self._lost += max(0, files.count(self._db) - kept)
+        self._leave()
+        if not self._watch.damage:
+            self._watch.drop_wal()
+        self._aside = "corrupt" if self._watch.damage else "replaced"
+        self._watch.damage, self._restore = "", True
+
+    def _leave_wal(self) -> None:
+        """What is in the deleted WAL is still ours to read: into the main file with it."""
+        if self._watch.busy or self._db is None:
+            return
+        self._degrade(WAL_DELETED, f"files beside the journal {self.path} were deleted")
+        try:
+            _busy, pages, done = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            self._watch.damage = f"{WAL_DELETED}: {error}"
+            return
+        if pages == done:
+            self._leave()
+
+    def _come_home(self) -> None:
+        try:
+            if self._aside:
+                if aside := files.put_aside(self.path, self._aside):
+                    self._say(f"the file at {self.path} is kept as {aside}")
+                self._aside = ""
+            elif not self._restore:
+                fault = self._watch.fault()
+                if fault in (DELETED, REPLACED):  # while it could not be opened
+                    self._replace(fault)
+                    return
+            self._take(self._open())
+        except (JournalError, sqlite3.Error, OSError, MemoryError):
+            self._leave()  # the next time
 
     def prune(self, retention_s: float) -> None:
-        """Delete what is older, a bounded number at a time."""
-        with contextlib.suppress(sqlite3.Error), self._db:
-            self._db.execute(
-                # The last of each kind for each subject is state, however old: see latest().
-                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE time < ? AND seq "
-                "NOT IN (SELECT max(seq) FROM event GROUP BY kind, subject) LIMIT 5000)",
-                (time.time() - retention_s,),
+        """Delete what is older, a bounded number at a time; ``retry`` goes on with the rest. Age
+        is that of ``too_old``: no step of the wall clock makes an entry older."""
+        self._retention_s = 0.0
+        if self._db is None or self.degraded:
+            return
+        try:
+            cut = files.too_old(
+                self._db,
+                retention_s,
+                self._monotonic(),
+                self._boot,
+                born=self._born,
+                after=self._before,
             )
+            deleted = files.prune(self._db, cut)
+        except (sqlite3.Error, MemoryError) as error:
+            if files.is_damage(error):
+                self._watch.damage = f"corrupt: {error}"
+            return
+        if deleted:
+            self._retention_s = retention_s
+            self._since_checkpoint += deleted
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
+        """Write what is held if that is possible now, and leave the file."""
+        if self._held or self._restore:
+            self.retry()
+        self._closed = True
+        self._leave()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    fresh = not path.exists()
-    if fresh:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = sqlite3.connect(path, isolation_level=None)
+def _to_json(payload: dict[str, object]) -> str:
+    """Any payload can be written."""
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit outlives the death of everup; only a power cut can cost the last ones.
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute("PRAGMA busy_timeout = 200")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"the journal {path} was written by a newer everup (format {version}, this one "
-                f"knows {SCHEMA_VERSION}): use that version, or another state_dir"
-            )
-        if version < SCHEMA_VERSION:
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("SELECT count(*) FROM (SELECT 1 FROM event LIMIT 1)").fetchone()
-        if not fresh:
-            check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if check != "ok":
-                raise sqlite3.DatabaseError(check)
-    except BaseException:
-        db.close()
+        return _ENCODE(payload)
+    except MemoryError:
         raise
-    return db
-
-
-def read(
-    path: Path,
-    *,
-    after: int = 0,
-    limit: int = 1000,
-    last: int | None = None,
-    subjects: Iterable[str] = (),
-    kinds: Iterable[str] = (),
-    since: float | None = None,
-    until: float | None = None,
-) -> list[Entry]:
-    """Entries in order, filtered. A subject ``web`` also means ``web.1``; a kind may end in
-    ``*``. ``last`` gives only the last so many."""
-    where: list[str] = ["seq > ?"]
-    values: list[object] = [after]
-    groups = (
-        ("subject", [(s, f"{s}.*") for s in subjects]),
-        ("kind", [(k, k) for k in kinds]),
-    )
-    for column, patterns in groups:
-        if patterns:
-            where.append(
-                "(" + " OR ".join(f"{column} = ? OR {column} GLOB ?" for _ in patterns) + ")"
-            )
-            values += [value for pair in patterns for value in pair]
-    for operator, moment in ((">=", since), ("<=", until)):
-        if moment is not None:
-            where.append(f"time {operator} ?")
-            values.append(moment)
-    order = "DESC" if last is not None else "ASC"
-    values.append(limit if last is None else min(last, 100_000))
-    query = f"SELECT {_COLUMNS} FROM event WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        rows = db.execute(query, values).fetchall()
-    entries = [_entry(row) for row in rows]
-    return entries[::-1] if last is not None else entries
-
-
-def latest(path: Path) -> list[Entry]:
-    """The last entry of each kind for each subject, in order: what an engine starts from."""
-    query = (
-        f"SELECT {_COLUMNS} FROM event WHERE seq IN "  # noqa: S608
-        "(SELECT max(seq) FROM event GROUP BY kind, subject) ORDER BY seq"
-    )
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as db:
-            return [_entry(row) for row in db.execute(query)]
-    except sqlite3.OperationalError:
-        return _salvage(path)
-
-
-def _salvage(path: Path) -> list[Entry]:
-    """What can be read of a journal that cannot be opened: all but what is in its WAL alone."""
-    query = f"SELECT {_COLUMNS} FROM event ORDER BY seq DESC LIMIT 100000"  # noqa: S608
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
-            found = [_entry(row) for row in db.execute(query)]
-    except sqlite3.Error:
-        return []
-    by: dict[tuple[str, str], Entry] = {}
-    for entry in found:
-        by.setdefault((entry.kind, entry.subject), entry)
-    return sorted(by.values())
-
-
-def _entry(row: tuple[int, float, float, str, str, str, str]) -> Entry:
-    seq, moment, mono, boot, kind, subject, payload = row
-    return Entry(seq, moment, mono, boot, kind, subject, json.loads(payload))
+    except Exception as error:
+        return json.dumps({"not_storable": f"{type(error).__name__}: {error}"})

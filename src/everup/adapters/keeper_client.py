@@ -1,6 +1,8 @@
-"""The engine's side of the talk with the keeper."""
+"""The engine's side of the talk with the keeper, and all that a new one would have to know."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -8,13 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everup.keeper import wire
+from everup.keeper.estate import Estate, Record
+from everup.keeper.spawn import start_ticks
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
+_SHORT_S = 0.05
 
 Handler = Callable[[wire.Message, list[int]], None]
 
 
 class KeeperClient:
     """Sends requests in order and hands every report to ``handle``. ``lost`` is called when the
-    keeper is gone."""
+    keeper is gone; what is sent from then on is dropped.
+
+    It keeps a duplicate of every descriptor that the keeper holds and a list of its children, so
+    that both outlive the keeper (``estate``).
+    """
 
     def __init__(self, sock: socket.socket, handle: Handler, lost: Callable[[], None]) -> None:
         self._sock = sock
@@ -22,6 +33,10 @@ class KeeperClient:
         self._lost = lost
         self._queue: deque[tuple[wire.Message, list[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._held: dict[str, int] = {}
+        self._lacking: set[str] = set()
+        self._children: dict[str, Record] = {}
+        self._asked: dict[str, Record] = {}
 
     @classmethod
     def from_fd(cls, fd: int, handle: Handler, lost: Callable[[], None]) -> "KeeperClient":
@@ -39,6 +54,8 @@ class KeeperClient:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        while self._queue:
+            _close(self._queue.popleft()[1])
 
     def _readable(self) -> None:
         for _ in range(64):  # then let the others have their turn
@@ -50,40 +67,49 @@ class KeeperClient:
                 self.close()
                 self._lost()
                 return
+            self._note(message, fds)
             self._handle(message, fds)
 
-    def _send(self, message: wire.Message, fds: Sequence[int] = (), close: bool = False) -> None:
-        """Send, or queue behind what waits. ``close``: the descriptors are ours to close."""
+    def _send(self, message: wire.Message, fds: Sequence[int] = (), ours: int = 0) -> None:
+        """Send, or queue behind what waits. The first ``ours`` descriptors are ours to close."""
         if not self._queue:
             try:
                 wire.send(self._sock, message, fds)
-                if close:
-                    for fd in fds:
-                        os.close(fd)
+                _close(fds[:ours])
                 return
-            except BlockingIOError:
-                assert self._loop is not None
-                self._loop.add_writer(self._sock.fileno(), self._writable)
-            except (wire.ClosedError, OSError):
-                return  # the reader sees it too and tells
+            except (wire.ClosedError, OSError) as error:
+                if not self._later(error):
+                    _close(fds[:ours])
+                    return  # the reader sees it too and tells
         # Every message has an action of the engine behind it, so the queue is bounded by those.
-        copies = list(fds) if close else [os.dup(fd) for fd in fds]
+        copies = [*fds[:ours], *(os.dup(fd) for fd in fds[ours:])]
         self._queue.append((message, copies))
 
+    def _later(self, error: Exception) -> bool:
+        """See to it that sending is tried again; False: there is no use in it."""
+        assert self._loop is not None
+        if isinstance(error, BlockingIOError):
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+            return True
+        if isinstance(error, OSError) and error.errno in _SHORT:
+            self._loop.call_later(_SHORT_S, self._writable)
+            return True
+        return False
+
     def _writable(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        assert self._loop is not None
+        self._loop.remove_writer(self._sock.fileno())
         while self._queue:
             message, fds = self._queue[0]
             try:
                 wire.send(self._sock, message, fds)
-            except BlockingIOError:
-                return
-            except wire.ClosedError:
-                break
-            self._queue.popleft()
-            for fd in fds:
-                os.close(fd)
-        assert self._loop is not None
-        self._loop.remove_writer(self._sock.fileno())
+            except (wire.ClosedError, OSError) as error:
+                if self._later(error):
+                    return
+            self._queue.popleft()  # where nobody listens any more it goes the same way
+            _close(fds)
 
     def spawn(
         self,
@@ -100,7 +126,6 @@ class KeeperClient:
         which stay ours as well."""
         hold = hold or {}
         fds = list(dict.fromkeys(given.values()))
-        kept = [os.dup(fd) for fd in hold.values()]
         index = {fd: position for position, fd in enumerate(fds)}
         message = {
             **request,
@@ -111,25 +136,134 @@ class KeeperClient:
             "hold": list(hold),
             "meta": meta,
         }
-        self._send(message, [*fds, *kept], close=True)
+        for name, fd in hold.items():
+            self._keep(name, fd)
+        record: Record = {"id": child_id, "meta": dict(meta), "cgroup": request.get("cgroup")}
+        self._asked[child_id] = record | ({"respawn": True} if request.get("respawn") else {})
+        self._send(message, [*fds, *hold.values()], ours=len(fds))
 
     def signal(self, child_id: str, number: int, scope: str) -> None:
+        if child_id in self._children:
+            self._children[child_id]["signalled"] = True
         self._send({"op": "signal", "id": child_id, "sig": number, "scope": scope})
 
     def ack(self, child_id: str) -> None:
         """Its end is in the journal: the keeper may forget it."""
+        self._children.pop(child_id, None)
         self._send({"op": "ack", "id": child_id})
 
     def hold(self, names: Sequence[str], fds: Sequence[int]) -> None:
+        """Have the keeper hold more; they stay ours as well."""
+        for name, fd in zip(names, fds, strict=True):
+            self._keep(name, fd)
         for start in range(0, len(names), wire.MAX_FDS - 4):
             end = start + wire.MAX_FDS - 4
             self._send({"op": "hold", "names": list(names[start:end])}, fds[start:end])
 
     def drop(self, names: Sequence[str]) -> None:
+        """The keeper need not hold these any more. ("lock" it always holds.)"""
+        for name in names:
+            if name != "lock":
+                self._lacking.discard(name)
+                if (fd := self._held.pop(name, None)) is not None:
+                    os.close(fd)
         self._send({"op": "drop", "names": list(names)})
 
     def main_pid(self, child_id: str, pid: int) -> None:
+        """The main process of a child is another one now."""
+        if child_id in self._children:
+            self._children[child_id] |= {"pid": pid, "start": start_ticks(pid)}
         self._send({"op": "main", "id": child_id, "pid": pid})
 
     def quit(self, status: int) -> None:
         self._send({"op": "quit", "status": status})
+
+    def alive(self) -> None:
+        """To be said every 2 s: a keeper that misses it for long takes us to hang."""
+        if not self._queue:
+            self._send({"op": "alive"})
+
+    def reexec(self, argv: Sequence[str], engine: Sequence[str]) -> None:
+        """Once this engine has left, become the keeper that ``argv`` names (interpreter, options,
+        file), which starts ``engine``. Where that cannot be executed the keeper goes on as it is,
+        starts its own engine again, and says so in the notes of its hello."""
+        self._send({"op": "reexec", "argv": list(argv), "engine": list(engine)})
+
+    # -- what would be left if the keeper died
+
+    def held_fd(self, name: str) -> int | None:
+        """Our own duplicate of what the keeper holds under ``name``; not to be closed."""
+        return self._held.get(name)
+
+    @property
+    def unanswered(self) -> dict[str, dict[str, Any]]:
+        """The meta of each child that was asked for, by id, until the keeper has answered."""
+        return {child_id: record["meta"] for child_id, record in self._asked.items()}
+
+    def pids(self) -> set[int]:
+        """The main processes that the keeper has told of."""
+        return {record["pid"] for record in self._children.values()}
+
+    def born(self, child_id: str, meta: Mapping[str, Any], pid: int, start: int) -> Record:
+        """For ``estate``: a child among ``unanswered`` that was found to be there."""
+        asked = self._asked.get(child_id, {"id": child_id, "meta": dict(meta)})
+        return asked | _identity(pid, start)
+
+    def estate(
+        self,
+        *,
+        engine_starts: int,
+        after: int | None = None,
+        more: Sequence[Record] = (),
+        notes: Sequence[Sequence[str]] = (),
+    ) -> Estate:
+        """All that the keeper knew, for the next. Its descriptors stay ours; the locked file
+        ("lock") goes another way and is left out."""
+        lost = [[name, "its descriptor could not be kept"] for name in sorted(self._lacking)]
+        return Estate(
+            held={name: fd for name, fd in self._held.items() if name != "lock"},
+            children=[*self._children.values(), *more],
+            engine_starts=engine_starts,
+            after=after,
+            notes=[*notes, *lost],
+        )
+
+    def _keep(self, name: str, fd: int) -> None:
+        before = self._held.pop(name, None)
+        self._lacking.discard(name)
+        try:
+            self._held[name] = os.dup(fd)
+        except OSError:  # out of descriptors: no reason not to go on
+            self._lacking.add(name)
+        if before is not None:
+            os.close(before)
+
+    def _note(self, message: wire.Message, fds: Sequence[int]) -> None:
+        """Learn from a report what a new keeper would have to know."""
+        match message["ev"]:
+            case "hello":
+                self._children = {child["id"]: dict(child) for child in message["children"]}
+            case "held":
+                self._keep(message["name"], fds[0])
+            case "spawned":
+                asked = self._asked.pop(message["id"], None)
+                if asked is not None:  # else its start was asked for by an engine before us
+                    born = _identity(message["pid"], message["start"])
+                    self._children[message["id"]] = asked | born
+            case "failed":
+                self._asked.pop(message["id"], None)
+            case "exit":
+                record = self._children.get(message["id"])
+                if record is not None:
+                    record["exit"] = dict(message)
+
+
+def _identity(pid: int, start: int) -> Record:
+    """Of a process that the keeper has just started: it leads its session."""
+    return {"pid": pid, "start": start, "leader": pid, "leader_start": start}
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -46,6 +46,12 @@ class Place:
         """Copy of the config text in force."""
         return os.path.join(self.state_dir, "config.accepted.toml")
 
+    @property
+    def next(self) -> str:
+        """Config text that ``everup up`` accepted while instances of an earlier everup go on by
+        the old one: to be applied as a reload."""
+        return os.path.join(self.state_dir, "config.next.toml")
+
 
 def run_dir(state_dir: str) -> str:
     """Where the sockets are: the state directory, or a short path where that is too long."""

@@ -1,12 +1,16 @@
 """``everup up``: check, lock, and become the keeper."""
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
+import sqlite3
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,9 +21,18 @@ from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
 from everup.cli.progress import is_hopeless, is_settled, not_well, wait
 
+if TYPE_CHECKING:
+    from everup.adapters.estate import Gathered
+    from everup.adapters.fdstore import FdStore
+    from everup.model.journal import Entry
+
 _ANSWER_S = 15.0
 _LOG_NAME = "everup.log"
 _LOG_BYTES = 5 << 20
+_INSTANCES = tuple(
+    f"EVERUP_{name}" for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE")
+)
+"""Variables that tell which instance a process belongs to: everup itself to none."""
 
 
 @click.command()
@@ -43,9 +56,10 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     place = here.place
     _prepare(place)
     lock = _lock(place)
-    _store(place, text)
+    meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
+    passed = _take_back(place, text, meta, quiet=as_json)
     if not detach:
-        _become_keeper(place, lock)
+        _become_keeper(place, meta, passed)
     sys.stdout.flush()
     _rotate(os.path.join(place.state_dir, _LOG_NAME))
     log = open(os.path.join(place.state_dir, _LOG_NAME), "ab", 0)  # noqa: SIM115
@@ -55,8 +69,9 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, number in ((null, 0), (log.fileno(), 1), (log.fileno(), 2)):
             os.dup2(source, number)
-        _become_keeper(place, lock)
-    os.close(lock)
+        _become_keeper(place, meta, passed)
+    for descriptor in (lock, *passed):
+        os.close(descriptor)
     _await(here, place, pid, timeout, as_json)
 
 
@@ -110,31 +125,123 @@ def _lock(place: Place) -> int:
     return lock
 
 
-def _store(place: Place, text: str) -> None:
+def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) -> list[int]:
+    """Find what goes on of an everup that died, and keep the accepted text.
+
+    As long as instances live that were started by an older text, that one stays in force, and the
+    new one is left for the engine to apply as a reload. Adds to ``meta``; returns the descriptors
+    that the keeper is to inherit.
+    """
+    store, inherited = _from_systemd()
+    if store is not None:
+        meta["systemd"] = True
+    old = _read(place.accepted)
+    gathered = None
+    if inherited or os.path.exists(place.journal):
+        gathered = _gather(place, text if old is None else old, inherited, meta)
+        if gathered.held and not gathered.children and old != text:
+            gathered = _gather(place, text, gathered.held, meta)  # addresses may have changed
+    if gathered is None or not gathered.children or old in (None, text):
+        _store(place.accepted, text)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.next)
+    else:
+        _store(place.next, text)
+    if not gathered:
+        return []
+    if store is not None:
+        _restock(store, inherited, gathered)
+    from everup.keeper import estate
+
+    memory, passed = estate.write(gathered.estate())
+    meta["estate_fd"] = memory
+    count = len(gathered.children)
+    if count:
+        what = "1 instance" if count == 1 else f"{count} instances"
+        which = (
+            "goes on running; taking it back" if count == 1 else "go on running; taking them back"
+        )
+        click.echo(f"{what} of an earlier everup {which}", err=quiet)
+    return passed
+
+
+def _from_systemd() -> "tuple[FdStore | None, dict[str, int]]":
+    """Its store, and what it kept for us."""
+    if "NOTIFY_SOCKET" not in os.environ and "LISTEN_FDS" not in os.environ:
+        return None, {}
+    from everup.adapters import fdstore
+
+    store = fdstore.FdStore.of(os.environ)
+    return store, fdstore.inherited(os.environ)
+
+
+def _restock(store: "FdStore", before: Mapping[str, int], gathered: "Gathered") -> None:
+    """Have systemd keep what is held now, by the names that it has now."""
+    for name in before:
+        if gathered.held.get(name) != before[name]:
+            store.remove(name)
+    for name, descriptor in gathered.held.items():
+        if before.get(name) != descriptor:
+            store.push(name, descriptor)
+
+
+def _gather(
+    place: Place, text: str, inherited: Mapping[str, int], meta: dict[str, Any]
+) -> "Gathered":
+    from everup import config
+    from everup.adapters import estate, journal
+    from everup.keeper import spawn
+
+    spec = None
+    with contextlib.suppress(config.ConfigError):
+        spec = config.load(text, path=place.config, directory=place.config_dir)
+    entries: list[Entry] = []
+    with contextlib.suppress(journal.JournalError, sqlite3.Error, OSError):
+        entries = journal.latest(Path(place.journal))
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = journal.boot_id()
+    meta["nofile"] = spawn.nofile  # what follows may need more: the services get this back
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spawn.nofile[1], spawn.nofile[1]))
+    return estate.gather(place, spec, entries, boot, inherited)
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _store(path: str, text: str) -> None:
     """Keep the accepted text: a new engine starts from it, whatever the file says by then."""
-    fresh = place.accepted + ".new"
+    fresh = path + ".new"
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(fresh, place.accepted)
+        os.replace(fresh, path)
     except OSError as error:
-        raise Failure(f"cannot write {place.accepted}: {error.strerror}") from None
+        raise Failure(f"cannot write {path}: {error.strerror}") from None
 
 
-def _become_keeper(place: Place, lock: int) -> NoReturn:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) -> NoReturn:
+    os.ftruncate(meta["lock_fd"], 0)
+    os.pwrite(meta["lock_fd"], f"{os.getpid()}\n".encode(), 0)
+    for descriptor in passed:
+        os.set_inheritable(descriptor, True)
+    for name in _INSTANCES:  # whoever starts us from within an instance
+        os.environ.pop(name, None)
     root = Path(everup.__file__).parent
     place_json = json.dumps(
         {name: getattr(place, name) for name in ("config", "config_dir", "state_dir", "run_dir")}
     )
     engine = [sys.executable, "-m", "everup.daemon", place_json]
     keeper = [sys.executable, "-S", "-E", str(root / "keeper" / "__main__.py")]
-    meta = json.dumps({"lock_fd": lock, "state_dir": place.state_dir})
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [*keeper, meta, "--", *engine])
+    os.execv(sys.executable, [*keeper, json.dumps(meta), "--", *engine])
 
 
 def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) -> None:

@@ -1,36 +1,164 @@
-"""Take over a process of an earlier engine as it runs."""
+"""Take over from an earlier engine: its processes as they run, and what it had begun."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from everup.engine import reload, rollout
+from everup.engine.rollout import How, Rollout, Turn
 from everup.model.action import Signal
-from everup.model.event import Adopted
+from everup.model.event import Adopted, Unfinished, Up
 from everup.model.instance import State
 from everup.model.journal import Kind
+from everup.model.record import Instance
+from everup.model.spec import Service
 from everup.supervise.lifecycle import Happening, On
 
 if TYPE_CHECKING:
     from everup.engine.core import Engine
 
 
+def take_over(engine: "Engine", event: Up, now: float) -> None:
+    """Start from what the journal and the keeper know."""
+    said, runs = dict(event.wanted), dict(event.runs)
+    engine.last_runs |= runs
+    engine.gens |= dict(event.gens)
+    engine.active |= {name: on for name, on in event.active if name in engine.services}
+    if event.reload is not None:
+        reload.take_up(engine, event.reload.spec, event.reload.by, now)
+    for slot, instance in list(engine.instances.items()):
+        want = said.get(slot, engine.services[slot.service].autostart)
+        run, done = runs.get(slot, 0), slot in event.done
+        gen = engine.gens.get(slot.service, 0)
+        fresh = replace(instance, want=want, done=done, run=run, spent=run, gen=gen, since=now)
+        engine.put(fresh, now)
+        engine.touch(slot.service)
+    for slot, run in event.lost:
+        engine.record(Kind.LOST, str(slot), run=run)
+    if event.reload is not None:
+        _redo(engine, event, now)
+    for adopted in sorted(event.adopted, key=lambda a: (not a.outgoing, a.slot, a.run)):
+        adopt(engine, adopted, now)
+    for unfinished in event.rollouts:
+        if unfinished.service in engine.services and unfinished.service not in engine.rolling:
+            _go_on(engine, unfinished, now)
+    _one_each(engine, now)
+
+
+def _one_each(engine: "Engine", now: float) -> None:
+    """Two processes in a slot and nothing known that would replace the one by the other: the
+    newer one stays if it is ready."""
+    for slot, old in list(engine.outgoing.items()):
+        rolling = engine.rolling.get(slot.service)
+        if old.asked or (rolling and any(turn.slot == slot for turn in rolling.turns)):
+            continue
+        leaving, reason = old, "another one has its place"
+        if engine.instances[slot].state is not State.READY and old.state is State.READY:
+            new = engine.instances[slot]
+            leaving = engine.outgoing[slot] = replace(new, outgoing=True, want=False)
+            engine.instances[slot] = replace(
+                old, outgoing=False, want=new.want, spent=max(old.spent, new.spent)
+            )
+        engine.happen(slot, Happening(On.STOP, reason), now, leaving.run)
+
+
+def _redo(engine: "Engine", event: Up, now: float) -> None:
+    """What the reload had already changed when the engine before died."""
+    pending, reloading = event.reload, engine.reloading
+    assert pending is not None
+    assert reloading is not None
+    gens, old = dict(pending.gens), {a.slot: a.gen for a in event.adopted}
+    for name in gens:
+        if name not in reloading.plan.restarted:
+            continue
+        former = engine.services[name]
+        target = reload.target_of(engine, reloading.spec, name)
+        before = any(a.slot.service == name and a.gen < gens[name] for a in event.adopted)
+        if before and rollout.is_cold(former, target):
+            continue  # its sockets are still the old ones
+        engine.services[name] = target
+        for instance in engine.of(name):
+            if old.get(instance.slot, instance.gen) < gens[name]:
+                engine.put(replace(instance, service=former), now)
+    todo = tuple(name for name in reloading.todo if name not in gens)
+    engine.reloading = replace(reloading, todo=todo, failed=pending.failed)
+    engine.rewire()
+
+
+def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
+    """The rollout goes on with the slots that are not of its generation yet."""
+    name, gen = unfinished.service, unfinished.gen
+    how, target = How(unfinished.how), engine.services[name]
+    former, reloading = target, engine.reloading
+    if how is How.RELOAD and reloading is not None and name in reloading.plan.restarted:
+        former = rollout.as_many(reloading.former.service[name], target)
+        target = reload.target_of(engine, reloading.spec, name)
+    turns, waiting = [], []
+    for slot in unfinished.slots:
+        instance = engine.instances.get(slot)
+        if instance is None or not instance.want:
+            continue
+        old = engine.outgoing.get(slot)
+        if instance.gen < gen:
+            waiting.append(slot)
+        elif old is not None or instance.state is not State.READY:
+            before = old.run if old else instance.run - instance.state.alive
+            turns.append(Turn(slot, before, now + target.start_timeout + target.min_ready))
+    cold = rollout.is_cold(former, target)
+    went_on = Rollout(
+        gen, how, unfinished.slots, tuple(waiting), former, target, now, unfinished.by, cold,
+        tuple(turns),
+    )  # fmt: skip
+    engine.rolling[name] = went_on
+    for turn in turns:
+        engine.wake(name, turn.deadline)
+    engine.touch(name)
+
+
 def adopt(engine: "Engine", found: Adopted, now: float) -> None:
     """The instance goes on where the journal says that it was."""
-    state = found.state.value
-    engine.record(Kind.ADOPTED, str(found.slot), run=found.run, pid=found.pid, state=state)
-    if found.state is State.STOPPING:
-        _stopping(engine, found, now)
-    else:
-        _running(engine, found, now)
+    slot, state = found.slot, found.state.value
+    engine.record(Kind.ADOPTED, str(slot), run=found.run, pid=found.pid, state=state)
+    service = engine.services[slot.service]
+    old = engine.instances[slot]
+    if found.outgoing:
+        # Its successor comes next; whatever that was started with is in ``service`` already.
+        former = old.service or service
+        stand_in = replace(old, run=found.run, outgoing=True, want=False, service=former)
+        engine.outgoing[slot] = replace(stand_in, state=State.STARTING)
+        old = engine.outgoing[slot]
+        engine.instances[slot] = replace(engine.instances[slot], service=None)
+    service = engine.definition(old)
+    new = _stopping(service, old, found, now) if _leaves(found) else _up(service, old, found, now)
+    engine.carry(service, old, new, now)
+    if _leaves(found):
+        if found.state is State.DRAINING:
+            _drain_again(engine, new, now)
+        elif not found.signalled:
+            engine.record(Kind.SIGNALLED, str(slot), signal=service.stop_signal, run=found.run)
+            engine.emit(Signal(slot, found.run, service.stop_signal))
+        return
+    if new.state is State.STARTING:  # nobody saw how its start went: go on from there
+        spawned = Happening(On.SPAWNED, pid=found.pid, facts=found.facts)
+        engine.happen(slot, spawned, now, found.run)
+    if not new.want and not new.outgoing:
+        engine.pending_stop.add(slot)
 
 
-def _running(engine: "Engine", found: Adopted, now: float) -> None:
-    slot, service = found.slot, engine.services[found.slot.service]
-    old, up = engine.instances[slot], found.state in (State.RUNNING, State.READY)
+def _leaves(found: Adopted) -> bool:
+    return found.state in (State.STOPPING, State.DRAINING)
+
+
+def _up(service: Service, old: Instance, found: Adopted, now: float) -> Instance:
+    up = found.state in (State.RUNNING, State.READY)
     new = replace(
         old,
         state=found.state if up else State.STARTING,
         since=now,
         run=found.run,
+        spent=max(old.spent, found.run),
+        lane=found.lane or old.slot.replica,
+        gen=found.gen,
+        facts=found.facts if up else {},
         pid=found.pid if up else 0,
         phase="" if up else "spawn",
         spawned_at=found.spawned_at,
@@ -42,22 +170,20 @@ def _running(engine: "Engine", found: Adopted, now: float) -> None:
     if up and service.watchdog is not None:
         every = service.watchdog.interval
         new = replace(new, watchdog_s=every, watchdog_at=now + every)
-    engine.carry(service, old, new, now)
-    if not up:  # its start is not over, or nobody saw how it went: go on from there
-        engine.happen(slot, Happening(On.SPAWNED, pid=found.pid), now)
-    if not new.want:
-        engine.pending_stop.add(slot)
+    return new
 
 
-def _stopping(engine: "Engine", found: Adopted, now: float) -> None:
+def _stopping(service: Service, old: Instance, found: Adopted, now: float) -> Instance:
     """What is left of its time is not known, so it gets all of it."""
-    slot, service = found.slot, engine.services[found.slot.service]
-    old = engine.instances[slot]
-    new = replace(
+    return replace(
         old,
         state=State.STOPPING,
         since=now,
         run=found.run,
+        spent=max(old.spent, found.run),
+        lane=found.lane or old.slot.replica,
+        gen=found.gen,
+        facts=found.facts,
         pid=found.pid,
         asked=True,
         spawned_at=found.spawned_at,
@@ -65,7 +191,14 @@ def _stopping(engine: "Engine", found: Adopted, now: float) -> None:
         reason="stopping",
         deadline=now + service.stop_timeout,
     )
-    engine.carry(service, old, new, now)
-    if not found.signalled:
-        engine.record(Kind.SIGNALLED, str(slot), signal=service.stop_signal, run=found.run)
-        engine.emit(Signal(slot, found.run, service.stop_signal))
+
+
+def _drain_again(engine: "Engine", stopping: Instance, now: float) -> None:
+    """As if its stop had just been asked for."""
+    ready = replace(stopping, state=State.READY, asked=False, deadline=None)
+    if stopping.outgoing:
+        engine.outgoing[stopping.slot] = ready
+    else:
+        engine.instances[stopping.slot] = ready
+    stop = Happening(On.STOP, "stopping", drain_s=rollout.SETTLE_S)
+    engine.happen(stopping.slot, stop, now, stopping.run)

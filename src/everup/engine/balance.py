@@ -11,7 +11,7 @@ _COMING = (State.STARTING, State.RUNNING)
 def choose(
     active: tuple[int, ...], replicas: int, instances: Mapping[int, Instance]
 ) -> tuple[int, ...]:
-    """The replicas to steer to, given those that were active and how many should be.
+    """The lanes to steer to, given those that were active and how many should be.
 
     An active one that is ready stays; one that is lost is replaced at once by a ready standby and
     is itself the standby when it comes back, so nothing moves without need. A suspected replica

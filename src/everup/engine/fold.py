@@ -4,9 +4,10 @@ The fold takes the last entry of each kind for each subject and the keeper's lis
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from everup.model.event import Adopted, Up
+from everup.model.event import Adopted, Pending, Unfinished, Up
 from everup.model.instance import Slot, State
 from everup.model.journal import Entry, Kind
 from everup.model.spec import Spec
@@ -15,9 +16,15 @@ _STATES = {
     Kind.SPAWNED.value: State.STARTING,
     Kind.RUNNING.value: State.RUNNING,
     Kind.READY.value: State.READY,
+    Kind.DRAINING.value: State.DRAINING,
     Kind.STOPPING.value: State.STOPPING,
-    Kind.ADOPTED.value: State.STARTING,  # its payload tells which
+    Kind.ADOPTED.value: State.STARTING,  # the payload of these two tells which
+    Kind.OUTGOING.value: State.STARTING,
 }
+_ENDS = (Kind.EXITED, Kind.STOPPED, Kind.FAILED, Kind.BACKOFF, Kind.PARKED, Kind.LOST)
+_TELLING = (Kind.ADOPTED.value, Kind.OUTGOING.value)
+_OWN = frozenset({"run", "pid", "state", "reason", "spawned_mono"})
+_By = Mapping[tuple[str, str], Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,10 @@ class ChildFact:
     run: int
     pid: int
     restarts: int
+    lane: int = 0
+    gen: int = 0
+    stranger: bool = False
+    """Its first keeper died: whether that had passed on its last signal, nobody knows."""
 
 
 def replicas(latest: Iterable[Entry]) -> dict[str, int]:
@@ -36,56 +47,151 @@ def replicas(latest: Iterable[Entry]) -> dict[str, int]:
 
 
 def fold(
-    spec: Spec, latest: Iterable[Entry], children: Iterable[ChildFact], boot: str, now: float
+    spec: Spec,
+    latest: Iterable[Entry],
+    children: Iterable[ChildFact],
+    boot: str,
+    now: float,
+    *,
+    candidate: Spec | None = None,
 ) -> Up:
-    """The event that a new engine starts with. ``children`` is empty after a fresh start."""
+    """The event that a new engine starts with. ``children`` is empty after a fresh start;
+    ``candidate`` is the config of a reload that was not finished."""
     by: dict[tuple[str, str], Entry] = {(e.kind, e.subject): e for e in latest}
-    wanted, runs, done, active = [], [], [], []
-    alive = {child.slot: child for child in children}
+    names = {*spec.service, *(candidate.service if candidate else ())}
+    wanted, done, active = [], [], []
+    runs: dict[Slot, int] = {}
+    alive = list(children)
     for (kind, subject), entry in by.items():
         if kind == Kind.BALANCE.value and alive:
-            active.append((subject, tuple(int(n) for n in entry.payload["replicas"])))
-        slot = _slot(subject, spec)
+            lanes = entry.payload.get("lanes", entry.payload["replicas"])
+            active.append((subject, tuple(int(n) for n in lanes)))
+        slot = _slot(subject)
         if slot is None:
             continue
-        # A slot that is scaled away at the moment keeps its run number for when it comes back.
+        # Also of what is in no config at the moment: its numbers go on if it comes back.
         if kind == Kind.WANTED.value:
             wanted.append((slot, bool(entry.payload["want"])))
         elif kind == Kind.STARTING.value:
-            runs.append((slot, int(entry.payload.get("run", 0))))
+            runs[slot] = int(entry.payload.get("run", 0))
         elif kind == Kind.STOPPED.value and entry.payload.get("done"):
             started = by.get((Kind.STARTING.value, subject))
             if started is None or started.seq < entry.seq:
                 done.append(slot)
-    adopted = tuple(_adopt(child, by, boot, now) for child in alive.values())
-    quitting = bool(alive) and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED)
-    return Up(tuple(wanted), adopted, tuple(runs), tuple(done), tuple(active), quitting)
+    found = [_adopt(child, by, boot, now) for child in alive]
+    pending = None if candidate is None else _pending(candidate, by)
+    return Up(
+        tuple(wanted),
+        tuple(_in_roles(found)),
+        tuple(runs.items()),
+        tuple(done),
+        tuple(active),
+        bool(alive) and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED),
+        tuple((subject, int(e.payload["gen"])) for subject, e in _rollouts(by)),
+        tuple(_lost(by, runs, {(child.slot, child.run) for child in alive})),
+        tuple(_unfinished(by, names)) if alive else (),
+        pending if alive else None,
+    )
 
 
-def _seq(by: Mapping[tuple[str, str], Entry], kind: Kind) -> int:
-    entry = by.get((kind.value, "everup"))
+def reload_is_open(latest: Iterable[Entry]) -> bool:
+    """Whether an engine died in the middle of a reload."""
+    by = {(e.kind, e.subject): e for e in latest}
+    ends = (Kind.RELOADED, Kind.ROLLED_BACK)
+    return _seq(by, Kind.RELOADING) > max(_seq(by, kind) for kind in ends)
+
+
+def _seq(by: _By, kind: Kind, subject: str = "everup") -> int:
+    entry = by.get((kind.value, subject))
     return -1 if entry is None else entry.seq
 
 
-def _slot(subject: str, spec: Spec) -> Slot | None:
+def _slot(subject: str) -> Slot | None:
     try:
-        slot = Slot.parse(subject)
+        return Slot.parse(subject)
     except ValueError:
         return None
-    return slot if slot.service in spec.service else None
 
 
-def _adopt(child: ChildFact, by: Mapping[tuple[str, str], Entry], boot: str, now: float) -> Adopted:
+# -- rollouts and reloads
+
+
+def _rollouts(by: _By) -> list[tuple[str, Entry]]:
+    return [(subject, e) for (kind, subject), e in by.items() if kind == Kind.ROLLOUT.value]
+
+
+def _unfinished(by: _By, names: Iterable[str]) -> Iterable[Unfinished]:
+    for name, entry in _rollouts(by):
+        ended = max(_seq(by, kind, name) for kind in (Kind.ROLLOUT_DONE, Kind.ROLLOUT_STOPPED))
+        if name not in names or ended > entry.seq:
+            continue
+        slots = tuple(Slot.parse(text) for text in entry.payload["slots"])
+        how, by_whom = str(entry.payload["how"]), str(entry.payload.get("by", ""))
+        yield Unfinished(name, int(entry.payload["gen"]), slots, how, by_whom)
+
+
+def _pending(candidate: Spec, by: _By) -> Pending:
+    began, back = _seq(by, Kind.RELOADING), by.get((Kind.ROLLING_BACK.value, "everup"))
+    failed = "" if back is None or back.seq < began else str(back.payload["reason"])
+    gens = tuple(
+        (name, int(e.payload["gen"]))
+        for name, e in _rollouts(by)
+        if e.seq > began and e.payload["how"] == "reload"
+    )
+    opened = by.get((Kind.RELOADING.value, "everup"))
+    return Pending(candidate, str(opened.payload.get("by", "")) if opened else "", failed, gens)
+
+
+# -- processes
+
+
+def _lost(
+    by: _By, runs: Mapping[Slot, int], alive: set[tuple[Slot, int]]
+) -> Iterable[tuple[Slot, int]]:
+    for slot, run in runs.items():
+        ends = (by.get((kind.value, str(slot))) for kind in _ENDS)
+        ended = max((int(end.payload.get("run", 0)) for end in ends if end), default=0)
+        if ended < run and (slot, run) not in alive:
+            yield slot, run
+
+
+def _in_roles(found: list[Adopted]) -> Iterable[Adopted]:
+    """Of two processes in one slot, one is on its way out: the one that stops, else the older."""
+    for slot in dict.fromkeys(one.slot for one in found):
+        mine = sorted((one for one in found if one.slot == slot), key=lambda one: one.run)
+        leaving = [o for o in mine if o.state in (State.STOPPING, State.DRAINING)]
+        if len(mine) > 1:
+            old = leaving[0] if leaving else mine[0]
+            mine = [replace(one, outgoing=one is old) for one in mine]
+        yield from mine
+
+
+def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
     subject, state, seq, spawned_at = str(child.slot), State.STARTING, -1, now
+    facts: dict[str, Any] = {}
     for kind, meaning in _STATES.items():
         entry = by.get((kind, subject))
         if entry is None or entry.payload.get("run") != child.run:
             continue
         if entry.seq > seq:
             seq = entry.seq
-            state = State(entry.payload["state"]) if kind == Kind.ADOPTED.value else meaning
+            state = State(entry.payload["state"]) if kind in _TELLING else meaning
         if kind == Kind.SPAWNED.value and entry.boot == boot:
             spawned_at = entry.mono
+        if kind == Kind.OUTGOING.value and entry.boot == boot:
+            spawned_at = entry.payload.get("spawned_mono") or spawned_at
+    for kind in (Kind.SPAWNED, Kind.OUTGOING, Kind.MAIN):
+        entry = by.get((kind.value, subject))
+        if entry is not None and entry.payload.get("run") == child.run:
+            facts = {k: v for k, v in entry.payload.items() if k not in _OWN}
     sent = by.get((Kind.SIGNALLED.value, subject))
-    signalled = sent is not None and sent.seq > seq and sent.payload.get("run") == child.run
-    return Adopted(child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled)
+    signalled = (
+        sent is not None
+        and sent.seq > seq
+        and sent.payload.get("run") == child.run
+        and not child.stranger
+    )
+    return Adopted(
+        child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled,
+        child.lane, child.gen, facts=facts,
+    )  # fmt: skip

@@ -25,6 +25,17 @@ def cause_payload(cause: ExitCause) -> dict[str, Any]:
     return payload | ({"killed_for": cause.killed_for} if cause.killed_for else {})
 
 
+def spawned_payload(instance: Instance) -> dict[str, Any]:
+    """All that it takes to find the process again."""
+    return {
+        "run": instance.run,
+        "pid": instance.pid,
+        "lane": instance.lane,
+        "gen": instance.gen,
+        "restarts": instance.restarts,
+    } | dict(instance.facts)
+
+
 def records(old: Instance, new: Instance, now: float) -> list[Record]:
     """The journal entries of one change, in their order."""
     subject, out = str(new.slot), []
@@ -37,7 +48,7 @@ def records(old: Instance, new: Instance, now: float) -> list[Record]:
         assert new.last_exit is not None
         out.append(Record(Kind.EXITED, subject, {"run": old.run} | cause_payload(new.last_exit)))
     if new.pid and not old.pid:
-        out.append(Record(Kind.SPAWNED, subject, {"run": new.run, "pid": new.pid}))
+        out.append(Record(Kind.SPAWNED, subject, spawned_payload(new)))
     if new.verdict and not old.verdict:
         out.append(Record(Kind.UNHEALTHY, subject, {"run": new.run, "reason": new.verdict}))
     if new.state is not old.state:
@@ -57,6 +68,8 @@ def _entered(old: Instance, new: Instance, now: float) -> list[Record]:
     payload: dict[str, Any] = {"run": new.run}
     if new.reason:
         payload["reason"] = new.reason
+    if new.state is State.STARTING:
+        payload |= {"lane": new.lane, "gen": new.gen}
     if new.state in (State.BACKOFF, State.PARKED) and new.deadline is not None:
         payload |= {"delay_s": round(new.deadline - now, 4), "attempt": new.attempt}
     if new.state is State.READY and old.state is State.STARTING:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
+from everup.engine import spare
 from everup.model.action import MainPid, Unwatch
+from everup.model.event import Notified
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -34,14 +36,14 @@ def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
 
 def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
     """Count a result and act on the verdict."""
-    instance = engine.instances.get(result.slot)
-    if instance is None or instance.run != result.run or instance.spawned_at is None:
+    instance = engine.process(result.slot, result.run)
+    if instance is None or instance.spawned_at is None:
         return
     expected = (State.STARTING,) if result.kind is ProbeKind.STARTUP else _UP
-    probe = probe_of(engine.services[result.slot.service], result.kind)
+    probe = probe_of(engine.definition(instance), result.kind)
     if instance.state not in expected or probe is None:
         return
-    key = (result.slot, result.kind)
+    key = (result.slot, result.run, result.kind)
     state = engine.probes.get(key, ProbeState())
     lag_limit_s = engine.spec.everup.starvation_lag
     state, verdict = probes.step(state, probe, result, now - instance.spawned_at, lag_limit_s)
@@ -50,6 +52,8 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
         engine.answered[result.slot] = now
     match verdict:
         case Verdict.HEALTHY:
+            if result.kind is ProbeKind.LIVENESS:
+                engine.spared.pop(result.slot, None)
             _healthy(engine, instance, result.kind, now)
         case Verdict.SUSPECT:
             _suspect(engine, instance, result, now)
@@ -61,19 +65,23 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
 
 def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) -> None:
     if kind is ProbeKind.STARTUP:
-        engine.emit(Unwatch(instance.slot))
-        engine.happen(instance.slot, Happening(On.STARTED), now)
+        engine.emit(Unwatch(instance.slot, instance.run))
+        engine.happen(instance.slot, Happening(On.STARTED), now, instance.run)
         return
     if kind is ProbeKind.READINESS and instance.state is State.RUNNING:
-        engine.happen(instance.slot, Happening(On.READY), now)
-        instance = engine.instances[instance.slot]
-    if instance.suspected and not _failing(engine, instance.slot):
+        engine.happen(instance.slot, Happening(On.READY), now, instance.run)
+        instance = engine.process(instance.slot, instance.run) or instance
+    if instance.suspected and not _failing(engine, instance):
         engine.put(replace(instance, suspected=False, reason=""), now)
 
 
-def _failing(engine: "Engine", slot: Slot) -> bool:
-    states = (engine.probes.get((slot, k)) for k in (ProbeKind.READINESS, ProbeKind.LIVENESS))
-    return any(state is not None and state.failures for state in states)
+def _failing(engine: "Engine", instance: Instance) -> bool:
+    return any(_failures(engine, instance, k) for k in (ProbeKind.READINESS, ProbeKind.LIVENESS))
+
+
+def _failures(engine: "Engine", instance: Instance, kind: ProbeKind) -> int:
+    state = engine.probes.get((instance.slot, instance.run, kind))
+    return 0 if state is None else state.failures
 
 
 def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: float) -> None:
@@ -93,9 +101,13 @@ def _failed(
     reason = f"{result.kind.value} probe: {result.detail}"
     if result.kind is ProbeKind.READINESS:
         if instance.state is State.READY:
-            engine.happen(instance.slot, Happening(On.UNREADY, reason), now)
+            engine.happen(instance.slot, Happening(On.UNREADY, reason), now, instance.run)
         return
     _suspect(engine, instance, result, now)
+    key = (result.slot, result.run, result.kind)
+    if spare.spared(engine, instance, reason, now):
+        engine.probes[key] = replace(state, failures=0)
+        return
     since = state.postponed_since
     window_s = probe.interval + probe.timeout
     others = any(
@@ -105,10 +117,9 @@ def _failed(
     if starvation.may_postpone(engine.guard, since, settings, now, others_answer=others):
         if since is None:
             _postpone(engine, instance.slot, reason)
-            key = (result.slot, result.kind)
             engine.probes[key] = replace(state, postponed_since=now)
         return
-    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now)
+    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now, instance.run)
 
 
 def _postpone(engine: "Engine", slot: Slot, reason: str) -> None:
@@ -122,53 +133,64 @@ def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
     # watchdog_at moves on with each postponement, by less than watchdog_s; the first one is
     # the only one that starts from a whole interval of silence, and only it is journaled.
     due = instance.watchdog_at
-    key = (instance.slot, ProbeKind.LIVENESS)
+    key = (instance.slot, instance.run, ProbeKind.LIVENESS)
+    later = now + min(1.0, instance.watchdog_s)
+    if spare.spared(engine, instance, reason, now):
+        engine.put(replace(instance, watchdog_at=later), now)
+        return
     state = engine.probes.get(key, ProbeState())
     since = state.postponed_since
     if starvation.may_postpone(engine.guard, since, engine.spec.everup, now):
         if since is None:
             _postpone(engine, instance.slot, reason)
             engine.probes[key] = replace(state, postponed_since=due)
-        later = now + min(1.0, instance.watchdog_s)
         engine.put(replace(instance, watchdog_at=later), now)
         return
-    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now)
+    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now, instance.run)
 
 
-def notified(engine: "Engine", slot: Slot, fields: Mapping[str, str], now: float) -> None:
+def notified(engine: "Engine", event: Notified, now: float) -> None:
     """One sd_notify message of a process of this instance."""
-    instance = engine.instances.get(slot)
+    slot, fields = event.slot, dict(event.fields)
+    instance = engine.process(slot, event.run)
     if instance is None or not instance.has_process:
         return
+    run = instance.run
     if "STATUS" in fields:
-        engine.put(replace(instance, status_text=fields["STATUS"][:500]), now)
+        instance = _put(engine, replace(instance, status_text=fields["STATUS"][:500]), now)
     if (main := _number(fields.get("MAINPID"))) and main != instance.pid:
-        engine.emit(MainPid(slot, instance.run, main))
-        engine.put(replace(engine.instances[slot], pid=main), now)
-    _timing(engine, slot, fields, now)
-    instance = engine.instances[slot]
+        facts = dict(instance.facts) | dict(event.main)
+        engine.record(Kind.MAIN, str(slot), **facts, run=run, pid=main)
+        engine.emit(MainPid(slot, run, main))
+        instance = _put(engine, replace(instance, pid=main, facts=facts), now)
+    instance = _timing(engine, instance, fields, now)
     if fields.get("RELOADING") == "1" and instance.state is State.READY:
         engine.put(replace(instance, suspected=True, reason="it reloads"), now)
     if fields.get("STOPPING") == "1" and instance.state is State.READY:
-        engine.happen(slot, Happening(On.UNREADY, "it says that it stops"), now)
+        engine.happen(slot, Happening(On.UNREADY, "it says that it stops"), now, run)
     if fields.get("READY") == "1":
-        if instance.state is State.STARTING and engine.services[slot.service].notify:
-            engine.happen(slot, Happening(On.STARTED), now)
-        elif instance.suspected and not _failing(engine, slot):
+        if instance.state is State.STARTING and engine.definition(instance).notify:
+            engine.happen(slot, Happening(On.STARTED), now, run)
+        elif instance.suspected and not _failing(engine, instance):
             engine.put(replace(instance, suspected=False, reason=""), now)
     if fields.get("WATCHDOG") == "trigger" and instance.state in _UP:
-        engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now)
+        engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now, run)
 
 
-def _timing(engine: "Engine", slot: Slot, fields: Mapping[str, str], now: float) -> None:
-    instance = engine.instances[slot]
+def _put(engine: "Engine", instance: Instance, now: float) -> Instance:
+    engine.put(instance, now)
+    return instance
+
+
+def _timing(engine: "Engine", before: Instance, fields: Mapping[str, str], now: float) -> Instance:
+    instance = before
     if usec := _number(fields.get("WATCHDOG_USEC")):
         instance = replace(instance, watchdog_s=min(usec * _USEC, _MAX_EXTENSION_S))
         if instance.state in _UP:
             instance = replace(instance, watchdog_at=now + instance.watchdog_s)
     if fields.get("WATCHDOG") == "1" and instance.watchdog_at is not None:
         instance = replace(instance, watchdog_at=now + instance.watchdog_s)
-        key = (slot, ProbeKind.LIVENESS)
+        key = (instance.slot, instance.run, ProbeKind.LIVENESS)
         if (state := engine.probes.get(key)) and state.postponed_since and not state.failures:
             engine.probes[key] = replace(state, postponed_since=None)
     extend = _number(fields.get("EXTEND_TIMEOUT_USEC"))
@@ -176,8 +198,7 @@ def _timing(engine: "Engine", slot: Slot, fields: Mapping[str, str], now: float)
     if extend and waiting and instance.deadline is not None:
         until = now + min(extend * _USEC, _MAX_EXTENSION_S)
         instance = replace(instance, deadline=max(instance.deadline, until))
-    if instance is not engine.instances[slot]:
-        engine.put(instance, now)
+    return instance if instance is before else _put(engine, instance, now)
 
 
 def _number(text: str | None) -> int | None:

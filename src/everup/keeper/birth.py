@@ -31,6 +31,9 @@ _CLONE3 = 435  # the same number on every architecture: clone3 is younger than t
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 _REPLY_MS = 2000
+_MAX_BODIES = 4
+BODY_S = 0.2
+"""How long a body is kept for somebody who has just died."""
 _libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: keeps the interpreter lock, as fork needs
 
 tainted: set[str] = set()
@@ -104,6 +107,8 @@ class Nursery:
         self.pid = 0
         self._sock: socket.socket | None = None
         self._expected: deque[Body] = deque()
+        self.bodies: dict[str | None, Body] = {}
+        """Ready made, by control group."""
 
     def start(self) -> None:
         """Fork the zygote. Called early, while there is little to copy."""
@@ -122,6 +127,28 @@ class Nursery:
             self._sock = None
         while self._expected:
             self._expected.popleft().born({"errno": errno.EAGAIN})
+
+    def close(self) -> None:
+        """Let the zygote go, and every body that nobody has needed."""
+        self.discard(None)
+        self.lost()
+
+    def prepare(self, cgroup: str | None) -> None:
+        """Somebody died who was not told to: have a body ready while the engine decides."""
+        if cgroup not in self.bodies and len(self.bodies) < _MAX_BODIES:
+            with contextlib.suppress(SpawnError):  # then the spawn itself will tell
+                self.bodies[cgroup] = Body(self, cgroup)
+
+    def body(self, cgroup: str | None) -> Body:
+        """A ready one, else a new one. Raises ``SpawnError``, ``OSError``."""
+        return self.bodies.pop(cgroup, None) or Body(self, cgroup)
+
+    def discard(self, now: float | None) -> None:
+        """Let the old ones go; None: all."""
+        for cgroup, body in list(self.bodies.items()):
+            if now is None or now - body.made_at > BODY_S:
+                del self.bodies[cgroup]
+                body.discard()
 
     def conceive(self, body: Body, theirs: socket.socket, failed: int) -> int | None:
         """Begin a birth; the pid where it is known at once."""
@@ -168,9 +195,8 @@ def _zygote(sock: socket.socket) -> NoReturn:
     """Fork on request until the keeper is gone."""
     try:
         os.setsid()  # what is typed at the keeper's terminal is not for us
-        keep = sock.fileno()
-        os.closerange(3, keep)
-        os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked by a keeper that has just exec'd
+        _close_all_but(sock.fileno())
         sock.setblocking(True)
         while True:
             request, (control, failed) = wire.receive(sock)
@@ -217,5 +243,14 @@ def _fork_here(theirs: socket.socket, failed: int, cgroup: str | None) -> int:
     except OSError as error:
         raise SpawnError("fork", error.errno or errno.EAGAIN) from error
     if pid == 0:
+        # Of the keeper's own descriptors none may stay, or nobody sees the end of theirs.
+        _close_all_but(theirs.fileno(), failed)
         spawn.child(theirs, failed, cgroup)
     return pid
+
+
+def _close_all_but(*kept: int) -> None:
+    low = 3
+    for fd in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(low, fd)
+        low = max(low, fd + 1)

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from everup.keeper import birth
+from everup.keeper.estate import Record
+from everup.keeper.spawn import start_ticks
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 50
+FLAGS = ("failed", "signalled", "respawn")
+"""What an estate says of a child where it is so."""
 
 
 def subreaper() -> None:
@@ -28,13 +32,16 @@ class Child:
         "failed",
         "id",
         "leader",
+        "leader_start",
         "meta",
         "pid",
+        "pidfd",
         "report",
         "respawn",
         "signalled",
         "start",
         "status",
+        "stranger",
     )
 
     def __init__(
@@ -44,8 +51,11 @@ class Child:
         self.pid = pid
         self.leader = pid  # of the session; stays when the main process changes
         self.start = start
+        self.leader_start = start
         self.cgroup = cgroup
         self.meta = meta
+        self.stranger = False  # the main process is not our own child
+        self.pidfd = -1
         self.report = -1
         self.respawn = False
         self.signalled = False
@@ -53,10 +63,44 @@ class Child:
         self.status: int | None = None
         self.ended_at = 0.0
 
+    @classmethod
+    def inherited(cls, record: Record) -> "Child":
+        """From an estate. Raises ``ValueError`` for a pid that cannot be a child's."""
+        pid, start = int(record["pid"]), int(record.get("start") or 0)
+        child = cls(record["id"], pid, start, record.get("cgroup"), record["meta"])
+        child.leader = int(record.get("leader") or pid)
+        same = child.leader == pid
+        child.leader_start = int(record.get("leader_start") or (start if same else 0))
+        if min(pid, child.leader) <= 1:
+            raise ValueError(f"{child.id}: pid {pid}, session {child.leader}")
+        child.report = record.get("report", -1)
+        child.failed = bool(record.get("failed"))
+        child.signalled = bool(record.get("signalled"))
+        child.respawn = bool(record.get("respawn"))
+        if (ended := record.get("exit")) is not None:
+            child.status = ended.get("status")
+            child.failed = bool(ended.get("failed"))
+            child.ended_at = ended.get("t") or time.monotonic()
+        return child
+
     def describe(self) -> dict[str, Any]:
         """For an engine that has just started."""
-        state = {"id": self.id, "pid": self.pid, "start": self.start, "meta": self.meta}
+        state = {
+            "id": self.id,
+            "pid": self.pid,
+            "start": self.start,
+            "stranger": self.stranger,
+            "leader": self.leader,
+            "leader_start": self.leader_start,
+            "cgroup": self.cgroup,
+            "meta": self.meta,
+        }
         return state | ({"exit": self.exit_report()} if self.ended_at else {})
+
+    def record(self) -> Record:
+        """For an estate."""
+        more: Record = {name: True for name in FLAGS if getattr(self, name)}
+        return self.describe() | more | ({"report": self.report} if self.report >= 0 else {})
 
     def exit_report(self) -> dict[str, Any]:
         return {
@@ -95,12 +139,25 @@ class Children:
         if child is not None and child.ended_at:
             del self._by_id[child_id]
 
-    def set_main(self, child_id: str, pid: int) -> None:
+    def get(self, child_id: str) -> Child:
+        return self._by_id[child_id]
+
+    def add_inherited(self, child: Child) -> None:
+        """One of an estate; its pid counts only while it lives."""
+        self._by_id[child.id] = child
+        if not child.ended_at:
+            self._by_pid[child.pid] = child
+
+    def set_main(self, child: Child, pid: int) -> None:
         """The service named another main process (sd_notify MAINPID)."""
-        child = self._by_id[child_id]
         self._by_pid.pop(child.pid, None)
-        child.pid = pid
+        child.pid, child.start = pid, start_ticks(pid)
         self._by_pid[pid] = child
+
+    def ended(self, child: Child) -> None:
+        """The main process of ``child`` has ended, by whatever it was seen."""
+        self._by_pid.pop(child.pid, None)
+        child.ended_at = time.monotonic()
 
     def dead(self) -> Iterator[tuple[int, int, Child | None]]:
         """(pid, status, the child if it is one of ours) of everyone who has ended.
@@ -121,7 +178,6 @@ class Children:
                 status |= 0x80
             if child is not None:
                 child.status = status
-                child.ended_at = time.monotonic()
             yield seen.si_pid, status, child
             os.waitpid(seen.si_pid, 0)
 
@@ -134,24 +190,61 @@ class Children:
         child.signalled = True
         with contextlib.suppress(OSError):
             if scope == "main":
-                os.kill(child.pid, number)
+                _send_signal(child, number)
                 return
-            os.killpg(child.leader, number)
+            if _leads(child):
+                os.killpg(child.leader, number)
         if scope == "all" and number == signal.SIGKILL:
-            sweep(child)
+            self.sweep(child)
             with contextlib.suppress(OSError):
-                os.kill(child.pid, number)
+                _send_signal(child, number)
+
+    def sweep(self, child: Child) -> None:
+        """Kill what is left of an instance: its control group, else its session."""
+        if _leads(child):
+            with contextlib.suppress(OSError):
+                os.killpg(child.leader, signal.SIGKILL)
+        if child.cgroup is not None and not self._shared(child) and _kill_group(child.cgroup):
+            return
+        if _leads(child):
+            for pid in session_members(child.leader):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _shared(self, child: Child) -> bool:
+        """Whether somebody lives in its control group who came after it."""
+        return any(
+            other is not child and other.cgroup == child.cgroup for other in self._by_pid.values()
+        )
 
 
-def sweep(child: Child) -> None:
-    """Kill what is left of an instance: its control group, else its session."""
-    with contextlib.suppress(OSError):
-        os.killpg(child.leader, signal.SIGKILL)
-    if child.cgroup is not None and _kill_group(child.cgroup):
-        return
-    for pid in session_members(child.leader):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+def is_same(child: Child) -> bool:
+    """Whether the pid of ``child`` is still that of its main process, and not used again."""
+    ticks = start_ticks(child.pid)
+    if ticks and child.start:
+        return ticks == child.start
+    if not ticks and start_ticks(os.getpid()):
+        return False
+    try:  # /proc cannot be read; but a pid that is used again is in another session
+        return os.getsid(child.pid) == child.leader
+    except OSError:
+        return False
+
+
+def _leads(child: Child) -> bool:
+    """Whether the number of its session is still its own: its leader lives or is a zombie, or is
+    gone, for then nobody gets the number as long as the session has a member."""
+    if not child.leader_start and not child.stranger:
+        return True  # our own; when it was born /proc could not be read
+    return start_ticks(child.leader) in (0, child.leader_start)
+
+
+def _send_signal(child: Child, number: int) -> None:
+    """Signal the main process, and nobody who has its number by now. Raises ``OSError``."""
+    if child.pidfd >= 0:
+        signal.pidfd_send_signal(child.pidfd, number)
+    elif not child.stranger or is_same(child):
+        os.kill(child.pid, number)
 
 
 def _kill_group(cgroup: str) -> bool:

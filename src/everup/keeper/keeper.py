@@ -13,128 +13,127 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from everup.keeper import spawn, wire
-from everup.keeper.birth import Body, Nursery
-from everup.keeper.children import Child, Children, subreaper, sweep
+from everup.keeper import birth, spawn, succession, wire
+from everup.keeper.children import Child, Children, subreaper
+from everup.keeper.estate import Estate
+from everup.keeper.link import Link
+from everup.keeper.pulse import Pulse
 from everup.keeper.spawn import SpawnError, start_ticks
+from everup.keeper.strangers import LOOK_S, Strangers, own
+from everup.keeper.succession import FORWARDED, LOCK, say
 
-_FORWARDED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 _QUICK_DEATH_S = 1.0
 _MAX_ENGINE_DELAY_S = 5.0
-_BODY_S = 0.2
 _LEAVE_S = 10.0
-_MAX_BODIES = 4
+_HUNG_S = 30.0
 ENGINE_FD = 3
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
 class Keeper:
     """The whole of it: one epoll loop."""
 
-    def __init__(self, engine_argv: list[str], meta: dict[str, Any]) -> None:
+    def __init__(
+        self, engine_argv: list[str], meta: dict[str, Any], lock: int, estate: Estate
+    ) -> None:
         self.engine_argv = engine_argv
         self.meta = meta
-        self.held: dict[str, int] = {}
+        self.estate = estate
+        self.held = {**estate.held, LOCK: lock}
+        self.notes = [list(note) for note in estate.notes]
         self.children = Children()
-        self.nursery = Nursery()
-        self.bodies: dict[str | None, Body] = {}
+        self.strangers = Strangers(self.watch, self.unwatch, self.ended)
+        self.nursery = birth.Nursery()
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
-        self.control: socket.socket | None = None
-        self.outbox: deque[tuple[wire.Message, list[int]]] = deque()
+        self.wake = -1
+        self.link = Link(self.epoll, self.handlers, self._request)
+        self.pulse = Pulse(float(meta.get("hung_s", _HUNG_S)))
+        self.before = -1  # pidfd of an engine that has yet to leave before ours can start
         self.engine_pid = 0
         self.engine_started = 0.0
         self.engine_delay_s = 0.0
         self.engine_due: float | None = 0.0
-        self.engine_starts = 0
-        self.last_signal: int | None = None
+        self.engine_starts = estate.engine_starts
+        self.last_signal: int | None = estate.signal
         self.exit_status: int | None = None
         self.leaving: int | None = None
-        self.leave_by = 0.0
+        self.successor: tuple[list[str], list[str]] | None = None
+        self.leave_by: float | None = None
 
     # -- the loop
 
     def run(self) -> int:
         subreaper()
-        self.nursery.start()
-        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.suppress(OSError):  # then it is tried again with the first birth
+            self.nursery.start()
+        self.wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (*_FORWARDED, signal.SIGCHLD):
+        for number in (*FORWARDED, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        self._watch(wake_read, lambda: self._on_signals(wake_read))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # an exec may have come before
+        self.watch(self.wake, self.on_signals)
+        succession.inherit(self)
         gc.collect()
         gc.freeze()  # the children share these pages; a collection must not copy them
         while self.exit_status is None:
             now = time.monotonic()
-            if self.engine_due is not None and now >= self.engine_due:
-                self._start_engine()
-            wait = -1.0 if self.engine_due is None else max(0.0, self.engine_due - now)
-            if self.bodies:
-                self._discard_bodies(now)
-                wait = _BODY_S if wait < 0 else min(wait, _BODY_S)
-            if self.leaving is not None:
-                wait = max(0.0, self.leave_by - now)
-                if wait == 0.0:
-                    os.kill(self.engine_pid, signal.SIGKILL)
-                    wait = 1.0
-            for fd, _events in self.epoll.poll(wait):
+            _guarded(lambda now=now: self._on_time(now))  # type: ignore[misc]
+            for fd, _events in self.epoll.poll(self._wait_s(now)):
                 handler = self.handlers.get(fd)
                 if handler is not None:
                     _guarded(handler)
         return self.exit_status
 
-    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+    def _on_time(self, now: float) -> None:
+        if self.engine_due is not None and now >= self.engine_due:
+            if self.successor is not None:
+                succession.become(self)
+            self._start_engine()
+        self.nursery.discard(now)
+        self.strangers.look()
+        if self.leave_by is not None and now >= self.leave_by:
+            self.leave_by = now + 1.0
+            self._kill_engine()
+        elif self.pulse.hung(now):
+            say("the engine hangs: no sign of life for long; killing it")
+            self._kill_engine()
+
+    def _wait_s(self, now: float) -> float:
+        waits = [due - now for due in (self.engine_due, self.leave_by) if due is not None]
+        if self.nursery.bodies:
+            waits.append(birth.BODY_S)
+        if self.strangers.blind:
+            waits.append(LOOK_S)
+        if (tick := self.pulse.wait_s(now)) is not None:
+            waits.append(tick)
+        return max(0.0, min(waits)) if waits else -1.0
+
+    def watch(self, fd: int, handler: Callable[[], None]) -> None:
         self.handlers[fd] = handler
         self.epoll.register(fd, select.EPOLLIN)
 
-    def _unwatch(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         if self.handlers.pop(fd, None) is not None:
             self.epoll.unregister(fd)
-
-    def _discard_bodies(self, now: float) -> None:
-        for cgroup, body in list(self.bodies.items()):
-            if now - body.made_at > _BODY_S:
-                del self.bodies[cgroup]
-                body.discard()
 
     # -- the engine
 
     def _start_engine(self) -> None:
-        ours, theirs = wire.pair()
-        environment = dict(os.environ, EVERUP_KEEPER_FD=str(ENGINE_FD))
-        request = {
-            "argv": self.engine_argv,
-            "env": environment,
-            "cwd": os.getcwd(),
-            "nofile": "ours",
-        }
-        sources = {0: 0, 1: 1, 2: 2, ENGINE_FD: theirs.fileno()}
         self.engine_started = time.monotonic()
         try:
-            self.engine_pid, report = Body(self.nursery, None).become(request, sources)
+            ours = self._bear_engine()
         except (SpawnError, OSError) as error:
-            _say(f"cannot start the engine: {error}")
-            ours.close()
+            say(f"cannot start the engine: {error}")
             self._engine_later()
             return
-        finally:
-            theirs.close()
-        os.close(report)
         self.engine_due = None
         self.engine_starts += 1
-        self.control = ours
-        self._watch(ours.fileno(), self._on_control)
-        self._send(
+        self.link.open(ours)
+        self.link.send(
             {
                 "ev": "hello",
                 "keeper": os.getpid(),
@@ -142,12 +141,40 @@ class Keeper:
                 "meta": self.meta,
                 "held": list(self.held),
                 "children": [child.describe() for child in self.children.known()],
+                "notes": self.notes,
+                "argv": [sys.executable, "-S", "-E", _MAIN],
+                "engine": self.engine_argv,
+                "found": spawn.found(),
             }
         )
         for name, fd in self.held.items():
-            self._send({"ev": "held", "name": name}, [fd])
+            self.link.send({"ev": "held", "name": name}, [fd])
         if self.last_signal is not None:
-            self._send({"ev": "signal", "sig": self.last_signal, "again": True})
+            self.link.send({"ev": "signal", "sig": self.last_signal, "again": True})
+
+    def _bear_engine(self) -> socket.socket:
+        ours, theirs = wire.pair()
+        try:
+            directory = os.getcwd()
+        except FileNotFoundError:  # where we were started is gone
+            directory = "/"
+        request = {
+            "argv": self.engine_argv,
+            "env": dict(os.environ, EVERUP_KEEPER_FD=str(ENGINE_FD)),
+            "cwd": directory,
+            "nofile": "ours",
+            "oom": "ours",
+        }
+        sources = {0: 0, 1: 1, 2: 2, ENGINE_FD: theirs.fileno()}
+        try:
+            self.engine_pid, report = self.nursery.body(None).become(request, sources)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        os.close(report)
+        return ours
 
     def _engine_later(self) -> None:
         """Restart at once, unless it dies as soon as it starts."""
@@ -156,72 +183,44 @@ class Keeper:
         self.engine_due = time.monotonic() + self.engine_delay_s
         self.engine_delay_s = min(_MAX_ENGINE_DELAY_S, max(0.1, self.engine_delay_s * 2))
 
-    def _lose_control(self) -> None:
-        if self.control is not None:
-            self._unwatch(self.control.fileno())
-            self.control.close()
-            self.control = None
-        self.outbox.clear()
+    def _kill_engine(self) -> None:
+        self.pulse.stop()
+        with contextlib.suppress(ProcessLookupError):
+            if self.before >= 0:
+                signal.pidfd_send_signal(self.before, signal.SIGKILL)
+            elif self.engine_pid:
+                os.kill(self.engine_pid, signal.SIGKILL)
 
     def _engine_ended(self, status: int) -> None:
-        self._lose_control()
-        self.engine_pid = 0
+        self.link.readable()  # what it said before
+        self.link.close()
+        self.engine_pid, self.leave_by = 0, None
+        self.pulse.stop()
         if self.leaving is not None:
             self.exit_status = self.leaving
             return
-        if not self.children.alive() and not self.held and os.WIFEXITED(status):
+        if self.successor is not None:
+            self.engine_due = time.monotonic()
+            return
+        idle = not self.children.alive() and self.held.keys() <= {LOCK}
+        if idle and os.WIFEXITED(status):
             # It gave everything back and left (or never came up): there is nothing to keep.
             self.exit_status = os.WEXITSTATUS(status)
             return
-        _say(f"the engine ended ({_status_text(status)}); starting it again, services go on")
+        say(f"the engine ended ({_status_text(status)}); starting it again, services go on")
         self._engine_later()
 
-    def _on_control(self) -> None:
-        while self.control is not None:
-            try:
-                message, fds = wire.receive(self.control)
-            except BlockingIOError:
-                break
-            except wire.ClosedError:
-                self._lose_control()
-                return
-            except ValueError as error:
-                self._send({"ev": "error", "text": f"no message: {error!r}"[:300]})
-                continue
-            try:
-                self._handle(message, fds)
-            except Exception as error:
-                for fd in set(fds) - set(self.held.values()):
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
-                self._send({"ev": "error", "text": f"{message.get('op')}: {error!r}"[:300]})
-        self._flush()
-
-    def _send(self, message: wire.Message, fds: list[int] | None = None) -> None:
-        self.outbox.append((message, fds or []))
-        self._flush()
-
-    def _flush(self) -> None:
-        """Send what waits. What an engine does not read stays here; a new engine is told the
-        state afresh, so the queue is bounded by what one engine asked for."""
-        if self.control is None:
-            self.outbox.clear()
-            return
-        mask = select.EPOLLIN
-        while self.outbox:
-            message, fds = self.outbox[0]
-            try:
-                wire.send(self.control, message, fds)
-            except BlockingIOError:
-                mask |= select.EPOLLOUT
-                break
-            except wire.ClosedError:
-                self._lose_control()
-                return
-            self.outbox.popleft()
-        self.epoll.modify(self.control.fileno(), mask)
-
     # -- requests
+
+    def _request(self, message: wire.Message, fds: list[int]) -> None:
+        self.pulse.heard(time.monotonic(), alive=message.get("op") == "alive")
+        try:
+            self._handle(message, fds)
+        except Exception:
+            for fd in set(fds) - set(self.held.values()):
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            raise
 
     def _handle(self, message: wire.Message, fds: list[int]) -> None:
         match message["op"]:
@@ -233,13 +232,17 @@ class Keeper:
                 self.children.forget(message["id"])
             case "hold":
                 for name, fd in zip(message["names"], fds, strict=True):
-                    self._drop(name)
-                    self.held[name] = fd
+                    self._hold(name, fd)
             case "drop":
                 for name in message["names"]:
                     self._drop(name)
             case "main":
-                self.children.set_main(message["id"], message["pid"])
+                self._set_main(self.children.get(message["id"]), message["pid"])
+            case "alive":
+                self.notes.clear()  # it has had them for a while
+            case "reexec":
+                self.successor = list(message["argv"]), list(message["engine"])
+                self.leave_by = time.monotonic() + _LEAVE_S
             case "quit":
                 # The engine has yet to close its files; who waits for us waits for it as well.
                 self.leaving = message["status"]
@@ -247,7 +250,16 @@ class Keeper:
             case op:
                 raise ValueError(f"unknown request {op!r}")
 
+    def _hold(self, name: str, fd: int) -> None:
+        self._drop(name)
+        if name == LOCK:
+            os.close(fd)
+        else:
+            self.held[name] = fd
+
     def _drop(self, name: str) -> None:
+        if name == LOCK:
+            return
         fd = self.held.pop(name, None)
         if fd is not None:
             os.close(fd)
@@ -256,77 +268,91 @@ class Keeper:
         """``fds``: first those for this child alone, which are given to it and closed here, then
         those to hold by name."""
         child_id, names = message["id"], message["hold"]
-        own = len(fds) - len(names)
+        count = len(fds) - len(names)
         self.children.check_free(child_id)
         try:
-            for name, fd in zip(names, fds[own:], strict=True):
-                self._drop(name)
-                self.held[name] = fd
+            for name, fd in zip(names, fds[count:], strict=True):
+                self._hold(name, fd)
             given = {int(number): fds[index] for number, index in message["given"].items()}
             held = {int(number): self.held[name] for number, name in message["held"].items()}
             cgroup = message.get("cgroup")
-            body = self.bodies.pop(cgroup, None) or Body(self.nursery, cgroup)
-            pid, report = body.become(message, given | held)
+            pid, report = self.nursery.body(cgroup).become(message, given | held)
         except Exception as error:  # it must not wait for an answer for ever
             number = getattr(error, "number", None) or getattr(error, "errno", None) or 0
             stage = getattr(error, "stage", "fork")
             note = {"stage": stage, "errno": number, "text": repr(error)[:300]}
-            self._send({"ev": "failed", "id": child_id, **note})
+            self.link.send({"ev": "failed", "id": child_id, **note})
             return
         finally:
-            for fd in fds[:own]:
+            for fd in fds[:count]:
                 os.close(fd)
         child = Child(child_id, pid, start_ticks(pid), message.get("cgroup"), message["meta"])
         child.report = report
         child.respawn = bool(message.get("respawn"))
         self.children.add(child)
-        self._watch(report, lambda: self._on_report(child))
+        self.watch_report(child)
 
-    def _on_report(self, child: Child) -> None:
+    def _set_main(self, child: Child, pid: int) -> None:
+        mine = own(pid)
+        if child.ended_at or pid <= 1 or not (mine or start_ticks(pid)):
+            raise ValueError(f"{child.id} cannot have pid {pid} as its main process")
+        self.strangers.release(child)
+        self.children.set_main(child, pid)
+        child.stranger = False
+        if not mine and not self.strangers.take(child):
+            self.ended(child)
+
+    def watch_report(self, child: Child) -> None:
+        self.watch(child.report, lambda: self._on_report(child))
+
+    def _on_report(self, child: Child, ended: bool = False) -> None:
         """The exec is done, or it failed and the pipe says where."""
-        report, child.report = child.report, -1
-        self._unwatch(report)
         try:
-            text = os.read(report, 4096)
-        except BlockingIOError:  # it ended, and somebody else is still to close his copy
-            text = b""
+            text = os.read(child.report, 4096)
+        except BlockingIOError:
+            if not ended:
+                return  # meant for whoever had this number of a descriptor before
+            text = b""  # somebody else is still to close his copy
+        report, child.report = child.report, -1
+        self.unwatch(report)
         os.close(report)
         if text:
             child.failed = True
-            self._send({"ev": "failed", "id": child.id, **json.loads(text)})
+            self.link.send({"ev": "failed", "id": child.id, **json.loads(text)})
         else:
-            self._send({"ev": "spawned", "id": child.id, "pid": child.pid, "start": child.start})
+            self.link.send(
+                {"ev": "spawned", "id": child.id, "pid": child.pid, "start": child.start}
+            )
 
     # -- children and signals
 
-    def _on_signals(self, wake: int) -> None:
-        numbers = os.read(wake, 512)
+    def on_signals(self) -> None:
+        numbers = os.read(self.wake, 512)
         if signal.SIGCHLD in numbers:
-            self._reap()
+            self.reap()
         for number in numbers:
-            if number in _FORWARDED:
+            if number in FORWARDED:
                 self.last_signal = number if number in (signal.SIGTERM, signal.SIGINT) else None
-                self._send({"ev": "signal", "sig": number})
+                self.link.send({"ev": "signal", "sig": number})
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
         for pid, status, child in self.children.dead():
             if child is not None:
-                if child.report >= 0:  # how it started is told before how it ended
-                    self._on_report(child)
-                self._send(child.exit_report())  # first of all: the engine thinks meanwhile
-                sweep(child)
-                if child.respawn and not child.signalled and not child.failed:
-                    self._prepare(child.cgroup)
+                self.ended(child)
             elif pid == self.engine_pid:
                 self._engine_ended(status)
             elif pid == self.nursery.pid:
                 self.nursery.lost()
 
-    def _prepare(self, cgroup: str | None) -> None:
-        """Somebody died who was not told to: have a body ready while the engine decides."""
-        if cgroup not in self.bodies and len(self.bodies) < _MAX_BODIES:
-            with contextlib.suppress(SpawnError):  # then the spawn itself will tell
-                self.bodies[cgroup] = Body(self.nursery, cgroup)
+    def ended(self, child: Child) -> None:
+        self.children.ended(child)
+        self.strangers.release(child)
+        if child.report >= 0:  # how it started is told before how it ended
+            self._on_report(child, ended=True)
+        self.link.send(child.exit_report())  # first of all: the engine thinks meanwhile
+        self.children.sweep(child)
+        if child.respawn and not child.signalled and not child.failed:
+            self.nursery.prepare(child.cgroup)
 
 
 def _status_text(status: int) -> str:
@@ -340,17 +366,16 @@ def _guarded(handler: Callable[[], None]) -> None:
     try:
         handler()
     except Exception as error:
-        _say(f"{type(error).__name__} in {getattr(handler, '__name__', handler)}: {error}")
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"everup keeper: {text}\n")
+        say(f"{type(error).__name__} in {getattr(handler, '__name__', handler)}: {error}")
 
 
 def main(arguments: list[str]) -> int:
-    """``keeper META_JSON -- ENGINE ARGV...``."""
-    spawn.raise_nofile()
+    """``keeper META_JSON -- ENGINE ARGV...``; ``keeper --try`` ends at once: it can be run."""
+    if arguments == ["--try"]:
+        return 0
     meta = json.loads(arguments[0])
-    os.set_inheritable(meta.pop("lock_fd"), False)  # held for as long as this process lives
-    return Keeper(arguments[2:], meta).run()
+    spawn.protect({name: meta.pop(name) for name in ("nofile", "oom") if name in meta})
+    lock = meta.pop("lock_fd")  # held for as long as this process lives
+    os.set_inheritable(lock, False)
+    succession.sign(lock)
+    return Keeper(arguments[2:], meta, lock, succession.read(meta.pop("estate_fd", None))).run()

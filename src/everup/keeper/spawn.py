@@ -22,11 +22,41 @@ ignored = tuple(s for s in signal.valid_signals() if signal.getsignal(s) == sign
 nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
 """The limit of descriptors that everup was started with: the services get it back."""
 
+oom: int | None = None
+"""The services' oom_score_adj, where it is not the keeper's."""
 
-def raise_nofile() -> None:
-    """A keeper holds several descriptors for each instance: take what the hard limit allows."""
+_OOM_FILE = "/proc/self/oom_score_adj"
+_OOM_OURS = -900
+
+
+def protect(known: Mapping[str, Any]) -> None:
+    """Take what the hard limit of descriptors allows, for a keeper holds several for each
+    instance, and stay out of the kernel's sight when memory runs out.
+
+    ``known``: what an earlier keeper found before it did the same (``found``).
+    """
+    global nofile, oom
+    if "nofile" in known:
+        nofile = (known["nofile"][0], known["nofile"][1])
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile[1], nofile[1]))
+    oom = known.get("oom")
+    with contextlib.suppress(OSError, ValueError):  # to lower it is a privilege
+        with open(_OOM_FILE) as file:
+            now = int(file.read())
+        if now > _OOM_OURS:
+            _set_oom(_OOM_OURS)
+            oom = now if oom is None else oom
+
+
+def found() -> dict[str, Any]:
+    """How everup itself was started, for ``protect`` of the next keeper."""
+    return {"nofile": nofile} | ({} if oom is None else {"oom": oom})
+
+
+def _set_oom(value: int) -> None:
+    with open(_OOM_FILE, "w") as file:
+        file.write(str(value))
 
 
 class SpawnError(Exception):
@@ -92,6 +122,9 @@ def _become(request: Mapping[str, Any], failed: int) -> None:
         stage = "limits"
         if request.get("nofile") != "ours":
             resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
+        if request.get("oom") != "ours" and oom is not None:
+            with contextlib.suppress(OSError):  # no reason to refuse a service
+                _set_oom(oom)
         for name, limit in request.get("limits", {}).items():
             resource.setrlimit(_LIMITS[name], (limit, limit))
         if "nice" in request:

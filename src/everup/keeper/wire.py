@@ -54,11 +54,14 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
 def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     """One message and its descriptors. Raises ``BlockingIOError`` when there is none."""
     try:
-        data, ancillary, _flags, _address = sock.recvmsg(
-            MAX_PACKET + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError as error:
-        raise ClosedError from error
+        data, ancillary = _take(sock)
+    except ConnectionResetError:
+        # The other side closed without having read all of ours. This is told before what it had
+        # sent, once.
+        try:
+            data, ancillary = _take(sock)
+        except ConnectionResetError as error:
+            raise ClosedError from error
     if not data:
         raise ClosedError
     fds = array.array("i")
@@ -74,3 +77,10 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]]:
         finally:
             os.close(memory)
     return message, got
+
+
+def _take(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    data, ancillary, _flags, _address = sock.recvmsg(
+        MAX_PACKET + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+    )
+    return data, ancillary

@@ -6,6 +6,7 @@ from typing import Any
 from everup.model.event import Hook
 from everup.model.instance import Slot
 from everup.model.journal import Kind
+from everup.model.spec import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Record:
 class Spawn:
     slot: Slot
     run: int
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Watch:
 @dataclass(frozen=True, slots=True)
 class Unwatch:
     slot: Slot
+    run: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +78,33 @@ class WatchDrain:
 
 @dataclass(frozen=True, slots=True)
 class OpenSockets:
+    """Open what is missing of the lanes 1 to ``lanes``."""
+
     service: str
-    slots: int
+    lanes: int
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyQueue:
-    """The replica is down for good: end the connections that wait on its socket, so that their
-    clients need not find out by a time-out."""
+    """Nobody serves this lane any more: end the connections that wait on its socket, so that
+    their clients need not find out by a time-out."""
 
-    slot: Slot
+    service: str
+    lane: int
 
 
 @dataclass(frozen=True, slots=True)
 class CloseSockets:
     service: str
+    listen: tuple[Listener, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SetBalance:
-    """New connections go to these replicas (numbers from 1), in equal parts."""
+    """New connections go to these lanes (numbers from 1), in equal parts."""
 
     service: str
-    replicas: tuple[int, ...]
+    lanes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,23 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Configure:
+    """Settings of the service that its processes need not know have changed."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The reload has succeeded: the new config is the accepted one from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The reload was rolled back: the accepted config stays."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     status: int = 0
 
@@ -115,5 +139,5 @@ class Quit:
 Effect = Spawn | RunHook | Signal | MainPid
 Action = (
     Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | EmptyQueue | CloseSockets
-    | SetBalance | Forget | Quit
+    | SetBalance | Forget | Configure | Commit | Discard | Quit
 )  # fmt: skip

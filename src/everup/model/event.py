@@ -1,10 +1,13 @@
 """Events: what reaches the engine from the world and from operators."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from everup.model.instance import ExitCause, Slot, State
 from everup.model.signal import ProbeResult
+from everup.model.spec import Spec
 
 
 class Hook(StrEnum):
@@ -19,6 +22,8 @@ class Spawned:
     slot: Slot
     run: int
     pid: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What identifies the process beyond its pid; goes into the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,14 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """One sd_notify message, already matched to the instance that sent it."""
+    """One sd_notify message, already matched to the process that sent it."""
 
     slot: Slot
     fields: tuple[tuple[str, str], ...]
+    run: int | None = None
+    """None: of the present incarnation."""
+    main: Mapping[str, Any] = field(default_factory=dict)
+    """What identifies a new main process (MAINPID)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,34 @@ class Adopted:
     restarts: int = 0
     signalled: bool = False
     """It is stopping and has had its stop signal."""
+    lane: int = 0
+    gen: int = 0
+    outgoing: bool = False
+    """Another process has taken its place, or is about to."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A rollout that the engine before did not see the end of."""
+
+    service: str
+    gen: int
+    slots: tuple[Slot, ...]
+    how: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A reload that the engine before did not see the end of."""
+
+    spec: Spec
+    by: str = ""
+    failed: str = ""
+    """It was being rolled back, for this reason."""
+    gens: tuple[tuple[str, int], ...] = ()
+    """The generation that each service got by it, for those whose turn has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +144,12 @@ class Up:
     """Who was in the balance of each service: a standby that took over stays in."""
     quitting: bool = False
     """The engine before died while it took everything down: go on with that."""
+    gens: tuple[tuple[str, int], ...] = ()
+    """The last generation of each service."""
+    lost: tuple[tuple[Slot, int], ...] = ()
+    """Incarnations that were started and are not there, though nobody saw them end."""
+    rollouts: tuple[Unfinished, ...] = ()
+    reload: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +185,20 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """Apply a changed config."""
+
+    spec: Spec
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SendSignal:
     slots: tuple[Slot, ...]
     signal: str
     by: str = ""
 
 
-Operator = Up | Down | Start | Stop | Restart | Scale | SendSignal
+Operator = Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
 World = Spawned | SpawnFailed | Exited | HookDone | Probed | Notified | Drained | Lag | Tick
 Event = Operator | World

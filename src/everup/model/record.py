@@ -1,8 +1,11 @@
 """The record of one instance: all that the deciders know of it. Replaced, never changed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from everup.model.instance import ExitCause, Slot, State
+from everup.model.spec import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,19 @@ class Instance:
     """Should run: the operator's or the config's wish."""
     run: int = 0
     """Incarnation: counts the processes that this slot has had."""
+    spent: int = 0
+    """The highest incarnation used up: a successor that failed leaves its number unused."""
+    lane: int = 0
+    """Which socket of the service's groups its process has, from 1; 0: none yet."""
+    gen: int = 0
+    """Generation of the service that it belongs to: each rollout begins a new one."""
+    service: Service | None = None
+    """What its process was started with, while that is not what the service is by now."""
+    outgoing: bool = False
+    """A successor of it is on its way, or has taken over already."""
     pid: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What identifies the process beyond its pid, for whoever takes over."""
     phase: str = ""
     """Part of a state: the name of the hook that runs, or ``spawn``."""
     spawned_at: float | None = None

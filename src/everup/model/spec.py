@@ -161,6 +161,19 @@ class Watchdog:
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
+class Rollout:
+    """How replicas are replaced by ``everup restart`` and ``everup reload``."""
+
+    batch: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas replaced at a time, 1 to 1000."""
+    pause: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
+    """Wait between two batches; a replica that fails meanwhile stops the rollout."""
+    min_ready: Annotated[Duration, Field(ge=0, le=86400)] | None = None
+    """A new replica must have been ready for this long before the old one drains. Default: 1s
+    where neither a startup or readiness probe nor notify says when it is ready, else 0s."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
 class Listener:
     """One listening socket, passed to the service systemd-style (LISTEN_FDS, from descriptor 3)."""
 
@@ -229,6 +242,12 @@ class Service:
     """After this time everything of the replica gets SIGKILL."""
     drain_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
     """On stop: at most this long to end open connections before the stop signal."""
+    overlap: bool | None = None
+    """Whether a restart on purpose brings the new process to ready before the old one drains, so
+    that both run for a while. ``false`` for what can't run twice: then the old one stops first,
+    and connections wait in the socket. Default: ``true`` with ``listen``, else ``false``."""
+    rollout: Rollout = field(default_factory=Rollout)
+    """Batches and pauses of restarts on purpose."""
     limits: Limits = field(default_factory=Limits)
     """Memory, tasks, CPU, descriptors."""
     hooks: Hooks = field(default_factory=Hooks)
@@ -243,6 +262,21 @@ class Service:
         """Replicas and standbys together."""
         return self.replicas + self.standby
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether two processes of one slot may run for a while."""
+        if self.type == "oneshot":
+            return False
+        return bool(self.listen) if self.overlap is None else self.overlap
+
+    @property
+    def min_ready(self) -> float:
+        """How long a new process must have been ready in a rollout, seconds."""
+        if self.rollout.min_ready is not None:
+            return self.rollout.min_ready
+        asked = self.notify or self.probe.startup or self.probe.readiness
+        return 0.0 if asked else 1.0
+
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
 class Group:
@@ -255,6 +289,16 @@ class Group:
     strategy: Strategy = Strategy.ONE_FOR_ONE
     """``one_for_one``: only the crashed replica restarts; ``one_for_all``: all members;
     ``rest_for_one``: the crashed service and the members named after it."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
+class StormBrake:
+    """The budget of restarts over all services together: a token bucket."""
+
+    limit: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Restarts that may come at once, 0 to 1000000; 0: no brake."""
+    period: Annotated[Duration, Field(gt=0, le=86400)] = 60.0
+    """In this time the whole budget comes back, evenly."""
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
@@ -274,6 +318,8 @@ class Everup:
     (PSI ``cpu some avg10``) and no other instance answered its probes meanwhile."""
     starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
     """A verdict is postponed no longer than this."""
+    storm_brake: StormBrake = field(default_factory=StormBrake)
+    """Restarts after failures beyond this budget wait. What operators ask for is not counted."""
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)

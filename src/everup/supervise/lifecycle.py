@@ -5,8 +5,9 @@ cells in which nothing can or should happen say so by name (``_stay``, ``_stale`
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from everup.model.action import Effect, RunHook, Signal, Spawn
 from everup.model.event import Hook
@@ -46,6 +47,10 @@ class Happening:
     cause: ExitCause | None = None
     hook: Hook | None = None
     ok: bool = True
+    drain_s: float = 0.0
+    """With STOP: drain for at least this long if connections are open."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """With SPAWNED: what identifies the process."""
 
 
 Result = tuple[Instance, tuple[Effect, ...]]
@@ -66,9 +71,11 @@ def enter(instance: Instance, state: State, now: float, reason: str = "") -> Ins
 
 
 def _start(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:
+    run = max(inst.run, inst.spent) + 1
     inst = replace(
         enter(inst, State.STARTING, now, event.reason),
-        run=inst.run + 1,
+        run=run,
+        spent=run,
         restarts=inst.restarts + (inst.last_exit is not None),
         pid=0,
         spawned_at=None,
@@ -83,7 +90,7 @@ def _start(service: Service, inst: Instance, event: Happening, _u: float, now: f
     )
     if service.hooks.pre_start is not None:
         return replace(inst, phase=Hook.PRE_START), (RunHook(inst.slot, inst.run, Hook.PRE_START),)
-    return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run),)
+    return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run, inst.lane),)
 
 
 def _hook_starting(service: Service, inst: Instance, ev: Happening, u: float, now: float) -> Result:
@@ -95,11 +102,11 @@ def _hook_starting(service: Service, inst: Instance, ev: Happening, u: float, no
     if not inst.want:
         # Its stop was asked for and waits for its turn in the order: there is nothing to stop.
         return enter(inst, State.STOPPED, now, inst.reason), ()
-    return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run),)
+    return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run, inst.lane),)
 
 
 def _spawned(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:
-    inst = replace(inst, pid=event.pid, spawned_at=now, phase="")
+    inst = replace(inst, pid=event.pid, spawned_at=now, phase="", facts=event.facts)
     if service.type == "oneshot":
         return replace(inst, state=State.RUNNING, since=now, up_at=now, deadline=None), ()
     if service.notify or service.probe.startup is not None:
@@ -184,9 +191,10 @@ def _stop(service: Service, inst: Instance, event: Happening, u: float, now: flo
         return replace(inst, phase="spawn", deadline=now + REKILL_S), (
             Signal(inst.slot, inst.run, "SIGKILL", "all"),
         )
-    if service.drain_timeout > 0 and inst.state is State.READY:
+    drain_s = max(service.drain_timeout, event.drain_s)
+    if drain_s > 0 and inst.state is State.READY:
         inst = enter(inst, State.DRAINING, now, event.reason)
-        return replace(inst, deadline=now + service.drain_timeout), ()
+        return replace(inst, deadline=now + drain_s), ()
     return _stop_now(service, inst, event, u, now)
 
 
@@ -215,7 +223,9 @@ def _hook_stopping(service: Service, inst: Instance, ev: Happening, u: float, no
 def _spawned_too_late(_s: Service, inst: Instance, ev: Happening, _u: float, now: float) -> Result:
     if inst.phase != "spawn":
         return inst, ()  # it has ended already: the reports came in the wrong order
-    inst = replace(inst, pid=ev.pid, spawned_at=now, phase="", deadline=now + REKILL_S)
+    inst = replace(
+        inst, pid=ev.pid, spawned_at=now, phase="", deadline=now + REKILL_S, facts=ev.facts
+    )
     return inst, (Signal(inst.slot, inst.run, "SIGKILL", "all"),)
 
 
@@ -247,7 +257,7 @@ def _exited(service: Service, inst: Instance, event: Happening, u: float, now: f
 
 def _ended(service: Service, inst: Instance, cause: ExitCause, u: float, now: float) -> Result:
     had_process = inst.has_process
-    inst = replace(inst, pid=0, last_exit=cause, watchdog_at=None, suspected=False)
+    inst = replace(inst, pid=0, last_exit=cause, watchdog_at=None, suspected=False, facts={})
     if service.hooks.post_stop is not None and had_process:
         inst = replace(enter(inst, State.STOPPING, now, inst.reason), phase=Hook.POST_STOP)
         return inst, (RunHook(inst.slot, inst.run, Hook.POST_STOP),)

@@ -21,7 +21,9 @@ def satisfied(service: Service, instances: Iterable[Instance]) -> bool:
     the oneshot is done."""
     if service.type == "oneshot":
         return all(instance.done for instance in instances)
-    return service.replicas == 0 or any(i.state is State.READY and i.want for i in instances)
+    return service.replicas == 0 or any(
+        i.state is State.READY and (i.want or i.outgoing) for i in instances
+    )
 
 
 def is_down(instances: Iterable[Instance]) -> bool:

@@ -1,7 +1,7 @@
 """The safety properties of the design, checked at every step of a simulation."""
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from everup.model.action import Action, CloseSockets, Record, SetBalance, Signal, Spawn
 from everup.model.event import Down, Event, Restart, Scale, Start, Stop
@@ -28,6 +28,7 @@ class Auditor:
         self._intents: dict[str, list[Kind]] = defaultdict(list)
         self._spawns: dict[Slot, list[float]] = defaultdict(list)
         self._runs: set[tuple[Slot, int]] = set()
+        self._were_ready: set[str] = set()
 
     def _fail(self, text: str) -> None:
         tail = "\n".join(
@@ -51,6 +52,7 @@ class Auditor:
                 self._stopped.update(self._world.engine.instances)
 
     def actions(self, event: Event, actions: list[Action]) -> None:
+        last = {a.service: a for a in actions if isinstance(a, SetBalance)}
         for action in actions:
             match action:
                 case Record(kind=kind, subject=subject, payload=payload):
@@ -58,6 +60,15 @@ class Auditor:
                     del self._intents[subject][:-12]
                     if kind is Kind.STARTING:
                         self._check_dependencies(Slot.parse(subject))
+                    if kind is Kind.WANTED and payload["want"]:
+                        self._stopped.discard(Slot.parse(subject))
+                    if kind is Kind.SCALED:
+                        self._stopped = {s for s in self._stopped if s.service != subject}
+                    if kind is Kind.ROLLOUT:  # nor are those that operators ask for
+                        for member in payload["slots"]:
+                            self._spawns.pop(Slot.parse(member), None)
+                    if kind is Kind.DRAINING:
+                        self._replacing(Slot.parse(subject), payload)
                     if kind is Kind.GROUP:  # restarts for another's crash are not one's own
                         for member in payload["members"]:
                             self._spawns.pop(Slot.parse(member), None)
@@ -68,8 +79,16 @@ class Auditor:
                         self._fail(f"{action} without an intent in the journal")
                 case CloseSockets(service=service):
                     self._closing(service, event)
-                case SetBalance(service=service, replicas=replicas):
-                    self._balancing(service, replicas)
+                case SetBalance(service=service, lanes=lanes) if last[service] is action:
+                    self._balancing(service, lanes)
+
+    def _replacing(self, slot: Slot, payload: dict[str, Any]) -> None:
+        """Who is replaced is not the last one that serves."""
+        engine = self._world.engine
+        replaced = str(payload.get("reason", "")).startswith("replaced by run")
+        ready = any(i.state is State.READY for i in engine.all_of(slot.service))
+        if replaced and not ready:
+            self._fail(f"{slot} is told to stop though its successor is not ready")
 
     def _spawning(self, slot: Slot, run: int) -> None:
         world = self._world
@@ -80,20 +99,34 @@ class Auditor:
         if (slot, run) in self._runs:
             self._fail(f"{slot} run {run} is started twice")
         self._runs.add((slot, run))
-        if world.process_of(slot) is not None:
+        alive = [p for p in world.processes.values() if p.alive and p.slot == slot]
+        may_be_two = slot in world.engine.outgoing and world.service(slot, run).overlaps
+        if [p for p in alive if not may_be_two or not world.engine.process(slot, p.run)]:
             self._fail(f"{slot} is started while a process of it lives: two owners")
+        instance = world.engine.process(slot, run)
+        for other in world.processes.values():
+            same = other.slot.service == slot.service and other.alive
+            lane = instance.lane if instance is not None else 0
+            if same and world.service(slot, run).listen and other.lane == lane:
+                self._fail(f"{slot} gets lane {other.lane}, which {other.slot} has")
         self._check_intensity(slot)
 
     def _check_dependencies(self, slot: Slot) -> None:
-        engine = self._world.engine
-        for name in engine.services[slot.service].depends_on:
-            service, instances = engine.services[name], engine.of(name)
-            if service.type == "oneshot":
-                satisfied = all(i.done for i in instances)
-            else:
-                satisfied = any(i.state is State.READY for i in instances)
-            if not satisfied and service.replicas:
+        """Ready before the step or after it: in between it may have been told to restart."""
+        for name in self._world.engine.services[slot.service].depends_on:
+            if name not in self._were_ready and not self._is_satisfied(name):
                 self._fail(f"{slot} is started though {name} is not ready")
+
+    def _is_satisfied(self, name: str) -> bool:
+        engine = self._world.engine
+        service, instances = engine.services[name], engine.all_of(name)
+        if service.type == "oneshot":
+            return all(i.done for i in instances)
+        return not service.replicas or any(i.state is State.READY for i in instances)
+
+    def look(self) -> None:
+        """What holds before the next step."""
+        self._were_ready = {n for n in self._world.engine.services if self._is_satisfied(n)}
 
     def _check_intensity(self, slot: Slot) -> None:
         """Within any period: the first start, ``limit`` restarts and the one that parks, and the
@@ -114,16 +147,19 @@ class Auditor:
         alive = [p for p in self._world.processes.values() if p.slot.service == service and p.alive]
         if alive:
             self._fail(f"the sockets of {service} are closed while {alive[0].slot} lives")
-        if not engine.quitting and any(i.want and not i.done for i in engine.of(service)):
+        rolling = engine.rolling.get(service)
+        if engine.quitting or service not in engine.services or (rolling and rolling.cold):
+            return
+        if any(i.want and not i.done for i in engine.of(service)):
             self._fail(f"the sockets of {service} are closed though it should run")
 
-    def _balancing(self, service: str, replicas: tuple[int, ...]) -> None:
-        instances = {i.slot.replica: i for i in self._world.engine.of(service)}
-        if not replicas:
+    def _balancing(self, service: str, lanes: tuple[int, ...]) -> None:
+        instances = {i.lane: i for i in self._world.engine.all_of(service)}
+        if not lanes:
             self._fail(f"nobody gets the connections of {service}")
         trusted = {n for n, i in instances.items() if i.state is State.READY and not i.suspected}
-        if trusted and not set(replicas) <= trusted:
-            self._fail(f"{service}: {replicas} get connections, ready are {sorted(trusted)}")
+        if trusted and not set(lanes) <= trusted:
+            self._fail(f"{service}: lanes {lanes} get connections, ready are {sorted(trusted)}")
 
     def born(self, process: "Process") -> None:
         """A process exists from now on."""

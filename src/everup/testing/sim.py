@@ -17,12 +17,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from everup.engine.changes import CannotChangeError
 from everup.engine.core import Engine
-from everup.engine.fold import ChildFact, fold, replicas
+from everup.engine.fold import ChildFact, fold, reload_is_open, replicas
 from everup.engine.observe import probe_of
 from everup.model.action import (
     Action,
     CloseSockets,
+    Commit,
+    Configure,
+    Discard,
     EmptyQueue,
     Forget,
     MainPid,
@@ -46,6 +50,7 @@ from everup.model.event import (
     Lag,
     Notified,
     Probed,
+    Reload,
     Restart,
     Scale,
     Spawned,
@@ -60,7 +65,7 @@ from everup.model.journal import Entry, Kind
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Service, Spec
 from everup.testing.audit import Auditor, Violation
-from everup.testing.specs import random_spec
+from everup.testing.specs import changed_spec, random_spec
 
 _BOOT = "simulated"
 
@@ -81,6 +86,14 @@ class Process:
     silent: bool = False
     """Sends no watchdog pings."""
     alive: bool = True
+    lane: int = 0
+    gen: int = 0
+    stranger: bool = False
+    """Its keeper has died; a new one watches it."""
+
+
+class KilledError(Exception):
+    """The engine dies here, in the middle of what it does."""
 
 
 @dataclass(slots=True)
@@ -104,9 +117,18 @@ class SimWorld:
         self.engine_deaths = engine_deaths
         self.journal: list[Entry] = []
         self.processes: dict[int, Process] = {}
-        self.watching: dict[Slot, Watching] = {}
+        self.watching: dict[tuple[Slot, int], Watching] = {}
         self.balance: dict[str, tuple[int, ...]] = {}
         self.quit: int | None = None
+        self.candidate: Spec | None = None
+        """The config of a reload under way: what the real one keeps in a file."""
+        self.steps = 0
+        """Boundaries passed so far at which the engine can be killed."""
+        self.kill_at: int | None = None
+        """Kill at this one."""
+        self.kills = "engine"
+        """Who dies there: ``engine``, ``keeper`` or ``both``."""
+        self._era = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._pids = itertools.count(100)
@@ -117,12 +139,7 @@ class SimWorld:
         self.every(0.5, self._measure_lag)
 
     def _new_engine(self) -> Engine:
-        counts = replicas(self.latest())
-        services = {
-            name: replace(s, replicas=counts.get(name, s.replicas))
-            for name, s in self.spec.service.items()
-        }
-        return Engine(replace(self.spec, service=services), random=self.rng.random)
+        return Engine(self.spec, random=self.rng.random, scaled=replicas(self.latest()))
 
     # -- time
 
@@ -160,15 +177,43 @@ class SimWorld:
     # -- the loop of the engine process, simulated
 
     def dispatch(self, event: Event) -> None:
-        self.audit.before(event)
+        try:
+            self._dispatch(event)
+        except KilledError:
+            self.die(self.kills)
+
+    def _dispatch(self, event: Event) -> None:
+        self.boundary()
+        self.audit.look()
         actions = self.engine.handle(event, self.now)
+        if any(isinstance(action, Record) for action in actions):
+            self.boundary()
+        self.audit.before(event)
         self.audit.actions(event, actions)
-        for action in actions:  # all records first, as the runtime does
+        for action in actions:  # all records first and in one transaction, as the runtime does
             if isinstance(action, Record):
                 self._write(action)
         for action in actions:
-            self._do(action)
+            if not isinstance(action, Record):
+                self.boundary()
+                self._do(action)
         self.audit.after()
+
+    def boundary(self) -> None:
+        """Between two steps of the engine process: here it can die."""
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise KilledError
+
+    def later(self, delay_s: float, event: Event) -> None:
+        """A report of the keeper reaches the engine; not that of a keeper that has died."""
+        era = self._era
+
+        def report() -> None:
+            if era == self._era:
+                self.dispatch(event)
+
+        self.after(delay_s, report)
 
     def _write(self, record: Record) -> None:
         seq = len(self.journal) + 1
@@ -181,53 +226,71 @@ class SimWorld:
 
     def _do(self, action: Action) -> None:
         match action:
-            case Spawn(slot=slot, run=run):
-                self._spawn(slot, run)
+            case Spawn(slot=slot, run=run, lane=lane):
+                self._spawn(slot, run, lane)
             case Signal():
                 self._signal(action)
             case Watch(slot=slot, run=run, startup=startup):
                 self._watch(slot, run, startup)
-            case Unwatch(slot=slot):
-                self.watching.pop(slot, None)
+            case Unwatch(slot=slot, run=run):
+                self.watching.pop((slot, run), None)
             case RunHook(slot=slot, run=run, hook=hook):
                 ok = not (self.faulty and self.rng.random() < 0.3)
                 done = HookDone(slot, run, hook, ok, "" if ok else "exit 1")
-                self.after(self.rng.uniform(0.01, 2.0), lambda: self.dispatch(done))
+                self.later(self.rng.uniform(0.01, 2.0), done)
             case WatchDrain(slot=slot, run=run):
                 drained = Drained(slot, run)
                 self.after(self.rng.uniform(0.0, 3.0), lambda: self.dispatch(drained))
-            case SetBalance(service=service, replicas=chosen):
+            case SetBalance(service=service, lanes=chosen):
                 self.balance[service] = chosen
+            case Commit():
+                assert self.candidate is not None
+                self.spec, self.candidate = self.candidate, None
+            case Discard():
+                self.candidate = None
             case CloseSockets(service=service):
                 self.balance.pop(service, None)
             case Quit(status=status):
                 self.quit = status
-            case MainPid() | OpenSockets() | EmptyQueue() | Forget() | Record():
+            case MainPid() | OpenSockets() | EmptyQueue() | Forget() | Configure() | Record():
                 pass
 
     # -- processes
 
-    def service(self, slot: Slot) -> Service:
-        return self.engine.services[slot.service]
+    def service(self, slot: Slot, run: int | None = None) -> Service:
+        instance = self.engine.process(slot, run)
+        if instance is None:
+            return self.engine.services[slot.service]
+        return self.engine.definition(instance)
 
-    def process_of(self, slot: Slot) -> Process | None:
-        return next((p for p in self.processes.values() if p.slot == slot and p.alive), None)
+    def process_of(self, slot: Slot, run: int | None = None) -> Process | None:
+        return next(
+            (
+                p
+                for p in self.processes.values()
+                if p.slot == slot and p.alive and run in (None, p.run)
+            ),
+            None,
+        )
 
-    def _spawn(self, slot: Slot, run: int) -> None:
+    def _spawn(self, slot: Slot, run: int, lane: int) -> None:
         rng, delay = self.rng, self.rng.uniform(0.001, 0.05)
         if self.faulty and rng.random() < 0.1:
-            failed = SpawnFailed(slot, run, "cannot run it")
-            self.after(delay, lambda: self.dispatch(failed))
+            self.later(delay, SpawnFailed(slot, run, "cannot run it"))
             return
         pid = next(self._pids)
         slow = rng.uniform(5.0, 40.0) if self.faulty and rng.random() < 0.1 else 0.0
         process = Process(slot, run, pid, self.now + rng.uniform(0.01, 0.5) + slow)
+        instance = self.engine.process(slot, run)
+        process.lane, process.gen = lane, instance.gen if instance else 0
         process.ignores_term = rng.random() < 0.1
         process.stop_takes_s = rng.choice((0.0, 0.01, 0.5, 3.0))
         self.processes[pid] = process
         self.audit.born(process)
-        self.after(delay, lambda: self.dispatch(Spawned(slot, run, pid)))
-        service = self.service(slot)
+        self.later(delay, Spawned(slot, run, pid))
+        service = self.service(slot, run)
+        if "broken" in service.command and service.type != "oneshot":
+            self.after(delay + rng.uniform(0.0, 0.5), lambda: self.end(process, code=1))
         if service.type == "oneshot":
             code = 1 if self.faulty and rng.random() < 0.3 else 0
             self.after(delay + rng.uniform(0.0, 2.0), lambda: self.end(process, code=code))
@@ -242,7 +305,7 @@ class SimWorld:
 
     def _notify(self, process: Process, name: str) -> None:
         if process.alive and not process.hung:
-            self.dispatch(Notified(process.slot, ((name, "1"),)))
+            self.dispatch(Notified(process.slot, ((name, "1"),), process.run))
 
     def _ping(self, process: Process, every: float) -> None:
         if process.alive:
@@ -257,20 +320,25 @@ class SimWorld:
         process.alive = False
         kind = ExitKind.SIGNAL if code is None else ExitKind.CODE
         cause = ExitCause(kind, number if code is None else code, "SIGKILL" if code is None else "")
-        exited = Exited(process.slot, process.run, cause)
+        self._report_end(process, cause)
+
+    def _report_end(self, process: Process, cause: ExitCause) -> None:
+        era = self._era
 
         def report() -> None:
-            del self.processes[process.pid]
-            self.dispatch(exited)
+            if era == self._era:
+                self.processes.pop(process.pid, None)
+                self.dispatch(Exited(process.slot, process.run, cause))
 
         self.after(self.rng.uniform(0.0, 0.06), report)
 
     def _signal(self, action: Signal) -> None:
-        process = self.process_of(action.slot)
-        if process is None or process.run != action.run:
+        process = self.process_of(action.slot, action.run)
+        if process is None:
             return
+        era = self._era
         if action.signal == "SIGKILL":
-            self.after(0.001, lambda: self.end(process))
+            self.after(0.001, lambda: self.end(process) if era == self._era else None)
         elif not process.ignores_term and not process.hung:
             self.after(process.stop_takes_s, lambda: self.end(process, code=0))
 
@@ -278,18 +346,18 @@ class SimWorld:
 
     def _watch(self, slot: Slot, run: int, startup: bool) -> None:
         kinds = [ProbeKind.STARTUP] if startup else [ProbeKind.READINESS, ProbeKind.LIVENESS]
-        watching = self.watching[slot] = Watching(run, startup, kinds)
+        watching = self.watching[slot, run] = Watching(run, startup, kinds)
         for kind in kinds:
-            probe = probe_of(self.service(slot), kind)
+            probe = probe_of(self.service(slot, run), kind)
             if probe is not None:
                 first = self.rng.uniform(0.0, probe.interval)
                 self.after(first, lambda kind=kind: self._probe(slot, watching, kind))  # type: ignore[misc]
 
     def _probe(self, slot: Slot, watching: Watching, kind: ProbeKind) -> None:
-        if self.watching.get(slot) is not watching:
+        if self.watching.get((slot, watching.run)) is not watching:
             return
-        probe = probe_of(self.service(slot), kind)
-        process = self.process_of(slot)
+        probe = probe_of(self.service(slot, watching.run), kind)
+        process = self.process_of(slot, watching.run)
         if probe is None:
             return
         ok = process is not None and self.now >= process.up_at and not process.hung
@@ -304,7 +372,7 @@ class SimWorld:
         result = ProbeResult(slot, kind, watching.run, ok, "ok" if ok else "no answer", took, late)
 
         def report() -> None:
-            if self.watching.get(slot) is watching:
+            if self.watching.get((slot, watching.run)) is watching:
                 self.dispatch(Probed(result))
 
         self.after(took + late, report)
@@ -348,7 +416,7 @@ class SimWorld:
         elif kind < 0.65:
             self._starved_until = self.now + rng.uniform(0.1, 5.0)
         elif kind < 0.72 and self.engine_deaths:
-            self.kill_engine()
+            self.die(rng.choice(("engine", "keeper", "both")))
         else:
             self._operate()
 
@@ -357,35 +425,87 @@ class SimWorld:
         if not slots:
             return
         some = tuple(rng.sample(slots, rng.randint(1, min(3, len(slots)))))
-        match rng.randrange(5):
+        match rng.randrange(7):
             case 0 | 1:
                 self.dispatch(Start(some, "operator"))
             case 2:
                 self.dispatch(Stop(some, "operator"))
-            case 3:
+            case 3 | 4:
                 self.dispatch(Restart(some, "operator"))
+            case 5:
+                self.reload(changed_spec(rng, self.spec))
             case _:
                 names = [n for n, s in self.engine.services.items() if s.type == "service"]
                 if names:
                     self.dispatch(Scale(rng.choice(names), rng.randint(0, 4), "operator"))
 
-    def kill_engine(self) -> None:
-        """kill -9 of the engine; a new one folds the journal and takes over from the keeper."""
+    def reload(self, spec: Spec) -> bool:
+        """An operator applies another config; False where that makes no sense now."""
+        busy = self.engine.reloading or self.engine.quitting or self.candidate
+        if busy or any(r.how == "reload" for r in self.engine.rolling.values()):
+            return False
+        self.candidate = spec
+        try:
+            self.dispatch(Reload(spec, "operator"))
+        except CannotChangeError:
+            self.candidate = None
+            return False
+        return True
+
+    def die(self, who: str) -> None:
+        """kill -9 of the ``engine``, the ``keeper`` or ``both``; a new engine folds the journal
+        and takes over what there is."""
         self.watching.clear()
-        # Reports under way reach nobody: the keeper keeps what was not acknowledged.
-        pending = [what for _when, _order, what in sorted(self._queue[:], key=lambda x: x[:2])]
-        del pending
-        children = [
-            ChildFact(p.slot, p.run, p.pid, 0) for p in self.processes.values()
-            if p.slot in self.engine.instances
-        ]  # fmt: skip
+        self.kill_at = None
+        if who != "engine":
+            self._lose_keeper(who)
+        latest = self.latest()
+        candidate = self.candidate if reload_is_open(latest) else None
+        if candidate is None:
+            self.candidate = None
+        names = {*self.spec.service, *(candidate.service if candidate else ())}
         self.engine = self._new_engine()
-        known = [c for c in children if c.slot in self.engine.instances]
+        children = []
         for process in list(self.processes.values()):
-            if process.slot not in self.engine.instances:
+            if process.slot.service not in names:
                 self.end(process)
+                continue
+            children.append(
+                ChildFact(
+                    process.slot, process.run, process.pid, 0,
+                    process.lane, process.gen, process.stranger,
+                )
+            )  # fmt: skip
         self.audit.taken_over()
-        self.dispatch(fold(self.engine.spec, self.latest(), known, _BOOT, self.now))
+        up = fold(self.spec, latest, children, _BOOT, self.now, candidate=candidate)
+        up = replace(up, adopted=tuple(a for a in up.adopted if self._has_slot(a.slot, candidate)))
+        for process in list(self.processes.values()):  # scaled away meanwhile
+            if not self._has_slot(process.slot, candidate):
+                self.end(process)
+        self.dispatch(up)
+
+    def _has_slot(self, slot: Slot, candidate: Spec | None) -> bool:
+        if slot in self.engine.instances:
+            return True
+        added = candidate.service.get(slot.service) if candidate else None
+        return (
+            added is not None
+            and slot.service not in self.spec.service
+            and slot.replica <= added.slots
+        )
+
+    def _lose_keeper(self, who: str) -> None:
+        """Reports and requests under way are lost; the ends of processes are seen again, without
+        their status, or not at all when nobody was there."""
+        self._era += 1
+        for process in list(self.processes.values()):
+            process.stranger = True
+            if process.alive:
+                continue
+            if who == "both":
+                del self.processes[process.pid]
+            else:
+                self._report_end(process, ExitCause(ExitKind.LOST))
 
     # -- ends
 
@@ -395,7 +515,16 @@ class SimWorld:
         for process in self.processes.values():
             process.hung = process.unready = process.silent = False
         self.dispatch(Start(tuple(self.engine.instances), "operator"))
-        self.run_until(self.now + within_s, self.is_well)
+        self.run_until(self.now + within_s, self._is_quiet)
+        if not self._is_quiet():
+            raise Violation(f"seed {self.seed}: a rollout does not end: {self.engine.rolling}")
+        if broken := [n for n, s in self.spec.service.items() if "broken" in s.command]:
+            mended = {n: replace(self.spec.service[n], command=("serve",)) for n in broken}
+            mended_spec = replace(self.spec, service=self.spec.service | mended)
+            if not self.reload(mended_spec):
+                raise Violation(f"seed {self.seed}: it takes no reload when all is quiet")
+            self.dispatch(Start(tuple(self.engine.instances), "operator"))
+        self.run_until(self.now + within_s, lambda: self.is_well() and self._is_quiet())
         if not self.is_well():
             bad = [
                 f"{i.slot} {i.state.value} ({i.reason})"
@@ -405,6 +534,9 @@ class SimWorld:
             raise Violation(
                 f"seed {self.seed}: not well {within_s:g} s after the last fault: {bad}"
             )
+
+    def _is_quiet(self) -> bool:
+        return not self.engine.rolling and self.engine.reloading is None
 
     def is_well(self) -> bool:
         return all(self._is_well(slot) for slot in self.engine.instances)

@@ -1,8 +1,10 @@
 """Random specs for the simulation."""
 
 import random
+from dataclasses import replace
 
 from everup.model.spec import (
+    Everup,
     Group,
     Hooks,
     Intensity,
@@ -10,8 +12,10 @@ from everup.model.spec import (
     Probe,
     Probes,
     Restart,
+    Rollout,
     Service,
     Spec,
+    StormBrake,
     Strategy,
     Watchdog,
 )
@@ -32,7 +36,39 @@ def random_spec(rng: random.Random) -> Spec:
     if len(plain) >= 2 and rng.random() < 0.4:
         members = tuple(rng.sample(plain, rng.randint(2, len(plain))))
         groups["app"] = Group("app", members, rng.choice(list(Strategy)))
-    return Spec(service=services, group=groups)
+    brake = StormBrake(rng.choice((0, 20, 100)), rng.choice((10.0, 60.0)))
+    return Spec(service=services, group=groups, everup=Everup(storm_brake=brake))
+
+
+def changed_spec(rng: random.Random, spec: Spec) -> Spec:
+    """Another config for the same site, as operators change it: some of it cannot work."""
+    services = dict(spec.service)
+    for name in list(services):
+        service = services[name]
+        used = any(name in other.depends_on for other in services.values())
+        grouped = any(name in group.services for group in spec.group.values())
+        match rng.randrange(8):
+            case 0 | 1 if service.type == "service":
+                command = ("serve", f"v{rng.randrange(100)}")
+                services[name] = replace(service, command=command)
+            case 2 if service.type == "service":
+                services[name] = replace(service, command=("serve", "broken"))
+            case 3 if service.type == "service":
+                probe = Probes(liveness=_probe(rng, 3)) if rng.random() < 0.5 else Probes()
+                services[name] = replace(service, probe=probe, replicas=rng.randint(1, 3))
+            case 4 if service.listen:
+                address = Listener("main", f"127.0.0.1:{rng.randint(1, 60000)}")
+                services[name] = replace(service, listen=(address,))
+            case 5 if not used and not grouped and len(services) > 2:
+                del services[name]
+            case _:
+                pass
+    if rng.random() < 0.3:
+        name = f"extra{rng.randrange(3)}"
+        services.setdefault(name, _service(rng, name, ()))
+    services = {n: replace(s, command=("serve",)) if "broken" in s.command and rng.random() < 0.5
+                else s for n, s in services.items()}  # fmt: skip
+    return replace(spec, service=services)
 
 
 def _service(rng: random.Random, name: str, depends_on: tuple[str, ...]) -> Service:
@@ -67,6 +103,8 @@ def _service(rng: random.Random, name: str, depends_on: tuple[str, ...]) -> Serv
         start_timeout=rng.choice((5.0, 60.0)),
         stop_timeout=rng.choice((0.0, 1.0, 5.0)),
         drain_timeout=rng.choice((0.0, 0.0, 2.0)),
+        overlap=rng.choice((None, None, None, False, True)),
+        rollout=Rollout(rng.randint(1, 2), rng.choice((0.0, 0.0, 1.0))),
         hooks=Hooks(
             pre_start=("hook",) if rng.random() < 0.2 else None,
             post_start=("hook",) if rng.random() < 0.1 else None,

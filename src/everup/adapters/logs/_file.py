@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from everup.adapters.logs import _cri
+from everup.adapters.logs._ledger import Ledger, Move, Place
 from everup.adapters.logs._rotating import RotatingFile, StoppedError
 from everup.model.spec import Log
 
@@ -67,6 +68,33 @@ class _Outage:
     lost_lines: int = 0
 
 
+class _Steps:
+    """Enters every write of a batch in the ledger, and takes from the pipe what it stored."""
+
+    def __init__(
+        self, ledger: Ledger, move: Move, data: bytes, size_bytes: int, begins: Callable[[], None]
+    ) -> None:
+        """``data``: records of move.data[:size_bytes]; ``begins``: called before the beginning of
+        a line is written without its end."""
+        self._ledger = ledger
+        self._move = move
+        self._data = data
+        self._end = size_bytes
+        self._begins = begins
+
+    def before(self, place: Place, at: int, end: int) -> None:
+        left = self._end - self._move.at
+        records = self._data[at:end]
+        if _cri.ends_open(records):
+            self._begins()
+        # A part of the batch ends between two records, so that counting them is exact.
+        taken = left if end == len(self._data) else min(left, _cri.lost(records)[0])
+        self._ledger.begin(self._move, taken, place)
+
+    def after(self) -> None:
+        self._ledger.consume(self._move)
+
+
 class SlotFile:
     """Writer of ``DIR/SLOT.log``. Used by one thread; never raises because of the disk.
 
@@ -74,9 +102,15 @@ class SlotFile:
     """
 
     def __init__(
-        self, directory: Path, slot: str, log: Log, report: Callable[[LogEvent], None]
+        self,
+        directory: Path,
+        slot: str,
+        log: Log,
+        report: Callable[[LogEvent], None],
+        ledger: Ledger | None = None,
     ) -> None:
         self._slot = slot
+        self._ledger = ledger or Ledger(None, directory)
         self._file = RotatingFile(directory, f"{slot}.log")
         self._report = report
         self._scanned = False
@@ -100,11 +134,12 @@ class SlotFile:
         self._file.files = log.files
         self._file.prune()
 
-    def adopt(self, stream: str, writer: object) -> None:
-        """``writer`` goes on with the line that an earlier pump left open, if there is one."""
+    def adopt(self, stream: str, writer: object, pipe: int = 0) -> None:
+        """``writer`` goes on with the line that an earlier pump left open, if there is one and it
+        came out of the same pipe, as far as that is known."""
         with suppress(OSError):
             self._scan()
-        if stream in self._open:
+        if stream in self._open and self._ledger.owner(self._slot, stream) in (None, pipe):
             self._open[stream] = writer
 
     def is_open(self, stream: str, writer: object) -> bool:
@@ -112,21 +147,52 @@ class SlotFile:
         return stream in self._open and self._open[stream] is writer
 
     def write(
-        self, batch: _cri.Batch, stream: str, writer: object, when: bytes, now_s: float
+        self,
+        batch: _cri.Batch,
+        stream: str,
+        writer: object,
+        when: bytes,
+        now_s: float,
+        move: Move | None = None,
     ) -> None:
-        """Store the records of ``writer``; a line that another one left open is ended first."""
+        """Store the records of ``writer``; a line that another one left open is ended first.
+
+        What ``batch`` was made of, the beginning of ``move``, is taken out of its pipe, whether it
+        could be stored or not: the services come first.
+        """
         if not batch.data:
             return
-        if not self.retry(when, now_s):
+        move = move or Move(b"", -1, b"")
+        if self.retry(when, now_s):
+            self._store(batch, stream, writer, when, now_s, move)
+        else:
             self._drop(batch.size_bytes, batch.lines)
-            return
+        self._ledger.skip(move, batch.size_bytes)
+
+    def _store(
+        self,
+        batch: _cri.Batch,
+        stream: str,
+        writer: object,
+        when: bytes,
+        now_s: float,
+        move: Move,
+    ) -> None:
         stored = 0
         data = batch.data
+        steps = _Steps(
+            self._ledger,
+            move,
+            data,
+            batch.size_bytes,
+            lambda: self._ledger.own(self._slot, stream, move.pipe),
+        )
         try:
             self._scan()
             if self._open.get(stream, writer) is not writer:
-                data = _cri.record(when, stream, b"") + data
-            self._file.append(data)
+                self._append_own(_cri.record(when, stream, b""))
+                del self._open[stream]
+            self._file.append(data, steps)
         except OSError as error:
             failure = error
         except StoppedError as stop:
@@ -145,6 +211,10 @@ class SlotFile:
             self._bytes += batch.size_bytes - size_bytes
             self._lines += batch.lines - lines
         self._fail(failure, now_s, size_bytes, lines)
+
+    def _append_own(self, records: bytes) -> None:
+        """Records that are nobody's output."""
+        self._file.append(records, _Steps(self._ledger, Move(b"", -1, b""), records, 0, _nobody))
 
     def discard(self, size_bytes: int, lines: int, reason: str, now_s: float) -> None:
         """Count output that could not even be made into records, and say so."""
@@ -168,7 +238,7 @@ class SlotFile:
         try:
             if outage.errno in _FULL and self._file.free_bytes() < _ROOM_BYTES:
                 return False
-            self._file.append(ends + marker)
+            self._append_own(ends + marker)
         except OSError:
             return False
         except StoppedError as stop:
@@ -222,3 +292,7 @@ class SlotFile:
         # Whatever goes wrong with the report must not stop the storing.
         with suppress(Exception):
             self._report(event)
+
+
+def _nobody() -> None:
+    """Our own records leave no line open."""

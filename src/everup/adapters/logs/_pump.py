@@ -1,11 +1,8 @@
 """The pump: one thread that moves the services' output from their pipes into files."""
 
-import fcntl
 import logging
 import os
 import select
-import struct
-import termios
 import threading
 import time
 from collections import deque
@@ -14,57 +11,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from everup.adapters.logs import _cri
+from everup.adapters.logs._cri import Rest
 from everup.adapters.logs._file import LogEvent, SlotFile, SlotStats
+from everup.adapters.logs._ledger import Ledger, Move
+from everup.adapters.logs._source import TAKE_BYTES, WIDEST_BYTES, Scratch, Source
 from everup.model.spec import Log
 
 _LOG = logging.getLogger("everup.logs")
 
-_TAKE_BYTES = 256 << 10
-"""Read from one pipe per round, so that one flood does not starve the others."""
 _HELD_S = 1.0
 """An unfinished line that is older is stored as it is, so that prompts can be seen."""
 _TICK_S = 0.25
 _NAP_S = 0.002
+_FIRST_DELAY_S = 0.0001
+_FINEST_S = 0.001
+"""epoll waits for whole milliseconds."""
 _NAP_BELOW_BYTES = 16 << 10
 """After a round that brought less, the thread naps: reading every line as it comes would cost a
 turn of the loop (and of the interpreter lock) per line."""
-
-
-class _Source:
-    """One stream of one run."""
-
-    __slots__ = ("close_s", "fd", "file", "framer", "held_s", "key")
-
-    def __init__(
-        self, key: tuple[str, int, str], fd: int, file: SlotFile, framer: _cri.Framer
-    ) -> None:
-        self.key = key
-        self.fd = fd
-        self.file = file
-        self.framer = framer
-        self.held_s = 0.0
-        self.close_s: float | None = None
-        """Set once the main process is dead: read no longer than this."""
-
-    def take(self, limit: int) -> bytes | None:
-        """Up to ``limit`` bytes of the pipe; empty at its end, None when there is nothing now.
-
-        The only place that reads. What it returned lives in memory until it is written.
-        """
-        try:
-            return os.read(self.fd, limit)
-        except BlockingIOError:
-            return None
-
-    def waiting(self) -> int:
-        """Bytes in the pipe."""
-        return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.FIONREAD, b"\0" * 4))[0])
 
 
 class LogPump:
     """Reads every instance's stdout and stderr and writes ``DIRECTORY/SLOT.log`` in CRI format.
 
     Nothing is dropped while the disk takes it: a service that writes faster is slowed by its pipe.
+    Output stays in its pipe until it is in the file, and a ledger tells the next pump how far this
+    one got: where somebody else holds the pipes too, a kill -9 neither loses nor doubles a line.
     When the disk fails, output is dropped, counted and told, because the services come first.
     A slow disk stalls this thread and nobody else. All methods may be called from any thread and
     none of them waits for the disk, except ``close``.
@@ -77,21 +49,30 @@ class LogPump:
         *,
         clock: Callable[[], int] = time.time_ns,
         linger_s: float = 5.0,
+        ledger: Path | None = None,
     ) -> None:
         """``report`` is called from the pump's thread. ``linger_s``: how long the output of
-        processes that outlive the main one is still read, at least 0, default 5 s."""
+        processes that outlive the main one is still read, at least 0, default 5 s. ``ledger``: a
+        file of about 650 KiB, default ``DIRECTORY/.ledger``; one pump uses it at a time."""
         self._directory = directory
         self._report = report
         self._clock = clock
         self._linger_s = linger_s
+        self._ledger = Ledger(ledger or directory / ".ledger", directory)
+        self._scratch = Scratch()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._lock = threading.Lock()
         self._tasks: deque[Callable[[], None]] = deque()  # bounded by what the engine has open
         self._files: dict[str, SlotFile] = {}  # one per slot of the config
-        self._sources: dict[int, _Source] = {}
-        self._by_key: dict[tuple[str, int, str], _Source] = {}
+        self._sources: dict[int, Source] = {}
+        self._by_key: dict[tuple[str, int, str], Source] = {}
+        # Descriptors whose pipes have more than was seen: their edge has passed.
+        self._unread: dict[int, None] = {}
+        # Those that were full: when to look again. While an unfinished line is in the pipe, the
+        # kernel tells of a write only when it is complete, and a long one may wait for room.
+        self._later: dict[int, float] = {}
         self._timed = False  # something waits for a tick
         self._closing = False
         self._close_s = 0.0
@@ -147,7 +128,9 @@ class LogPump:
         return {slot: file.stats() for slot, file in files.items()}
 
     def close(self, timeout_s: float = 5) -> None:
-        """Store what is in the pipes now, then stop; waits at most ``timeout_s`` for the disk."""
+        """Store what is in the pipes now, then stop; waits at most ``timeout_s`` for the disk.
+
+        Unfinished lines of living processes stay in the pipes, for the next pump."""
         with self._lock:
             if self._closing:
                 return
@@ -173,27 +156,47 @@ class LogPump:
     # From here on: in the thread.
 
     def _run(self) -> None:
+        self._ledger.open()
         tick_s = 0.0
         while True:
-            events = self._epoll.poll(_TICK_S if self._timed else None, 256)
-            taken = self._round([fd for fd, _ in events])
+            taken = self._round(self._poll())
             now_s = time.monotonic()
             if now_s >= tick_s:
                 tick_s = now_s + _TICK_S
                 self._tick(now_s)
             if self._closing:
                 break
-            if taken < _NAP_BELOW_BYTES:
+            if taken < _NAP_BELOW_BYTES and not self._later:
                 time.sleep(_NAP_S)
         self._finish()
 
-    def _round(self, ready: list[int]) -> int:
+    def _poll(self) -> list[tuple[int, int]]:
+        wait_s = 0.0 if self._unread else _TICK_S if self._timed else None
+        if self._later and not self._unread:
+            wait_s = max(0.0, min(self._later.values()) - time.monotonic())
+            if wait_s < _FINEST_S:
+                time.sleep(wait_s)
+                wait_s = 0.0
+        return self._epoll.poll(wait_s, 256)
+
+    def _round(self, events: list[tuple[int, int]]) -> int:
         taken = 0
-        for fd in ready:
+        woken = False
+        turns, self._unread = self._unread, {}
+        for fd, mask in events:
             source = self._sources.get(fd)
             if source is not None:
-                taken += self._move(source, _TAKE_BYTES)
-        if self._wake in ready:
+                source.hung_up |= bool(mask & (select.EPOLLHUP | select.EPOLLERR))
+                turns[fd] = None
+            woken |= fd == self._wake
+        if self._later:
+            now_s = time.monotonic()
+            turns |= dict.fromkeys(fd for fd, due_s in self._later.items() if due_s <= now_s)
+        for fd in turns:
+            source = self._sources.get(fd)
+            if source is not None:
+                taken += self._turn(source)
+        if woken:
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
             self._work()
@@ -206,71 +209,122 @@ class LogPump:
             except Exception:
                 _LOG.exception("the log pump could not do what it was asked")
 
-    def _move(self, source: _Source, limit: int) -> int:
-        """Read once and store; returns the number of bytes, 0 also at the end of the pipe."""
+    def _turn(self, source: Source, rest: Rest = Rest.KEEP) -> int:
+        taken = self._move(source, rest)
+        if source.more:
+            self._unread[source.fd] = None
+        elif source.hung_up:
+            self._end_line(source)
+            self._detach(source)
+        else:
+            self._look_later(source, bool(taken))
+        return taken
+
+    def _look_later(self, source: Source, taken: bool) -> None:
+        if taken and source.full:
+            source.widen(TAKE_BYTES)  # so that the service writes on while we store
+            source.delay_s = _FIRST_DELAY_S
+        elif source.fd in self._later:
+            source.delay_s *= 2
+            if source.delay_s > _TICK_S:  # the tick looks from now on
+                del self._later[source.fd]
+                return
+        else:
+            return
+        self._later[source.fd] = time.monotonic() + source.delay_s
+
+    def _move(self, source: Source, rest: Rest) -> int:
+        """Store what is complete, and what ``rest`` says; returns the number of bytes stored."""
         now_s = time.monotonic()
         when = _cri.stamp(self._clock())
+        again, source.more = source.more, False
         try:
-            data = source.take(limit)
+            move = source.look(self._scratch)
+            waiting = source.waiting() if move is not None and move.data else 0
         except OSError as error:
             source.file.discard(0, 0, f"cannot read the pipe: {error.strerror}", now_s)
-            data = b""
-        if data is None:
+            source.hung_up = True
             return 0
-        if not data:
-            self._end_line(source, when, now_s)
-            self._detach(source)
+        if move is None or not move.data:
+            source.rest = 0
+            source.hung_up |= move is not None
             return 0
-        framer = source.framer
         try:
-            held = framer.held
-            batch = framer.feed(data, when)
-            if batch.data or not held:
-                source.held_s = now_s
-            source.file.write(batch, framer.stream, source, when, now_s)
+            source.more = waiting > (len(move.data) if move.fd >= 0 else 0)
+            self._store(source, move, rest, again, when, now_s)
         except Exception as error:  # out of memory, a defect: the other services must go on
-            source.file.discard(len(data), data.count(b"\n"), repr(error), now_s)
-        if framer.held or source.file.failing:
+            left = len(move.data) - move.at
+            source.file.discard(left, move.data.count(b"\n", move.at), repr(error), now_s)
+            self._ledger.skip(move, len(move.data))
+        kept = len(move.data) - move.at
+        source.full = kept > 0 and source.may_be_full(waiting)
+        if move.at or not source.rest:
+            source.since_s = now_s
+        source.rest = kept
+        if kept or source.file.failing:
             self._timed = True
-        return len(data)
+        return move.at
 
-    def _drain(self, source: _Source) -> None:
+    def _store(
+        self, source: Source, move: Move, rest: Rest, again: bool, when: bytes, now_s: float
+    ) -> None:
+        size = len(move.data)
+        if move.fd < 0 and rest is Rest.KEEP:
+            rest = Rest.PART  # it is not in the pipe any more
+        elif rest is Rest.PART and b"\n" in move.data:
+            rest = Rest.KEEP  # it has only just begun
+        batch = source.framer.feed(move.data, when, rest)
+        if not batch.data:
+            # Shall we ever see the end of this line?
+            stuck = (
+                again and size == source.rest
+                if source.more
+                else source.may_be_full(size) and not source.widen(WIDEST_BYTES)
+            )
+            if stuck:
+                batch = source.framer.feed(move.data, when, Rest.PART)
+        source.file.write(batch, source.stream, source, when, now_s, move)
+
+    def _drain(self, source: Source) -> None:
         """Store what is in the pipe now, and no more, lest a flood keeps us here."""
         left = 0
         with suppress(OSError):
             left = source.waiting()
         while left > 0 and source.fd in self._sources:
-            taken = self._move(source, min(left, _TAKE_BYTES))
-            if not taken:
+            taken = self._move(source, Rest.KEEP)
+            if not taken and not source.more:
                 break
             left -= taken
 
-    def _end_line(self, source: _Source, when: bytes, now_s: float) -> None:
-        framer, file = source.framer, source.file
-        if framer.held or file.is_open(framer.stream, source):
-            file.write(framer.end(when), framer.stream, source, when, now_s)
+    def _end_line(self, source: Source) -> None:
+        """End the unfinished line; the pipe was drained before."""
+        self._move(source, Rest.END)
+        if source.file.is_open(source.stream, source):
+            when = _cri.stamp(self._clock())
+            batch = _cri.end(source.stream, when)
+            source.file.write(batch, source.stream, source, when, time.monotonic())
 
     def _tick(self, now_s: float) -> None:
-        when = _cri.stamp(self._clock())
+        self._ledger.check()
         for source in list(self._sources.values()):
-            if source.framer.held and now_s - source.held_s >= _HELD_S:
-                source.file.write(
-                    source.framer.flush(when), source.framer.stream, source, when, now_s
-                )
             if source.close_s is not None and now_s >= source.close_s:
                 self._drain(source)
-                self._end_line(source, when, now_s)
+                self._end_line(source)
                 self._detach(source)
+            elif source.rest:  # kernels before 5.14 may tell of no edge while a pipe is not empty
+                old = now_s - source.since_s >= _HELD_S
+                self._turn(source, Rest.PART if old else Rest.KEEP)
+        when = _cri.stamp(self._clock())
         for file in self._files.values():
             file.retry(when, now_s)
         self._timed = any(
-            source.framer.held or source.close_s is not None for source in self._sources.values()
+            source.rest or source.close_s is not None for source in self._sources.values()
         ) or any(file.failing for file in self._files.values())
 
     def _file(self, slot: str, log: Log) -> SlotFile:
         file = self._files.get(slot)
         if file is None:
-            file = SlotFile(self._directory, slot, log, self._report)
+            file = SlotFile(self._directory, slot, log, self._report, self._ledger)
             with self._lock:
                 self._files[slot] = file
         else:
@@ -290,19 +344,31 @@ class LogPump:
         for stream, fd in fds.items():
             key = (slot, run, stream)
             source = self._by_key.get(key)
-            if source is None:
-                source = _Source(key, fd, file, framers[stream])
-                if resumed:
-                    file.adopt(stream, source)
-            else:  # the same pipe once more: the line in memory goes on
-                self._forget(source)
-                source.fd = fd
-            self._sources[fd] = self._by_key[key] = source
             try:
-                self._epoll.register(fd, select.EPOLLIN)
+                if source is None:
+                    source = Source(key, fd, file, framers[stream])
+                    if resumed:
+                        file.adopt(stream, source, source.pipe)
+                else:  # the same pipe once more
+                    self._forget(source)
+                    source.take_over(fd)
+                self._sources[fd] = self._by_key[key] = source
+                self._settle(source)
+                # Edge-triggered, because an unfinished line stays in the pipe.
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
             except OSError as error:
                 file.discard(0, 0, f"cannot read {stream}: {error.strerror}", time.monotonic())
-                self._detach(source)
+                if source is None:
+                    _close(fd)
+                else:
+                    self._detach(source)
+
+    def _settle(self, source: Source) -> None:
+        """Take what an earlier pump stored, but was killed before it could take it."""
+        name = source.name
+        while self._ledger.due(name):
+            move = source.look(self._scratch) or Move(name, -1, b"")
+            self._ledger.settle(move)
 
     def _ended(self, slot: str, run: int) -> None:
         for stream in _cri.STREAMS:
@@ -310,9 +376,8 @@ class LogPump:
             if source is not None and source.close_s is None:
                 # All of it at once, so that the next run's output comes behind it.
                 self._drain(source)
-                now_s = time.monotonic()
-                self._end_line(source, _cri.stamp(self._clock()), now_s)
-                source.close_s = now_s + self._linger_s
+                self._end_line(source)
+                source.close_s = time.monotonic() + self._linger_s
                 self._timed = True
 
     def _configure(self, slot: str, log: Log) -> None:
@@ -323,33 +388,31 @@ class LogPump:
             if source.key[0] == slot:
                 source.framer.max_line = log.max_line
 
-    def _forget(self, source: _Source) -> None:
-        del self._sources[source.fd]
+    def _forget(self, source: Source) -> None:
+        self._sources.pop(source.fd, None)
+        self._unread.pop(source.fd, None)
+        self._later.pop(source.fd, None)
         with suppress(OSError):
             self._epoll.unregister(source.fd)
         _close(source.fd)
 
-    def _detach(self, source: _Source) -> None:
+    def _detach(self, source: Source) -> None:
         self._forget(source)
-        del self._by_key[source.key]
+        self._by_key.pop(source.key, None)
         if all(other.file is not source.file for other in self._sources.values()):
             source.file.close()
 
     def _finish(self) -> None:
-        """Store what is left. Unfinished lines of living processes stay open for the next pump."""
+        """Store what is left, but for unfinished lines that somebody may go on with."""
         self._work()
+        self._round(self._epoll.poll(0, len(self._sources) + 1))  # who has hung up meanwhile
         for source in list(self._sources.values()):
             if time.monotonic() >= self._close_s:
                 break
             self._drain(source)
-        now_s = time.monotonic()
-        when = _cri.stamp(self._clock())
         for source in list(self._sources.values()):
             if source.close_s is not None:
-                self._end_line(source, when, now_s)
-            else:
-                batch = source.framer.flush(when)
-                source.file.write(batch, source.framer.stream, source, when, now_s)
+                self._end_line(source)
         self._release()
 
     def _release(self) -> None:
@@ -358,6 +421,8 @@ class LogPump:
             self._detach(source)
         for file in self._files.values():
             file.close()
+        self._ledger.close()
+        self._scratch.close()
         with self._lock:
             self._epoll.close()
             _close(self._wake)

@@ -4,6 +4,19 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
+
+from everup.adapters.logs._ledger import Place
+
+
+class Steps(Protocol):
+    """Hears of every write to a file."""
+
+    def before(self, place: Place, at: int, end: int) -> None:
+        """data[at:end] goes to this place next."""
+
+    def after(self) -> None:
+        """It is there."""
 
 
 class StoppedError(Exception):
@@ -58,7 +71,7 @@ class RotatingFile:
                 os.close(self._fd)
             self._fd = None
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, steps: Steps) -> None:
         """Write whole records, rotating only between records. Raises `StoppedError`."""
         at = deleted = 0
         while at < len(data):
@@ -69,12 +82,15 @@ class RotatingFile:
                 if end == at:
                     self._rotate()
                     continue
+                self._mend(fd)
+                steps.before(Place(*self._id, self._size, self._size + end - at), at, end)
                 self._put(fd, data, at, end)
                 if not self._arrived(fd) and deleted < 3:
                     deleted += 1
                     continue
             except OSError as error:
                 raise StoppedError(at, error) from error
+            steps.after()
             at = end
 
     def prune(self) -> None:
@@ -88,8 +104,14 @@ class RotatingFile:
                         os.unlink(os.path.join(self._directory, entry))
 
     def end_of_file(self, size: int) -> bytes:
-        """The last ``size`` bytes of the current file."""
-        return os.pread(self.open(), size, max(0, self._size - size))
+        """The last ``size`` bytes of the current file and of the one before it."""
+        data = os.pread(self.open(), size, max(0, self._size - size))
+        if len(data) < size:
+            with suppress(OSError), open(f"{self._path}.1", "rb") as file:
+                left = size - len(data)
+                file.seek(max(0, os.fstat(file.fileno()).st_size - left))
+                data = file.read(left) + data
+        return data
 
     def free_bytes(self) -> int:
         """Room on the file's disk."""
@@ -108,10 +130,12 @@ class RotatingFile:
         # A record that no file of this size could hold gets a file of its own.
         return at if self._size else data.index(b"\n", at) + 1
 
-    def _put(self, fd: int, data: bytes, at: int, end: int) -> None:
-        if self._torn:  # everup was killed while it wrote: end that record
+    def _mend(self, fd: int) -> None:
+        if self._torn:  # the machine, or the disk, died while we wrote: end that record
             self._size += os.write(fd, b"\n")
             self._torn = False
+
+    def _put(self, fd: int, data: bytes, at: int, end: int) -> None:
         view = memoryview(data)
         done = at
         try:
@@ -139,6 +163,8 @@ class RotatingFile:
         else:
             if (status.st_dev, status.st_ino) != self._id:
                 self.close()
+            else:
+                self._size = status.st_size  # somebody may have truncated it
 
     def _arrived(self, fd: int) -> bool:
         """False: the file was deleted while we wrote, so that nobody will find what we wrote."""

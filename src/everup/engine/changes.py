@@ -1,0 +1,83 @@
+"""What a changed config means for what runs."""
+
+from dataclasses import dataclass, fields
+
+from everup.engine.rollout import is_cold
+from everup.model.spec import Service, Spec
+
+_LIVE = frozenset(
+    (
+        "replicas", "standby", "depends_on", "probe", "restart", "start_timeout", "stop_signal",
+        "stop_timeout", "drain_timeout", "hooks", "log", "autostart", "overlap", "rollout",
+    )
+)  # fmt: skip
+"""Settings that everup itself goes by: a change needs no new process. Not so those that a process
+is started with, and those that are not known here."""
+_FIXED = ("state_dir",)
+
+
+class CannotChangeError(Exception):
+    """The change needs ``everup down`` and ``everup up``; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One service that is in both configs and not the same."""
+
+    service: str
+    keys: tuple[str, ...]
+    """The keys that differ."""
+    restart: bool
+    cold: bool
+    """Its sockets change: all its replicas stop before the first starts again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole difference."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[Change, ...] = ()
+    settings: tuple[str, ...] = ()
+    """Keys of [everup] that differ, and groups (``group.NAME``)."""
+
+    @property
+    def restarted(self) -> tuple[str, ...]:
+        return tuple(change.service for change in self.changed if change.restart)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed or self.settings)
+
+
+def compare(old: Spec, new: Spec) -> Plan:
+    """From ``old`` to ``new``. Raises ``CannotChangeError``."""
+    for key in _FIXED:
+        if getattr(old.everup, key) != getattr(new.everup, key):
+            raise CannotChangeError(
+                f"{key} changes from {getattr(old.everup, key)!r} to "
+                f"{getattr(new.everup, key)!r}: that takes everup down and everup up"
+            )
+    both = [name for name in new.service if name in old.service]
+    changes = (_change(old.service[name], new.service[name]) for name in both)
+    settings = [f"everup.{key}" for key in _differ(old.everup, new.everup)]
+    for name in sorted({*old.group, *new.group}):
+        if old.group.get(name) != new.group.get(name):
+            settings.append(f"group.{name}")
+    return Plan(
+        tuple(name for name in new.service if name not in old.service),
+        tuple(name for name in old.service if name not in new.service),
+        tuple(change for change in changes if change.keys),
+        tuple(settings),
+    )
+
+
+def _change(old: Service, new: Service) -> Change:
+    keys = _differ(old, new)
+    cold = is_cold(old, new)
+    return Change(old.name, keys, cold or any(key not in _LIVE for key in keys), cold)
+
+
+def _differ(old: object, new: object) -> tuple[str, ...]:
+    names = [f.name for f in fields(old)]  # type: ignore[arg-type]
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -1,0 +1,83 @@
+"""Lanes: the listening sockets of a service, who has which, and who gets new connections.
+
+A lane is one socket in each of the service's SO_REUSEPORT groups. Every slot has one, a process
+that is being replaced keeps its own until it is gone, and a successor gets one that is free.
+Lanes stay open as long as the service is up: the kernel finds them by their number.
+"""
+
+from typing import TYPE_CHECKING
+
+from everup.engine import balance
+from everup.model.action import CloseSockets, OpenSockets, SetBalance
+from everup.model.instance import State
+from everup.model.journal import Kind
+from everup.model.record import Instance
+from everup.model.spec import Service
+from everup.supervise import order
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+
+def lane_for(engine: "Engine", instance: Instance) -> int:
+    """The lane of its next process: its own one as long as that is free, else its number's, else
+    the first that is free."""
+    slot = instance.slot
+    old = engine.outgoing.get(slot)
+    if old is not None and not engine.can_steer:
+        return old.lane
+    taken = {other.lane for other in engine.of(slot.service) if other.slot != slot}
+    taken |= {o.lane for s, o in engine.outgoing.items() if s.service == slot.service}
+    if instance.lane and instance.lane not in taken:
+        return instance.lane
+    if slot.replica not in taken:
+        return slot.replica
+    return next(n for n in range(1, len(taken) + 2) if n not in taken)
+
+
+def open_up(engine: "Engine", service: Service, count: int) -> None:
+    """Open what is missing of so many lanes."""
+    name = service.name
+    engine.open_lanes[name] = count
+    addresses = [x.address for x in service.listen]
+    engine.record(Kind.SOCKETS_OPENED, name, addresses=addresses, lanes=count)
+    engine.emit(OpenSockets(name, count))
+    choose(engine, service)
+
+
+def settle(engine: "Engine", service: Service) -> None:
+    """Close the sockets when nobody needs them, else choose the balance."""
+    if not service.listen or service.name not in engine.open_lanes:
+        return
+    instances = engine.all_of(service.name)
+    if order.is_down(instances) and not any(i.want and not i.done for i in instances):
+        close(engine, service.name)
+        return
+    choose(engine, service)
+
+
+def close(engine: "Engine", name: str) -> None:
+    """Nobody is to be served any more."""
+    del engine.open_lanes[name]
+    engine.active.pop(name, None)
+    engine.steered.discard(name)
+    engine.record(Kind.SOCKETS_CLOSED, name)
+    engine.emit(CloseSockets(name, engine.services[name].listen))
+
+
+def choose(engine: "Engine", service: Service) -> None:
+    """Choose who gets new connections, and say so where it has changed."""
+    by_lane: dict[int, Instance] = {}
+    for instance in engine.all_of(service.name):
+        lane = instance.lane or instance.slot.replica
+        if lane not in by_lane or instance.state is State.READY:
+            by_lane[lane] = instance
+    before = engine.active.get(service.name, ())
+    after = balance.choose(before, service.replicas, by_lane)
+    steered = service.name in engine.steered
+    engine.steered.add(service.name)
+    if after != before or not steered:
+        engine.active[service.name] = after
+        replicas = sorted(by_lane[lane].slot.replica for lane in after)
+        engine.record(Kind.BALANCE, service.name, replicas=replicas, lanes=list(after))
+        engine.emit(SetBalance(service.name, after))

@@ -1,0 +1,267 @@
+"""Apply a changed config to what runs: all of it, or nothing.
+
+First what is added comes up, then the services whose processes must change are rolled over one
+after the other, those that others depend on first. Only when all of them are ready the rest is
+applied and what was removed stops. If one does not come to ready, all go back.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from everup.engine import changes, rollout, slots
+from everup.engine.rollout import How
+from everup.model.action import Commit, Configure, Discard, Unwatch
+from everup.model.instance import State
+from everup.model.journal import Kind
+from everup.model.record import Instance
+from everup.model.spec import Service, Spec
+from everup.supervise.lifecycle import Happening, On
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+_AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """A reload under way."""
+
+    spec: Spec
+    """The new one."""
+    former: Spec
+    plan: changes.Plan
+    todo: tuple[str, ...]
+    """Services that are still to be rolled over, in order."""
+    began: float
+    deadlines: dict[str, float] = field(default_factory=dict)
+    """By when what was added has to be ready."""
+    by: str = ""
+    failed: str = ""
+    """Why all of it goes back."""
+    undoing: bool = False
+
+
+def plan_of(engine: "Engine", spec: Spec) -> changes.Plan:
+    """What ``spec`` would change. Raises ``CannotChangeError``."""
+    plan = changes.compare(engine.spec, spec)
+    going = [name for name in plan.added if name in engine.services]
+    if going:
+        raise changes.CannotChangeError(
+            f"{', '.join(going)} was removed and is still stopping: again when it is gone"
+        )
+    return plan
+
+
+def begin(engine: "Engine", spec: Spec, by: str, now: float) -> None:
+    """Start applying the new config."""
+    plan = plan_of(engine, spec)
+    engine.record(
+        Kind.RELOADING, "everup", durable=True, by=by, added=list(plan.added),
+        removed=list(plan.removed), restarted=list(plan.restarted),
+        changed=[change.service for change in plan.changed if not change.restart],
+        settings=list(plan.settings),
+    )  # fmt: skip
+    take_up(engine, spec, by, now)
+
+
+def take_up(engine: "Engine", spec: Spec, by: str, now: float) -> None:
+    """From the beginning, or after an earlier engine died in the middle of it."""
+    plan = plan_of(engine, spec)
+    todo = tuple(name for name in _in_order(spec) if name in plan.restarted)
+    engine.reloading = Reloading(spec, engine.spec, plan, todo, now, by=by)
+    for name in plan.added:
+        _add(engine, spec.service[name], now)
+
+
+def _in_order(spec: Spec) -> list[str]:
+    """Dependencies before those that depend on them."""
+    out: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name not in out and name in spec.service:
+            for dependency in spec.service[name].depends_on:
+                visit(dependency)
+            out[name] = None
+
+    for name in spec.service:
+        visit(name)
+    return list(out)
+
+
+def _add(engine: "Engine", service: Service, now: float) -> None:
+    engine.services.setdefault(service.name, service)
+    engine.add_slots(service)
+    engine.rewire()
+    assert engine.reloading is not None
+    engine.reloading.deadlines[service.name] = now + service.start_timeout + service.min_ready
+    for instance in engine.of(service.name):
+        if not instance.state.alive and instance.state not in _AT_REST:
+            slots.want(engine, (instance.slot,), service.autostart, "the config", "added")
+            engine.put(replace(instance, want=service.autostart, reason="new"), now)
+    engine.touch(service.name)
+
+
+def advance(engine: "Engine", now: float) -> None:
+    """Carry the reload on as far as it goes now."""
+    now_at = engine.reloading
+    assert now_at is not None
+    if now_at.failed:
+        _undo(engine, now_at, now)
+        return
+    for name, deadline in list(now_at.deadlines.items()):
+        state = _added_state(engine, name, deadline, now)
+        if isinstance(state, str):
+            engine.reloading = replace(now_at, failed=f"{name}: {state}")
+            _undo(engine, engine.reloading, now)
+            return
+        if not state:
+            return
+        del now_at.deadlines[name]
+    if any(rolling.how is How.RELOAD for rolling in engine.rolling.values()):
+        return
+    if not now_at.todo:
+        _commit(engine, now_at, now)
+        return
+    name = now_at.todo[0]
+    if name in engine.rolling:
+        return
+    engine.reloading = replace(now_at, todo=now_at.todo[1:])
+    target = target_of(engine, now_at.spec, name)
+    mine = tuple(i.slot for i in engine.of(name) if i.want and not i.done)
+    if mine:
+        rollout.begin(engine, mine, How.RELOAD, now_at.by, now, target)
+    else:  # nothing of it runs; what is started later gets the new definition at the commit
+        advance(engine, now)
+
+
+def target_of(engine: "Engine", spec: Spec, name: str) -> Service:
+    """The new definition, with as many replicas as there are: that changes at the end."""
+    return rollout.as_many(spec.service[name], engine.services[name])
+
+
+def _added_state(engine: "Engine", name: str, deadline: float, now: float) -> bool | str:
+    for instance in engine.of(name):
+        if not instance.want or instance.done:
+            continue
+        if instance.last_exit is not None and not instance.state.alive:
+            return f"{instance.slot} did not come to ready: it ended: {instance.last_exit}"
+        if instance.state is not State.READY:
+            if now >= deadline:
+                why = engine.waiting.get(instance.slot) or instance.state.value
+                return f"{instance.slot} did not come to ready in time: {why}"
+            engine.wake(name, deadline)
+            return False
+        ready_at = instance.since + engine.services[name].min_ready
+        if now < ready_at:
+            engine.wake(name, ready_at)
+            return False
+    return True
+
+
+# -- the good end
+
+
+def _commit(engine: "Engine", now_at: Reloading, now: float) -> None:
+    spec, plan = now_at.spec, now_at.plan
+    engine.reloading = None
+    engine.record(Kind.RELOADED, "everup", durable=True, took_s=round(now - now_at.began, 3))
+    engine.emit(Commit())
+    engine.spec = spec
+    for change in plan.changed:
+        _apply(engine, change, now)
+    engine.rewire()
+    for name in plan.removed:
+        remove(engine, name, now)
+    engine.touch_all(list(engine.services))
+
+
+def _apply(engine: "Engine", change: changes.Change, now: float) -> None:
+    """What everup itself goes by, from now on."""
+    name, before = change.service, engine.services[change.service]
+    after = target_of(engine, engine.spec, name)
+    engine.services[name] = after
+    for instance in engine.all_of(name):
+        was = instance.service or before
+        if instance.service is not None and not instance.outgoing:
+            engine.put(replace(instance, service=None), now)
+        up = instance.state in (State.STARTING, State.RUNNING, State.READY)
+        if up and was.probe != after.probe:
+            _ask_anew(engine, instance, was, after, now)
+    engine.emit(Configure(name))
+    wanted = engine.spec.service[name]
+    if "standby" in change.keys or "replicas" in change.keys:
+        replicas = wanted.replicas if "replicas" in change.keys else after.replicas
+        slots.resize(engine, name, replicas, wanted.standby, "the config", now)
+
+
+def _ask_anew(
+    engine: "Engine", instance: Instance, before: Service, after: Service, now: float
+) -> None:
+    slot, run = instance.slot, instance.run
+    engine.emit(Unwatch(slot, run))
+    engine.drop_probes(instance)
+    if instance.state is State.STARTING:
+        if instance.pid and before.probe.startup and not after.probe.startup and not after.notify:
+            engine.happen(slot, Happening(On.STARTED), now, run)
+            return
+    elif after.probe.readiness is None and not instance.is_ready:
+        engine.happen(slot, Happening(On.READY), now, run)
+    current = engine.process(slot, run)
+    if current is not None:
+        engine.watch(current)
+
+
+def remove(engine: "Engine", name: str, now: float) -> None:
+    """The service is no more: its processes stop, then its slots go."""
+    mine = tuple(i.slot for i in engine.of(name))
+    engine.removing.update(mine)
+    slots.stop(engine, mine, "removed from the config", now)
+    engine.touch(name)
+
+
+# -- the way back
+
+
+def _undo(engine: "Engine", now_at: Reloading, now: float) -> None:
+    """Everything back to where it was, then tell."""
+    plan = now_at.plan
+    if not now_at.undoing:
+        engine.record(Kind.ROLLING_BACK, "everup", durable=True, reason=now_at.failed)
+        engine.reloading = now_at = replace(now_at, undoing=True)
+        for name in plan.added:
+            remove(engine, name, now)
+        for name in reversed([n for n in plan.restarted if n not in now_at.todo]):
+            former = now_at.former.service[name]
+            rolling = engine.rolling.get(name)
+            if rolling is not None and rolling.how is not How.ROLLBACK:
+                rollout.cancel(engine, name, now_at.failed, now)
+            if rollout.alike(engine.services[name], former):
+                continue
+            mine = tuple(i.slot for i in engine.of(name) if i.want and not i.done)
+            rollout.revert(engine, name, former, mine, now)
+        return
+    if any(rolling.how is How.ROLLBACK for rolling in engine.rolling.values()):
+        return
+    if any(name in engine.services for name in plan.added):
+        return
+    engine.reloading = None
+    engine.record(Kind.ROLLED_BACK, "everup", durable=True, reason=now_at.failed)
+    engine.emit(Discard())
+
+
+def give_up(engine: "Engine", reason: str) -> None:
+    """everup ends: the accepted config stays what it was."""
+    if engine.reloading is not None:
+        engine.reloading = None
+        engine.record(Kind.ROLLED_BACK, "everup", durable=True, reason=reason)
+        engine.emit(Discard())
+
+
+def forget_removed(engine: "Engine", name: str) -> None:
+    """Nothing of a service that is in no config is left."""
+    if name in engine.spec.service or engine.of(name) or name in engine.open_lanes:
+        return
+    reloading = engine.reloading
+    if reloading is None or name not in reloading.spec.service or reloading.undoing:
+        engine.forget_service(name)

@@ -1,0 +1,344 @@
+"""Rollouts: replace running processes on purpose, without a gap.
+
+Where a service overlaps, the successor comes to ready in a lane of its own while the old process
+serves; only then the old one leaves the balance, drains and stops. Elsewhere the old one stops
+first, and connections wait in the socket. The first successor that does not come to ready ends
+the rollout, and what was before comes back.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from everup.engine import lanes
+from everup.engine.narrate import spawned_payload
+from everup.model.instance import Slot, State
+from everup.model.journal import Kind
+from everup.model.record import Instance
+from everup.model.spec import Service
+from everup.supervise.lifecycle import Happening, On
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+SETTLE_S = 1.0
+"""A replaced process drains for at least this long if connections wait for it or are open: it may
+have some in its queue that came before the balance changed."""
+_AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
+_SERVING = (State.READY, State.RUNNING, State.STARTING)
+
+
+class How(StrEnum):
+    """Why there is a rollout."""
+
+    RESTART = "restart"
+    RELOAD = "reload"
+    ROLLBACK = "rollback"
+    VERDICT = "verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One slot whose process is being replaced."""
+
+    slot: Slot
+    before: int
+    """The incarnation that is replaced."""
+    deadline: float
+    """By then the successor must be ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One service on its way to a generation."""
+
+    gen: int
+    how: How
+    slots: tuple[Slot, ...]
+    waiting: tuple[Slot, ...]
+    former: Service
+    target: Service
+    began: float
+    by: str = ""
+    cold: bool = False
+    """All stop before the first one starts again: the sockets change."""
+    turns: tuple[Turn, ...] = ()
+    not_before: float = 0.0
+    """The pause between two batches."""
+
+
+def begin(
+    engine: "Engine",
+    slots: tuple[Slot, ...],
+    how: How,
+    by: str,
+    now: float,
+    target: Service | None = None,
+) -> None:
+    """Replace the processes of these slots of one service; by ``target``, if its definition
+    changes."""
+    name = slots[0].service
+    former = engine.services[name]
+    target = target or former
+    gen = engine.gens[name] = engine.gens.get(name, 0) + 1
+    cold = is_cold(former, target)
+    engine.record(
+        Kind.ROLLOUT, name, gen=gen, how=how.value, slots=[str(slot) for slot in slots],
+        batch=len(slots) if cold else target.rollout.batch,
+        overlap=target.overlaps and not cold, by=by,
+    )  # fmt: skip
+    resume(engine, Rollout(gen, how, slots, slots, former, target, now, by, cold), now)
+
+
+def is_cold(former: Service, target: Service) -> bool:
+    """Whether the one can't follow the other while that runs: its sockets are others."""
+    return (former.listen, former.port, former.type) != (target.listen, target.port, target.type)
+
+
+def resume(engine: "Engine", rollout: Rollout, now: float) -> None:
+    """Take the rollout up, from its beginning or from where an earlier engine was."""
+    name = rollout.former.name
+    if rollout.target != rollout.former:
+        for instance in engine.all_of(name):
+            if instance.service is None and instance.gen < rollout.gen:
+                engine.put(replace(instance, service=rollout.former), now)
+        if not rollout.cold:
+            _redefine(engine, rollout.target)
+    engine.rolling[name] = rollout
+    engine.touch(name)
+
+
+def _redefine(engine: "Engine", service: Service) -> None:
+    engine.services[service.name] = as_many(service, engine.services[service.name])
+    engine.rewire()
+
+
+def as_many(service: Service, other: Service) -> Service:
+    """The definition with the number of replicas of the other: that is not a rollout's matter."""
+    return replace(service, replicas=other.replicas, standby=other.standby)
+
+
+def alike(service: Service, other: Service) -> bool:
+    """The same, but for the number of replicas."""
+    return as_many(service, other) == other
+
+
+def roll(engine: "Engine", name: str, now: float) -> None:
+    """Carry a rollout on as far as it goes now."""
+    rollout = engine.rolling.get(name)
+    if rollout is None:
+        return
+    if not _prepare(engine, name, rollout, now):
+        return
+    left = []
+    for turn in rollout.turns:
+        verdict = _judge(engine, rollout, turn, now)
+        if isinstance(verdict, str):
+            fail(engine, name, f"{turn.slot} did not come to ready: {verdict}", now)
+            return
+        if verdict:
+            _retire(engine, turn, now)
+        if not verdict or turn.slot in engine.outgoing:
+            left.append(turn)
+    pause_s = engine.services[name].rollout.pause
+    if rollout.turns and not left and rollout.waiting and pause_s:
+        rollout = replace(rollout, not_before=now + pause_s)
+        engine.wake(name, rollout.not_before)
+    rollout = engine.rolling[name] = replace(rollout, turns=tuple(left))
+    if left or now < rollout.not_before:
+        return
+    if rollout.waiting:
+        _next_batch(engine, name, rollout, now)
+    elif missed := _missed(engine, name, rollout):
+        _next_batch(engine, name, replace(rollout, waiting=missed), now)
+    else:
+        _done(engine, name, rollout, now)
+
+
+def _prepare(engine: "Engine", name: str, rollout: Rollout, now: float) -> bool:
+    """Where the old one stops first: once it is down, the slot has the new definition. False
+    while a cold rollout waits for the last one to be down."""
+    if holds_back(engine, name):
+        if any(i.state.alive for i in engine.all_of(name)):
+            return False
+        if name in engine.open_lanes:
+            lanes.close(engine, name)
+        _redefine(engine, rollout.target)
+    for turn in rollout.turns:
+        instance = engine.instances.get(turn.slot)
+        if instance is not None and instance.run == turn.before:
+            _take_over(engine, rollout, instance, now)
+    return True
+
+
+def holds_back(engine: "Engine", name: str) -> bool:
+    """Whether nothing of the service may start until all of it is down."""
+    rollout = engine.rolling.get(name)
+    if rollout is None or not rollout.cold or not rollout.turns:
+        return False
+    return not alike(engine.services[name], rollout.target)
+
+
+def _judge(engine: "Engine", rollout: Rollout, turn: Turn, now: float) -> bool | str:
+    """True: its successor is ready; False: not yet; else what went wrong."""
+    instance = engine.instances.get(turn.slot)
+    if instance is None or not instance.want:
+        return True  # scaled away or stopped by somebody
+    if instance.run in (0, turn.before):
+        return False if now < turn.deadline else "it could not be started in time"
+    if instance.done:
+        return True
+    if instance.verdict or not instance.state.alive:
+        cause = instance.verdict or str(instance.last_exit or instance.reason)
+        return f"it ended: {cause}" if not instance.state.alive else cause
+    if instance.state is State.READY and not instance.suspected:
+        ready_at = instance.since + engine.definition(instance).min_ready
+        if now >= ready_at:
+            return True
+        engine.wake(turn.slot.service, ready_at)
+        return False
+    if now < turn.deadline:
+        return False
+    return f"it is {instance.state.value} after {now - instance.since:.3g} s"
+
+
+def _next_batch(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:
+    service = rollout.target
+    size = len(rollout.waiting) if rollout.cold else service.rollout.batch
+    if not service.overlaps and not rollout.cold:  # one that is ready has to be left
+        ready = sum(i.state is State.READY for i in engine.of(name))
+        size = min(size, max(1, ready - 1))
+    slots = [s for s in rollout.waiting if s in engine.instances and engine.instances[s].want]
+    # Nobody's turn comes before what is left of an earlier replacement has gone.
+    blocked = [slot for slot in slots[:size] if slot in engine.outgoing]
+    if blocked:
+        return
+    turns = []
+    for slot in slots[:size]:
+        turns.append(_replace(engine, rollout, slot, now))
+    rollout = replace(rollout, waiting=tuple(slots[size:]), turns=tuple(turns))
+    engine.rolling[name] = rollout
+    for turn in turns:
+        engine.wake(name, turn.deadline)
+    if not turns:
+        _done(engine, name, rollout, now)
+
+
+def _replace(engine: "Engine", rollout: Rollout, slot: Slot, now: float) -> Turn:
+    """Start the successor, or stop the old one first."""
+    old = engine.instances[slot]
+    service, leaving = rollout.target, engine.definition(old)
+    patience_s = service.start_timeout + service.min_ready
+    overlaps = service.overlaps and not rollout.cold
+    if overlaps and old.state in _SERVING and old.has_process:
+        _outgoing(engine, old)
+        fresh = Instance(
+            slot, spent=old.spent, since=now, want=True, gen=rollout.gen,
+            restarts=old.restarts + 1, reason=f"replaces run {old.run}",
+        )  # fmt: skip
+        engine.instances[slot] = fresh
+    else:
+        patience_s += leaving.stop_timeout + leaving.drain_timeout
+        if old.state.alive:
+            engine.put(replace(old, attempt=0, crashes=(), parked=False), now)
+            engine.happen(slot, Happening(On.STOP, f"{rollout.how.value} asked for"), now)
+        if not rollout.cold:
+            _take_over(engine, rollout, engine.instances[slot], now)
+    return Turn(slot, old.run, now + patience_s)
+
+
+def _outgoing(engine: "Engine", old: Instance) -> None:
+    payload = spawned_payload(old) | {"state": old.state.value, "spawned_mono": old.spawned_at}
+    engine.record(Kind.OUTGOING, str(old.slot), **payload)
+    engine.outgoing[old.slot] = replace(old, outgoing=True, want=False)
+
+
+def _take_over(engine: "Engine", rollout: Rollout, instance: Instance, now: float) -> None:
+    if instance.state.alive or instance.gen == rollout.gen:
+        return
+    fresh = replace(
+        instance, state=State.STOPPED, since=now, deadline=None, gen=rollout.gen, service=None,
+        attempt=0, crashes=(), parked=False, done=False,
+    )  # fmt: skip
+    engine.put(fresh, now)
+
+
+def _retire(engine: "Engine", turn: Turn, now: float) -> None:
+    """Its successor is ready: it drains and stops."""
+    old = engine.outgoing.get(turn.slot)
+    if old is not None and not old.asked:
+        run = engine.instances[turn.slot].run
+        reason = f"replaced by run {run}"
+        engine.happen(turn.slot, Happening(On.STOP, reason, drain_s=SETTLE_S), now, old.run)
+
+
+def _missed(engine: "Engine", name: str, rollout: Rollout) -> tuple[Slot, ...]:
+    """Who was started meanwhile with what it should no longer be."""
+    return tuple(
+        i.slot
+        for i in engine.of(name)
+        if i.service is not None and i.state.alive and i.want and i.gen < rollout.gen
+    )
+
+
+def _done(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:
+    del engine.rolling[name]
+    engine.record(
+        Kind.ROLLOUT_DONE, name, gen=rollout.gen, how=rollout.how.value,
+        slots=[str(slot) for slot in rollout.slots], took_s=round(now - rollout.began, 3),
+    )  # fmt: skip
+    for instance in engine.of(name):  # those that nobody wants to run
+        if instance.service is not None and not instance.state.alive:
+            engine.put(replace(instance, service=None), now)
+
+
+def fail(engine: "Engine", name: str, reason: str, now: float) -> None:
+    """The rollout ends; what was before comes back."""
+    rollout = engine.rolling.pop(name)
+    back = [t.slot for t in rollout.turns if _swap_back(engine, t, reason, now)]
+    replaced = tuple(i.slot for i in engine.of(name) if i.gen >= rollout.gen)
+    engine.record(
+        Kind.ROLLOUT_STOPPED, name, gen=rollout.gen, how=rollout.how.value, reason=reason,
+        replaced=[str(slot) for slot in replaced],
+        not_replaced=[str(slot) for slot in (*back, *rollout.waiting)],
+    )  # fmt: skip
+    if rollout.how is How.RELOAD:
+        revert(engine, name, rollout.former, replaced, now)
+        if engine.reloading is not None:
+            engine.reloading = replace(engine.reloading, failed=f"{name}: {reason}")
+    engine.touch(name)
+
+
+def revert(
+    engine: "Engine", name: str, former: Service, slots: tuple[Slot, ...], now: float
+) -> None:
+    """Give the service its former definition back, and a process of it to these slots."""
+    if slots:
+        begin(engine, slots, How.ROLLBACK, "everup", now, former)
+    else:
+        _redefine(engine, former)
+    for instance in engine.all_of(name):
+        if instance.service is not None and alike(instance.service, former):
+            engine.put(replace(instance, service=None), now)
+
+
+def _swap_back(engine: "Engine", turn: Turn, reason: str, now: float) -> bool:
+    """Whether the old process is there to go on."""
+    slot = turn.slot
+    new, old = engine.instances.get(slot), engine.outgoing.get(slot)
+    if new is None or old is None or old.asked or old.state not in _SERVING:
+        return False
+    engine.instances[slot] = replace(old, outgoing=False, want=True, spent=new.spent)
+    engine.waiting.pop(slot, None)
+    if new.state.alive:
+        engine.outgoing[slot] = replace(new, outgoing=True, want=False)
+        engine.happen(slot, Happening(On.STOP, reason), now, new.run)
+    else:
+        del engine.outgoing[slot]
+    return True
+
+
+def cancel(engine: "Engine", name: str, reason: str, now: float) -> None:
+    """Somebody stops the service, or its group restarts: nothing is replaced any more."""
+    if name in engine.rolling:
+        fail(engine, name, reason, now)

@@ -1,0 +1,62 @@
+"""Slots on their way out or in: stopping, and another number of replicas."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from everup.engine import rollout
+from everup.model.instance import Slot, State
+from everup.model.journal import Kind
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
+
+
+def want(engine: "Engine", slots: tuple[Slot, ...], want: bool, by: str, how: str) -> None:
+    """Write down what somebody said."""
+    for slot in slots:
+        engine.record(Kind.WANTED, str(slot), durable=True, want=want, by=by, how=how)
+
+
+def stop(engine: "Engine", slots: tuple[Slot, ...], reason: str, now: float) -> None:
+    """Stop, and stay so; those that depend on them stop first."""
+    for name in dict.fromkeys(slot.service for slot in slots):
+        rollout.cancel(engine, name, reason, now)
+    for slot in slots:
+        instance = engine.instances[slot]
+        # ``want`` goes first: from here on nothing starts it again.
+        if instance.state.alive or instance.state in AT_REST or slot in engine.outgoing:
+            engine.pending_stop.add(slot)
+            instance = replace(instance, reason=reason)
+        engine.put(replace(instance, want=False), now)
+        engine.touch(slot.service)
+
+
+def resize(engine: "Engine", name: str, replicas: int, standby: int, by: str, now: float) -> None:
+    """Another number of replicas and standbys."""
+    service = engine.services[name]
+    before = service.replicas
+    engine.record(Kind.SCALED, name, durable=True, replicas=replicas, before=before, by=by)
+    running = any(instance.want for instance in engine.of(name))
+    service = engine.services[name] = replace(service, replicas=replicas, standby=standby)
+    there = set(engine.instances)
+    engine.add_slots(service)
+    fresh = set(engine.instances) - there
+    gone = []
+    for instance in engine.of(name):
+        slot = instance.slot
+        if slot.replica > service.slots:
+            gone.append(slot)
+            engine.removing.add(slot)
+            continue
+        back = slot in fresh or slot in engine.removing
+        engine.removing.discard(slot)
+        if back:
+            # A word of its own in the journal: else the next engine would go by autostart.
+            want(engine, (slot,), running, by, "scaled")
+            engine.pending_stop.discard(slot)
+            engine.put(replace(instance, want=running), now)
+    if gone:
+        stop(engine, tuple(gone), f"scaled to {replicas}", now)
+    engine.touch(name)

@@ -1,0 +1,140 @@
+"""From keeper to keeper: taking over what an earlier one had, and becoming the next."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from everup.keeper import estate as estates
+from everup.keeper import spawn
+from everup.keeper.children import Child, is_same
+from everup.keeper.estate import Estate
+from everup.keeper.strangers import own
+
+if TYPE_CHECKING:
+    from everup.keeper.keeper import Keeper
+
+LOCK = "lock"
+"""Name of the one descriptor that the keeper itself cannot do without: never dropped."""
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Signals of the keeper that are for the engine."""
+_AFTER_S = 5.0
+
+
+def read(memory: int | None) -> Estate:
+    """The estate, an empty one where there is none; one that cannot be read costs a note only."""
+    if memory is None:
+        return Estate()
+    try:
+        return estates.read(memory)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        text = f"what an earlier keeper left cannot be read: {error!r}"
+        say(text)
+        return Estate(notes=[["everup", text]])
+
+
+def sign(lock: int) -> None:
+    """Write our pid where who finds the lock taken looks for it."""
+    me = f"{os.getpid()}\n".encode()
+    with contextlib.suppress(OSError):
+        if os.pread(lock, 32, 0) != me:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, me, 0)
+
+
+def inherit(keeper: "Keeper") -> None:
+    """Take over the estate; the engine is told of those who ended meanwhile."""
+    estate, keeper.estate = keeper.estate, Estate()
+    for record in estate.children:
+        try:
+            child = Child.inherited(record)
+            keeper.children.check_free(child.id)
+        except (ValueError, KeyError, TypeError) as error:
+            keeper.notes.append([str(record.get("id")), f"not taken over: {error!r}"])
+            continue
+        keeper.children.add_inherited(child)
+        if child.ended_at:
+            continue
+        mine = own(child.pid)
+        if not (is_same(child) if mine else keeper.strangers.take(child)):
+            keeper.ended(child)
+        elif child.report >= 0:
+            keeper.watch_report(child)
+    keeper.reap()
+    if estate.after is not None:
+        _wait_for(keeper, estate.after)
+
+
+def _wait_for(keeper: "Keeper", pid: int) -> None:
+    """No engine before the one that started us has left."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    if os.getppid() != pid:  # gone since, and its number may be another's
+        os.close(fd)
+        return
+
+    def left() -> None:
+        if select.select([fd], [], [], 0)[0]:
+            keeper.unwatch(fd)
+            os.close(fd)
+            keeper.before, keeper.leave_by = -1, None
+            keeper.engine_due = time.monotonic()
+
+    keeper.watch(fd, left)
+    keeper.before, keeper.leave_by = fd, time.monotonic() + _AFTER_S
+    keeper.engine_due = None
+
+
+def become(keeper: "Keeper") -> None:
+    """Exec ``keeper.successor``, with the children still children; returns only on failure."""
+    assert keeper.successor is not None
+    (argv, engine), keeper.successor = keeper.successor, None
+    keeper.nursery.close()
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until the other can take them
+    with contextlib.suppress(BlockingIOError):
+        keeper.on_signals()
+    lock = keeper.held[LOCK]
+    passed: list[int] = []
+    try:
+        memory, passed = estates.write(_estate(keeper))
+        for fd in (lock, *passed):
+            os.set_inheritable(fd, True)
+        line = estates.command(argv, keeper.meta | spawn.found(), engine, lock=lock, memory=memory)
+        os.execv(line[0], line)
+    except Exception as error:  # whatever it is, there are children to keep
+        text = f"cannot become {' '.join(map(str, argv))}: {error}"
+        say(f"{text}; going on as before")
+        keeper.notes.append(["everup", text])
+    for fd in (lock, *passed):
+        os.set_inheritable(fd, False)
+    for fd in passed[:1]:
+        os.close(fd)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+
+
+def _estate(keeper: "Keeper") -> Estate:
+    return Estate(
+        held={name: fd for name, fd in keeper.held.items() if name != LOCK},
+        children=[child.record() for child in keeper.children.known()],
+        engine_starts=keeper.engine_starts,
+        signal=keeper.last_signal,
+        notes=keeper.notes,
+    )
+
+
+def say(text: str) -> None:
+    """To the log of everup, where there is one."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"everup keeper: {text}\n")
