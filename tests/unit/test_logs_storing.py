@@ -32,29 +32,20 @@ class Slot:
         self.log = log
         self.file = SlotFile(directory, "web.1", log, self.events.append)
         self.framers: dict[tuple[int, str], cri.Framer] = {}
-        self.held: dict[cri.Framer, bytes] = {}
-        """Unfinished lines, as the pipes hold them."""
         self.now_ns = 1_795_387_981_000_000_000
 
     def write(self, data: bytes, *, run: int = 1, stream: str = "stdout", now_s: float = 0) -> None:
-        self._feed(data, cri.Rest.KEEP, run, stream, now_s)
+        framer = self.framers.setdefault((run, stream), cri.Framer(stream, self.log.max_line))
+        self._store(framer.feed(data, self._when()), framer, now_s)
 
     def flush(self, *, run: int = 1, stream: str = "stdout") -> None:
-        self._feed(b"", cri.Rest.PART, run, stream, 0)
+        framer = self.framers[run, stream]
+        self._store(framer.flush(self._when()), framer, 0)
 
     def end(self, *, run: int = 1, stream: str = "stdout") -> None:
-        framer = self._feed(b"", cri.Rest.END, run, stream, 0)
-        if self.file.is_open(stream, framer):
-            self._store(cri.end(stream, self._when()), framer, 0)
-
-    def _feed(self, data: bytes, rest: cri.Rest, run: int, stream: str, now_s: float) -> cri.Framer:
         framer = self.framers.setdefault((run, stream), cri.Framer(stream, self.log.max_line))
-        data = self.held.get(framer, b"") + data
-        batch = framer.feed(data, self._when(), rest)
-        self.held[framer] = data[batch.size_bytes :]
-        assert len(self.held[framer]) <= framer.max_line
-        self._store(batch, framer, now_s)
-        return framer
+        if framer.held or self.file.is_open(stream, framer):
+            self._store(framer.end(self._when()), framer, 0)
 
     def _when(self) -> bytes:
         self.now_ns += 1

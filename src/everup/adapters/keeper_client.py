@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from everup.adapters.fdstore import FdStore
 from everup.keeper import wire
 from everup.keeper.estate import Estate, Record
 from everup.keeper.spawn import start_ticks
@@ -24,13 +25,20 @@ class KeeperClient:
     keeper is gone; what is sent from then on is dropped.
 
     It keeps a duplicate of every descriptor that the keeper holds and a list of its children, so
-    that both outlive the keeper (``estate``).
+    that both outlive the keeper (``estate``). ``store``: systemd's, where everup runs under it.
     """
 
-    def __init__(self, sock: socket.socket, handle: Handler, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        handle: Handler,
+        lost: Callable[[], None],
+        store: FdStore | None = None,
+    ) -> None:
         self._sock = sock
         self._handle = handle
         self._lost = lost
+        self._store = store
         self._queue: deque[tuple[wire.Message, list[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._held: dict[str, int] = {}
@@ -39,11 +47,13 @@ class KeeperClient:
         self._asked: dict[str, Record] = {}
 
     @classmethod
-    def from_fd(cls, fd: int, handle: Handler, lost: Callable[[], None]) -> "KeeperClient":
+    def from_fd(
+        cls, fd: int, handle: Handler, lost: Callable[[], None], store: FdStore | None = None
+    ) -> "KeeperClient":
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         os.set_inheritable(fd, False)
-        return cls(sock, handle, lost)
+        return cls(sock, handle, lost, store)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -138,6 +148,7 @@ class KeeperClient:
         }
         for name, fd in hold.items():
             self._keep(name, fd)
+            self._shelve(name, fd)
         record: Record = {"id": child_id, "meta": dict(meta), "cgroup": request.get("cgroup")}
         self._asked[child_id] = record | ({"respawn": True} if request.get("respawn") else {})
         self._send(message, [*fds, *hold.values()], ours=len(fds))
@@ -156,6 +167,7 @@ class KeeperClient:
         """Have the keeper hold more; they stay ours as well."""
         for name, fd in zip(names, fds, strict=True):
             self._keep(name, fd)
+            self._shelve(name, fd)
         for start in range(0, len(names), wire.MAX_FDS - 4):
             end = start + wire.MAX_FDS - 4
             self._send({"op": "hold", "names": list(names[start:end])}, fds[start:end])
@@ -167,6 +179,8 @@ class KeeperClient:
                 self._lacking.discard(name)
                 if (fd := self._held.pop(name, None)) is not None:
                     os.close(fd)
+                if self._store is not None and name != "notify":
+                    self._store.remove(name)
         self._send({"op": "drop", "names": list(names)})
 
     def main_pid(self, child_id: str, pid: int) -> None:
@@ -227,6 +241,12 @@ class KeeperClient:
             after=after,
             notes=[*notes, *lost],
         )
+
+    def _shelve(self, name: str, fd: int) -> None:
+        """systemd keeps it as well, for an everup that comes after all of this one has died. (Not
+        the notify socket, which is made anew.)"""
+        if self._store is not None and name != "notify":
+            self._store.push(name, fd)
 
     def _keep(self, name: str, fd: int) -> None:
         before = self._held.pop(name, None)

@@ -43,18 +43,18 @@ class Metrics:
     def get(self, slot: Slot) -> Usage | None:
         return self._last.get(slot)
 
-    def sample(self, running: Iterable[tuple[Slot, int]]) -> None:
-        """Take one sample of each (slot, main pid)."""
+    def sample(self, running: Iterable[tuple[Slot, int, bool]]) -> None:
+        """Take one sample of each (slot, main pid, whether in its second control group)."""
         fresh, seen = {}, set()
-        for slot, main in running:
-            pids = self._cgroups.pids(slot) or [main]
+        for slot, main, second in running:
+            pids = self._cgroups.pids(slot, second) or [main]
             seen.update(pids)
-            fresh[slot] = self._measure(slot, pids)
+            fresh[slot] = self._measure(slot, pids, self._cgroups.cpu_s(slot, second))
         self._last = fresh
         self._handles = {pid: h for pid, h in self._handles.items() if pid in seen}
         self.sampled_at = time.monotonic()
 
-    def _measure(self, slot: Slot, pids: list[int]) -> Usage:
+    def _measure(self, slot: Slot, pids: list[int], exact: float | None) -> Usage:
         now = time.monotonic()
         rss = threads = fds = read = written = count = 0
         cpu = 0.0
@@ -73,7 +73,6 @@ class Metrics:
                 disk = process.io_counters()
                 read += disk.read_bytes
                 written += disk.write_bytes
-        exact = self._cgroups.cpu_s(slot)
         cpu = cpu if exact is None else exact
         before = self._last.get(slot)
         percent = 0.0

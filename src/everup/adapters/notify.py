@@ -11,11 +11,11 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-
-from everup.model.instance import Slot
+from typing import Generic, TypeVar
 
 MAX_DATAGRAM = 4096
 MAX_FIELDS = 64
+_Owner = TypeVar("_Owner")
 _CREDENTIALS = struct.Struct("3i")
 _ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(
     64 * array.array("i").itemsize
@@ -33,14 +33,14 @@ def parse(data: bytes) -> tuple[tuple[str, str], ...]:
     return tuple(fields)
 
 
-class NotifySocket:
-    """``owner`` says which instance a process belongs to."""
+class NotifySocket(Generic[_Owner]):
+    """``owner`` says who a process belongs to."""
 
     def __init__(
         self,
         path: str,
-        owner: Callable[[int], Slot | None],
-        report: Callable[[Slot, tuple[tuple[str, str], ...]], None],
+        owner: Callable[[int], _Owner | None],
+        report: Callable[[_Owner, tuple[tuple[str, str], ...]], None],
         refused: Callable[[str], None],
         *,
         fd: int | None = None,
@@ -74,13 +74,13 @@ class NotifySocket:
             except BlockingIOError:
                 return
             pid = _sender(ancillary)
-            slot = self._owner(pid) if pid else None
-            if slot is None:
+            owner = self._owner(pid) if pid else None
+            if owner is None:
                 self._refused(f"a datagram from pid {pid}, which belongs to no instance")
             elif flags & socket.MSG_TRUNC:
-                self._refused(f"a datagram of more than {MAX_DATAGRAM} bytes from {slot}")
+                self._refused(f"a datagram of more than {MAX_DATAGRAM} bytes from {owner}")
             elif fields := parse(data):
-                self._report(slot, fields)
+                self._report(owner, fields)
 
     def close(self) -> None:
         self.socket.close()

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Sequence
 
 import psutil
@@ -23,6 +24,9 @@ Hold = Callable[[Sequence[str], Sequence[int]], None]
 Drop = Callable[[Sequence[str]], None]
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _MIXED = "x"
+_BACKLOG = struct.Struct("=I")
+_BACKLOG_AT = 24
+"""tcpi_unacked: of a listening socket, the connections that wait for accept."""
 
 
 class SocketBank:
@@ -115,18 +119,20 @@ class SocketBank:
         return min(map(len, groups), default=0)
 
     def names(self, service: Service, lane: int) -> list[tuple[str, str]]:
-        """(listener name, name at the keeper) of the sockets of one lane, in config order.
+        """(listener name, name at the keeper) of the sockets of one lane, in config order."""
+        return [
+            (x.name, self._name(service, x, self._index(x, lane))) for x in service.listen
+        ]  # fmt: skip
 
-        The sockets are made blocking again: a predecessor may have left its own non-blocking, and
-        the flag is the socket's, not the process's. A shared Unix socket stays as it is."""
+    def refresh(self, service: Service, lane: int) -> None:
+        """Make the sockets of a lane that nobody uses blocking again, for a new process: the one
+        before may have left them non-blocking, and the flag is the socket's, not the process's. A
+        shared Unix socket stays as it is."""
         for listener in service.listen:
             if not _is_unix(listener):
                 name = self._name(service, listener, lane - 1)
                 if name in self._sockets:
                     self._sockets[name].setblocking(True)
-        return [
-            (x.name, self._name(service, x, self._index(x, lane))) for x in service.listen
-        ]  # fmt: skip
 
     def empty(self, service: Service, lane: int) -> None:
         """End the connections that wait in a lane that is down for good. (A shared Unix socket is
@@ -140,11 +146,23 @@ class SocketBank:
                 for _ in range(listener.backlog):
                     sock.accept()[0].close()
 
-    def close(self, service: Service) -> None:
-        """Close all of a service; clients are refused from now on."""
-        prefix = f"sock:{service.name}:"
-        self._close([name for name in self._sockets if name.startswith(prefix)])
+    def waiting(self, service: Service, lane: int) -> int:
+        """Connections in the queues of a lane that nobody has accepted yet. (Who waits on a
+        shared Unix socket waits for all.)"""
+        count = 0
         for listener in service.listen:
+            sock = self._sockets.get(self._name(service, listener, lane - 1))
+            if sock is not None and not _is_unix(listener):
+                with contextlib.suppress(OSError, struct.error):
+                    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+                    count += _BACKLOG.unpack_from(info, _BACKLOG_AT)[0]
+        return count
+
+    def close(self, service: str, listen: Sequence[Listener]) -> None:
+        """Close all of a service; clients are refused from now on."""
+        prefix = f"sock:{service}:"
+        self._close([name for name in self._sockets if name.startswith(prefix)])
+        for listener in listen:
             address = parse_address(listener.address)
             if address.family == "unix":
                 with contextlib.suppress(OSError):

@@ -13,8 +13,10 @@ from everup.model.spec import Probe, Service
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def target(service: Service, slot: Slot, kind: ProbeKind, run: int, probe: Probe) -> ProbeTarget:
-    """The target with address, source and traffic class filled in."""
+def target(
+    service: Service, slot: Slot, kind: ProbeKind, run: int, probe: Probe, lane: int
+) -> ProbeTarget:
+    """The target with address, source and traffic class filled in: those of its lane."""
     port = port_of(service, slot)
 
     def fill(text: str) -> str:
@@ -37,11 +39,11 @@ def target(service: Service, slot: Slot, kind: ProbeKind, run: int, probe: Probe
         url = f"http://127.0.0.1:{port}{path}" if probe.http else ""
         return ProbeTarget(slot, kind, run, probe, url=url, host="127.0.0.1", port=port)
     listener = next((x for x in service.listen if x.name == probe.listener), service.listen[0])
-    return _own(parse_address(listener.address), slot, kind, run, probe, path)
+    return _own(parse_address(listener.address), slot, kind, run, probe, path, lane)
 
 
 def _own(
-    address: Address, slot: Slot, kind: ProbeKind, run: int, probe: Probe, path: str
+    address: Address, slot: Slot, kind: ProbeKind, run: int, probe: Probe, path: str, lane: int
 ) -> ProbeTarget:
     if address.family == "unix":
         url = f"http://localhost{path}" if probe.http else ""
@@ -50,12 +52,12 @@ def _own(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{address.port}{path}" if probe.http else ""
     if ":" in host:
-        traffic_class = steering.probe_traffic_class(slot.replica)
+        traffic_class = steering.probe_traffic_class(lane)
         return ProbeTarget(
             slot, kind, run, probe, url=url, host=host, port=address.port,
             source="::1", traffic_class=traffic_class,
         )  # fmt: skip
     return ProbeTarget(
         slot, kind, run, probe, url=url, host=host, port=address.port,
-        source=steering.probe_source(slot.replica),
+        source=steering.probe_source(lane),
     )  # fmt: skip

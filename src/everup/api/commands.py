@@ -38,6 +38,10 @@ def command(
         case "stop":
             return Stop(slots, by), slots
         case "restart":
+            busy = [name for name in engine.rolling if any(s.service == name for s in slots)]
+            if busy or engine.reloading is not None:
+                what = f"a restart of {busy[0]}" if busy else "a reload"
+                raise Refusal(409, f"{what} is under way", "look: everup status")
             return Restart(slots, by), slots
         case _:
             alive = tuple(slot for slot in slots if engine.instances[slot].has_process)

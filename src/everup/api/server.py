@@ -7,10 +7,11 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
-from everup.api import streams, view
+from everup.api import changes, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
@@ -50,6 +51,8 @@ def application(backend: Backend) -> web.Application:
     for name in ("start", "stop", "restart", "scale", "signal"):
         app.router.add_post(f"/v1/{name}", _command)
     app.router.add_post("/v1/down", _down)
+    app.router.add_post("/v1/reload", _reload)
+    app.router.add_post("/v1/reexec", _reexec)
     app.router.add_get("/v1/openapi.json", _openapi)
     app.router.add_get("/metrics", _metrics)
     return app
@@ -99,8 +102,7 @@ async def _status(request: web.Request) -> web.Response:
     return web.json_response(view.status(request.app[BACKEND]))
 
 
-async def _command(request: web.Request) -> web.Response:
-    backend = request.app[BACKEND]
+async def _body(request: web.Request) -> dict[str, Any]:
     try:
         text = await request.read()
         body = json.loads(text) if text else {}
@@ -108,6 +110,29 @@ async def _command(request: web.Request) -> web.Response:
         raise Refusal(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise Refusal(400, "the body must be a JSON object")
+    return body
+
+
+async def _reload(request: web.Request) -> web.Response:
+    body = await _body(request)
+    by = f"uid {_peer_uid(request)}"
+    return web.json_response(changes.reload(request.app[BACKEND], body, by))
+
+
+async def _reexec(request: web.Request) -> web.Response:
+    backend = request.app[BACKEND]
+    argv, engine, version = changes.argvs(await _body(request))
+    problem = await asyncio.to_thread(backend.try_out, argv)
+    if problem is not None:
+        raise Refusal(409, f"the new everup cannot run: {problem}", "nothing was changed")
+    before = backend.journal.last_seq
+    backend.replace(argv, engine, f"uid {_peer_uid(request)}", version)
+    return web.json_response({"after": before, "engine": {"pid": os.getpid()}})
+
+
+async def _command(request: web.Request) -> web.Response:
+    backend = request.app[BACKEND]
+    body = await _body(request)
     by = f"uid {_peer_uid(request)}"
     event, slots = command(request.path.rpartition("/")[2], body, backend.engine, by)
     before = backend.journal.last_seq

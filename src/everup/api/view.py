@@ -15,7 +15,7 @@ from everup.model.instance import State
 from everup.model.journal import Entry
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
-from everup.model.spec import Service, Spec
+from everup.model.spec import Service
 
 FRESH_S = 1.0
 """A usage sample older than this is taken again when somebody looks."""
@@ -30,12 +30,15 @@ class Backend(Protocol):
     place: Place
     keeper_pid: int
     started_at: float
-    spec: Spec
-    """As the config says, without what operators scaled since."""
 
     def dispatch(self, event: Event) -> None: ...
 
     def sample(self) -> None: ...
+
+    def try_out(self, argv: list[str]) -> str | None:
+        """What keeps that keeper from running, None: nothing. Blocks."""
+
+    def replace(self, argv: list[str], engine: list[str], by: str, version: str) -> None: ...
 
 
 def utc(seconds: float) -> str:
@@ -67,6 +70,7 @@ def status(backend: Backend) -> dict[str, Any]:
         "state_dir": backend.place.state_dir,
         "started": utc(backend.started_at),
         "stopping": engine.quitting,
+        "reloading": engine.reloading is not None,
         "journal_degraded": backend.journal.degraded,
         "last_seq": backend.journal.last_seq,
         "keeper": {"pid": backend.keeper_pid},
@@ -85,13 +89,39 @@ def service(backend: Backend, spec: Service) -> dict[str, Any]:
         "name": spec.name,
         "type": spec.type,
         "replicas": spec.replicas,
-        "configured_replicas": backend.spec.service[spec.name].replicas,
+        "configured_replicas": _configured(engine, spec),
         "standby": spec.standby,
         "ready": ready,
         "addresses": [listener.address for listener in spec.listen],
         "depends_on": list(spec.depends_on),
         "active": list(engine.active.get(spec.name, ())),
         "instances": [instance(backend, spec, i) for i in instances],
+        "outgoing": [
+            instance(backend, spec, i)
+            for i in engine.outgoing.values()
+            if i.slot.service == spec.name
+        ],
+        "rollout": _rollout(engine, spec.name),
+    }
+
+
+def _configured(engine: Engine, spec: Service) -> int:
+    """The number of replicas in the config, without what operators scaled since."""
+    return engine.spec.service.get(spec.name, spec).replicas
+
+
+def _rollout(engine: Engine, name: str) -> dict[str, Any] | None:
+    """A rollout under way."""
+    rollout = engine.rolling.get(name)
+    if rollout is None:
+        return None
+    left = [*(turn.slot for turn in rollout.turns), *rollout.waiting]
+    return {
+        "how": rollout.how.value,
+        "gen": rollout.gen,
+        "slots": [str(slot) for slot in rollout.slots],
+        "now": [str(turn.slot) for turn in rollout.turns],
+        "left": [str(slot) for slot in left],
     }
 
 
@@ -119,9 +149,12 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "probes": _probes(backend, it),
     }
     if spec.listen:
-        out["in_balance"] = it.slot.replica in active
+        out["in_balance"] = it.lane in active
         out["standby"] = (
-            it.state is State.READY and it.slot.replica not in active and spec.standby > 0
+            it.state is State.READY
+            and it.lane not in active
+            and spec.standby > 0
+            and not backend.engine.rolling.get(spec.name)
         )
     if it.state in (State.BACKOFF, State.PARKED) and it.deadline is not None:
         out["retry_in_s"] = round(max(0.0, it.deadline - now), 3)
@@ -131,7 +164,7 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
 def _probes(backend: Backend, it: Instance) -> dict[str, Any]:
     out = {}
     for kind in ProbeKind:
-        state = backend.engine.probes.get((it.slot, kind))
+        state = backend.engine.probes.get((it.slot, it.run, kind))
         if state is not None and state.last is not None:
             out[kind.value] = {
                 "ok": state.last.ok,

@@ -37,8 +37,10 @@ class Client:
     def get(self, path: str, query: Query | None = None, *, timeout_s: float = 10.0) -> Any:
         return json.loads(self._ask("GET", path, query, None, timeout_s).read())
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return json.loads(self._ask("POST", path, None, body or {}, 10.0).read())
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
+    ) -> Any:
+        return json.loads(self._ask("POST", path, None, body or {}, timeout_s).read())
 
     def lines(self, path: str, query: Query) -> Iterator[dict[str, Any]]:
         """Lines of JSON as they come."""

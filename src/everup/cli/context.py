@@ -15,7 +15,8 @@ from everup.adapters.place import Place
 
 _NAME = "everup.toml"
 _COMMAND = re.compile(
-    r"\beverup (?=(?:up|down|status|start|stop|restart|scale|signal|logs|events|check|init)\b)"
+    r"\beverup (?=(?:up|down|status|start|stop|restart|reload|reexec|scale|signal|logs|events|"
+    r"check|init)\b)"
 )
 _SYSTEM = "/etc/everup/everup.toml"
 

@@ -40,25 +40,6 @@ def start(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool) -
     _await_up(client, answer, targets, timeout, as_json, "started")
 
 
-@click.command()
-@_targets
-@_wait_options
-@json_option
-@click.pass_obj
-def restart(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool) -> None:
-    """Restart, one replica of a service after the other, and wait until all are ready."""
-    client = Client(here.place)
-    before = {slot: i["run"] for slot, i in _instances(client).items()}
-    answer = client.post("/v1/restart", {"targets": list(targets)})
-    _await_up(client, answer, targets, timeout, as_json, "restarted", before)
-
-
-def _instances(client: Client) -> dict[str, dict[str, Any]]:
-    from everup.cli.progress import instances
-
-    return instances(client.get("/v1/status"))
-
-
 def _await_up(
     client: Client,
     answer: dict[str, Any],
@@ -66,16 +47,10 @@ def _await_up(
     timeout: float,
     as_json: bool,
     word: str,
-    runs: dict[str, int] | None = None,
 ) -> None:
     if timeout > 0:
-
-        def reached(i: dict[str, Any]) -> bool:
-            again = runs is None or i["run"] != runs.get(i["slot"])
-            return is_settled(i) and again
-
         began = time.monotonic()
-        ok, now = wait(client, answer["slots"], reached, is_hopeless, timeout)
+        ok, now = wait(client, answer["slots"], is_settled, is_hopeless, timeout)
         if not ok:
             raise not_well(f"not {word} within {timeout:g} s", now, _then(targets))
         took = f" in {time.monotonic() - began:.1f} s"

@@ -28,6 +28,29 @@ def instances(status: dict[str, Any]) -> Instances:
     }
 
 
+class Line:
+    """One line on a terminal that says what is still missing, once it takes longer."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._turn = 0
+
+    def show(self, text: str) -> None:
+        waited_s = time.monotonic() - self._began
+        if waited_s > _SHOW_AFTER_S and sys.stderr.isatty():
+            self._turn += 1
+            self._write(f"{_SPINNER[self._turn % 4]} {waited_s:.0f} s: {text}")
+
+    def end(self) -> None:
+        if self._turn:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write("\r\x1b[K" + text[:width])
+        sys.stderr.flush()
+
+
 def wait(
     client: Client,
     slots: Iterable[str] | None,
@@ -36,9 +59,8 @@ def wait(
     timeout_s: float,
 ) -> tuple[bool, Instances]:
     """Until all slots (None: all there are) have reached it, or one is hopeless, or time is up."""
-    began, shown = time.monotonic(), False
+    began, line = time.monotonic(), Line()
     wanted = None if slots is None else list(slots)
-    turn = 0
     try:
         while True:
             now = instances(client.get("/v1/status"))
@@ -49,25 +71,16 @@ def wait(
                 return True, mine
             if any(hopeless(i) for i in missing.values()) or waited > timeout_s:
                 return False, mine
-            if waited > _SHOW_AFTER_S and sys.stderr.isatty():
-                shown, turn = True, turn + 1
-                _show(f"{_SPINNER[turn % 4]} {waited:.0f} s: {_missing(missing)}")
+            line.show(_missing(missing))
             time.sleep(_POLL_S if waited < 2 else 4 * _POLL_S)
     finally:
-        if shown:
-            _show("")
+        line.end()
 
 
 def _missing(missing: Instances) -> str:
     parts = [f"{slot} is {i['state']}" for slot, i in list(missing.items())[:3]]
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     return ", ".join(parts) + more
-
-
-def _show(text: str) -> None:
-    width = shutil.get_terminal_size().columns - 1
-    sys.stderr.write("\r\x1b[K" + text[:width])
-    sys.stderr.flush()
 
 
 def is_settled(instance: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from everup.adapters.place import Place
 from everup.cli.client import Client, keeper_lives
 from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
+from everup.cli.itself import engine_argv, keeper_argv, upgrade
 from everup.cli.progress import is_hopeless, is_settled, not_well, wait
 
 if TYPE_CHECKING:
@@ -50,11 +51,16 @@ _INSTANCES = tuple(
 def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     """Start everup and keep the services up. In the foreground, Ctrl-C stops everything in order.
 
-    Services that you stopped earlier stay stopped.
+    Services that you stopped earlier stay stopped. Where both processes of an earlier everup were
+    killed, its services are taken back as they run. Where an everup of another version runs, it
+    is replaced by this one, and the services go on.
     """
     text = _accepted(here.config)
     place = here.place
     _prepare(place)
+    if keeper_lives(place) and _other_version(place):
+        upgrade(Client(place), place, as_json)
+        return
     lock = _lock(place)
     meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
     passed = _take_back(place, text, meta, quiet=as_json)
@@ -73,6 +79,14 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     for descriptor in (lock, *passed):
         os.close(descriptor)
     _await(here, place, pid, timeout, as_json)
+
+
+def _other_version(place: Place) -> bool:
+    """Whether the everup that runs is of another version."""
+    try:
+        return bool(Client(place).get("/v1/status")["version"] != everup.__version__)
+    except Failure:
+        return False  # what is wrong with it is told by what follows
 
 
 def _rotate(path: str) -> None:
@@ -119,7 +133,7 @@ def _lock(place: Place) -> int:
         pid = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
         raise Failure(
             f"everup is already running for {place.state_dir} (keeper pid {pid})",
-            "look: everup status; stop it: everup down",
+            "apply a changed config: everup reload; look: everup status; stop it: everup down",
         ) from None
     os.set_inheritable(lock, True)  # it goes on with the keeper, which this process becomes
     return lock
@@ -233,15 +247,9 @@ def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) ->
         os.set_inheritable(descriptor, True)
     for name in _INSTANCES:  # whoever starts us from within an instance
         os.environ.pop(name, None)
-    root = Path(everup.__file__).parent
-    place_json = json.dumps(
-        {name: getattr(place, name) for name in ("config", "config_dir", "state_dir", "run_dir")}
-    )
-    engine = [sys.executable, "-m", "everup.daemon", place_json]
-    keeper = [sys.executable, "-S", "-E", str(root / "keeper" / "__main__.py")]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [*keeper, json.dumps(meta), "--", *engine])
+    os.execv(sys.executable, [*keeper_argv(), json.dumps(meta), "--", *engine_argv(place)])
 
 
 def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) -> None:

@@ -23,11 +23,10 @@ def main() -> int:
     text = Path(place.accepted).read_text()
     spec = load(text, path=place.config, directory=place.config_dir)
     try:
-        runtime = Runtime(spec, place, keeper_fd)
+        return asyncio.run(_run(Runtime(spec, place, keeper_fd)))
     except JournalError as error:
         sys.stderr.write(f"everup: {error}\n")
         return 1
-    return asyncio.run(_run(runtime))
 
 
 async def _run(runtime: Runtime) -> int:

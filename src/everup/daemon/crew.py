@@ -16,6 +16,7 @@ from everup.adapters.cgroups import Cgroups, Placement
 from everup.adapters.keeper_client import KeeperClient
 from everup.adapters.launch import LaunchError
 from everup.adapters.logs import LogPump
+from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
 from everup.model.action import RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Spawned, SpawnFailed
@@ -39,8 +40,7 @@ class Crew:
         logs: LogPump,
         service: Callable[[str], Service],
         dispatch: Callable[[Event], None],
-        config_dir: str,
-        notify_path: str,
+        place: Place,
     ) -> None:
         self._keeper = keeper
         self._bank = bank
@@ -48,8 +48,14 @@ class Crew:
         self._logs = logs
         self._service = service
         self._dispatch = dispatch
-        self._config_dir = config_dir
-        self._notify_path = notify_path
+        self._place = place
+        self._groups: dict[Slot, dict[int, bool]] = {}
+        """By slot, the living runs and whether each is in the second control group of the slot:
+        another run has the first."""
+        self._lanes: dict[tuple[Slot, int], int] = {}
+        self._last: dict[Slot, bool] = {}
+        self._pipes: dict[str, list[int]] = {}
+        """Inodes of the output pipes of children whose start is not confirmed."""
         self._told_failed: set[str] = set()
         """Failed starts whose process has yet to be reaped."""
         self._asked: dict[str, dict[str, Any]] = {}
@@ -62,39 +68,64 @@ class Crew:
 
     # -- actions
 
-    def spawn(self, action: Spawn, restarts: int) -> None:
+    def spawn(self, action: Spawn, service: Service, restarts: int, gen: int) -> None:
         """Start the main process of an instance; a failure comes back as an event."""
-        slot, service = action.slot, self._service(action.slot.service)
+        slot, run, lane = action.slot, action.run, action.lane or action.slot.replica
+        second = self._free_group(slot)
         try:
-            if service.listen and not self._bank.ready(service):
-                self._bank.open(service, service.slots)
-            request = self._main_request(service, slot)
+            if service.listen and not self._bank.ready(service, lane):
+                self._bank.open(service, max(lane, service.slots))
+            request = self._main_request(service, slot, lane, second)
         except (LaunchError, OSError) as error:
             detail = str(error) if isinstance(error, LaunchError) else _plain(error)
             self._dispatch(SpawnFailed(slot, action.run, detail))
             return
-        meta = {"role": "main", "slot": str(slot), "run": action.run, "restarts": restarts}
+        request = request | {"env": request["env"] | {"EVERUP_RUN": str(run)}}
+        meta = {
+            "role": "main", "slot": str(slot), "run": run, "restarts": restarts,
+            "lane": lane, "gen": gen,
+        }  # fmt: skip
+        if (service.name, lane) not in {(s.service, x) for (s, _), x in self._lanes.items()}:
+            self._bank.refresh(service, lane)
         held = {
             launch.FIRST_LISTEN_FD + number: name
-            for number, (_, name) in enumerate(self._bank.names(service, slot.replica))
+            for number, (_, name) in enumerate(self._bank.names(service, lane))
         }
-        self._start(_main_id(slot, action.run), request, meta, slot, action.run, held)
+        self._groups.setdefault(slot, {})[run] = self._last[slot] = second
+        self._lanes[slot, run] = lane
+        self._start(_main_id(slot, run), request, meta, slot, run, held)
 
-    def _main_request(self, service: Service, slot: Slot) -> dict[str, Any]:
+    def _free_group(self, slot: Slot) -> bool:
+        """The group of the one before, for which the keeper may have a body ready; the other one
+        as long as that is in use."""
+        last = self._last.get(slot, False)
+        return not last if last in self._groups.get(slot, {}).values() else last
+
+    def second(self, slot: Slot, run: int) -> bool:
+        """Whether the process is in the second control group of its slot."""
+        return self._groups.get(slot, {}).get(run, False)
+
+    def run_in(self, slot: Slot, second: bool) -> int | None:
+        """The incarnation whose process is in that control group of the slot."""
+        runs = self._groups.get(slot, {})
+        return max((run for run, where in runs.items() if where is second), default=None)
+
+    def _main_request(
+        self, service: Service, slot: Slot, lane: int, second: bool
+    ) -> dict[str, Any]:
         """Made once for each slot as long as nothing that it was made of can have changed: a
         restart should not wait for it."""
-        placement = self._cgroups.place(slot, service.limits)
+        placement = self._cgroups.place(slot, service.limits, second)
         known = self._requests.get(slot)
         if known is not None and known[0] is service and known[1] is placement:
-            self._bank.names(service, slot.replica)  # makes the sockets fit for a new process
             return known[2]
         request = launch.request(
             service,
             slot,
             service.command,
-            config_dir=self._config_dir,
+            config_dir=self._place.config_dir,
             placement=placement,
-            extra=self._extra(service, slot),
+            extra=self._extra(service, lane),
             listen=bool(service.listen),
         )
         request["respawn"] = True
@@ -102,25 +133,25 @@ class Crew:
             self._requests[slot] = (service, placement, request)
         return request
 
-    def _extra(self, service: Service, slot: Slot) -> dict[str, str]:
-        extra = {}
+    def _extra(self, service: Service, lane: int) -> dict[str, str]:
+        extra = {"EVERUP_STATE": self._place.state_dir}
         if service.listen:
-            names = self._bank.names(service, slot.replica)
+            names = self._bank.names(service, lane)
             extra["LISTEN_FDS"] = str(len(names))
             extra["LISTEN_FDNAMES"] = ":".join(name for name, _ in names)
         if service.notify or service.watchdog is not None:
-            extra["NOTIFY_SOCKET"] = self._notify_path
+            extra["NOTIFY_SOCKET"] = self._place.notify_socket
         if service.watchdog is not None:
             extra["WATCHDOG_USEC"] = str(int(service.watchdog.interval * _USEC))
         return extra
 
-    def run_hook(self, action: RunHook) -> None:
+    def run_hook(self, action: RunHook, service: Service) -> None:
         """Run a hook; its end, or its time-out, comes back as an event."""
-        slot, service = action.slot, self._service(action.slot.service)
+        slot = action.slot
         words = getattr(service.hooks, action.hook.value)
         child_id = f"hook:{slot}:{action.run}:{action.hook.value}"
         try:
-            request = self._request(service, slot, words)
+            request = self._request(service, slot, words, "hook", action.run)
         except (LaunchError, OSError) as error:
             self._dispatch(HookDone(slot, action.run, action.hook, False, str(error)))
             return
@@ -132,14 +163,17 @@ class Crew:
             service.hooks.timeout, self._keeper.signal, child_id, signal.SIGKILL, "all"
         )
 
-    def _request(self, service: Service, slot: Slot, words: tuple[str, ...]) -> dict[str, Any]:
+    def _request(
+        self, service: Service, slot: Slot, words: tuple[str, ...], role: str, run: int
+    ) -> dict[str, Any]:
+        own = {"EVERUP_ROLE": role, "EVERUP_RUN": str(run), "EVERUP_STATE": self._place.state_dir}
         return launch.request(
             service,
             slot,
             words,
-            config_dir=self._config_dir,
+            config_dir=self._place.config_dir,
             placement=Placement(),
-            extra={},
+            extra=own,
             listen=False,
         )
 
@@ -162,6 +196,7 @@ class Crew:
             self._failed_to_start(meta, slot, f"cannot make its pipes: {_plain(error)}")
             return
         meta["pipes"] = run
+        self._pipes[child_id] = [os.fstat(out).st_ino, os.fstat(err).st_ino]
         self._asked[child_id] = request
         given = {0: null, 1: out_write, 2: err_write}
         hold = dict(zip(_pipe_names(slot, run), (out, err), strict=True))
@@ -193,7 +228,7 @@ class Crew:
         slot, service = target.slot, self._service(target.slot.service)
         child_id = f"probe:{slot}:{target.kind.value}:{next(self._numbers)}"
         try:
-            request = self._request(service, slot, target.probe.exec)
+            request = self._request(service, slot, target.probe.exec, "probe", target.run)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         except (LaunchError, OSError) as error:
             return False, str(error)
@@ -225,6 +260,9 @@ class Crew:
         """Read on from the main process of an instance that an earlier engine started."""
         meta = child["meta"]
         slot = Slot.parse(meta["slot"])
+        second = str(child.get("cgroup") or "").endswith("+")
+        self._groups.setdefault(slot, {})[int(meta["run"])] = self._last[slot] = second
+        self._lanes[slot, int(meta["run"])] = int(meta.get("lane") or slot.replica)
         names = _pipe_names(slot, meta["pipes"])
         if all(name in pipes for name in names):
             streams = {"stdout": pipes.pop(names[0]), "stderr": pipes.pop(names[1])}
@@ -237,14 +275,20 @@ class Crew:
         match message["ev"], role:
             case "spawned", "main":
                 slot, run = _slot_run(rest)
-                self._asked.pop(message["id"], None)
-                self._dispatch(Spawned(slot, run, message["pid"]))
+                asked = self._asked.pop(message["id"], None) or {}
+                pid, facts = message["pid"], {"start": message["start"], "leader": message["pid"]}
+                facts |= {
+                    "cgroup": asked.get("cgroup"),
+                    "pipes": self._pipes.pop(message["id"], []),
+                }
+                self._dispatch(Spawned(slot, run, pid, facts))
             case "failed", _:
                 self._start_failed(message, role, rest)
             case "exit", _:
                 self._exited(message, role, rest)
 
     def _start_failed(self, message: dict[str, Any], role: str, rest: str) -> None:
+        self._pipes.pop(message["id"], None)
         asked = self._asked.pop(message["id"], None)
         if asked is None:
             return
@@ -254,6 +298,7 @@ class Crew:
         )
         if role == "main":
             slot, run = _slot_run(rest)
+            self._gone(slot, run)
             self._dispatch(SpawnFailed(slot, run, detail))
             self._forget_pipes(slot, run)
         elif role == "hook":
@@ -268,14 +313,16 @@ class Crew:
         if untold and role == "main":  # an engine before us was told, and died of something else
             slot, run = _slot_run(rest)
             cause = ExitCause(ExitKind.SPAWN, detail="it could not be started")
+            self._gone(slot, run)
             self._dispatch(Exited(slot, run, cause))
         elif not message["failed"]:
             cause = _cause(message["status"])
             if role == "main":
                 slot, run = _slot_run(rest)
                 killed = cause.kind is ExitKind.SIGNAL and cause.value == signal.SIGKILL
-                if killed and self._cgroups.oom_killed(slot):
+                if killed and self._cgroups.oom_killed(slot, self.second(slot, run)):
                     cause = ExitCause(ExitKind.OOM, cause.value)
+                self._gone(slot, run)
                 self._dispatch(Exited(slot, run, cause))
                 self._forget_pipes(slot, run)
             elif role == "hook":
@@ -286,6 +333,11 @@ class Crew:
             elif (future := self._commands.get(message["id"])) and not future.done():
                 future.set_result((message["status"], ""))
         self._keeper.ack(message["id"])
+
+    def _gone(self, slot: Slot, run: int) -> None:
+        """Before the engine hears of it: it may start the next one at once."""
+        self._groups.get(slot, {}).pop(run, None)
+        self._lanes.pop((slot, run), None)
 
     def _hook_ended(self, child_id: str, rest: str, ok: bool, detail: str) -> None:
         if timer := self._hook_timers.pop(child_id, None):

@@ -2,14 +2,27 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from everup.adapters import notify
 from everup.adapters.cgroups import Cgroups
+from everup.daemon.crew import Crew
 from everup.engine.core import Engine
+from everup.keeper.spawn import start_ticks
 from everup.model.event import Event, Notified
 from everup.model.instance import Slot
 
 _TELL_EVERY_S = 60.0
+
+
+class Owner(NamedTuple):
+    """A process of an instance."""
+
+    slot: Slot
+    run: int
+
+    def __str__(self) -> str:
+        return str(self.slot)
 
 
 class Ears:
@@ -19,15 +32,17 @@ class Ears:
     def __init__(
         self,
         engine: Engine,
+        crew: Crew,
         cgroups: Cgroups,
         dispatch: Callable[[Event], None],
         refused: Callable[[str, int], None],
     ) -> None:
         self._engine = engine
+        self._crew = crew
         self._cgroups = cgroups
         self._dispatch = dispatch
         self._refused = refused
-        self._socket: notify.NotifySocket | None = None
+        self._socket: notify.NotifySocket[Owner] | None = None
         self._refusals = 0
         self._told_at = -_TELL_EVERY_S
 
@@ -40,22 +55,30 @@ class Ears:
         assert self._socket is not None
         self._socket.readable()
 
-    def owner(self, pid: int) -> Slot | None:
-        """The instance that a process belongs to: by main pid, control group, session, parents."""
-        instances = self._engine.instances
-        by_pid = {i.pid: slot for slot, i in instances.items() if i.pid}
+    def owner(self, pid: int) -> Owner | None:
+        """The process of an instance that a process belongs to: by main pid, control group,
+        session, parents."""
+        engine = self._engine
+        all_of_them = (*engine.outgoing.values(), *engine.instances.values())
+        by_pid = {i.pid: Owner(i.slot, i.run) for i in all_of_them if i.pid}
         if pid in by_pid:
             return by_pid[pid]
-        if (slot := self._cgroups.slot_of(pid)) is not None:
-            return slot if slot in instances else None
+        if (group := self._cgroups.owner_group(pid)) is not None:
+            slot, second = group
+            run = self._crew.run_in(slot, second)
+            return Owner(slot, run) if slot in engine.instances and run is not None else None
         return next((by_pid[one] for one in notify.ancestors(pid) if one in by_pid), None)
 
-    def _heard(self, slot: Slot, fields: tuple[tuple[str, str], ...]) -> None:
+    def _heard(self, owner: Owner, fields: tuple[tuple[str, str], ...]) -> None:
+        slot, run = owner
         main = dict(fields).get("MAINPID", "")
-        if main and not (main.isdigit() and self.owner(int(main)) == slot):
+        facts = {}
+        if main and not (main.isdigit() and self.owner(int(main)) == owner):
             self._refuse(f"MAINPID={main[:20]} of {slot} is no process of its own")
             fields = tuple(pair for pair in fields if pair[0] != "MAINPID")
-        self._dispatch(Notified(slot, fields))
+        elif main:
+            facts["start"] = start_ticks(int(main))
+        self._dispatch(Notified(slot, fields, run, facts))
 
     def _refuse(self, detail: str) -> None:
         self._refusals += 1

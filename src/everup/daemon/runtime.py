@@ -11,13 +11,13 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from everup.adapters import journal as journals
 from everup.adapters import metrics, targets
 from everup.adapters.cgroups import Cgroups
+from everup.adapters.fdstore import FdStore
 from everup.adapters.journal import Journal
 from everup.adapters.keeper_client import KeeperClient
 from everup.adapters.logs import LogEvent, LogLoss, LogPump
@@ -25,16 +25,20 @@ from everup.adapters.place import Place
 from everup.adapters.pressure import cpu_pressure
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
+from everup.daemon import handover, takeover
 from everup.daemon.crew import Crew
 from everup.daemon.ears import Ears
 from everup.daemon.recheck import config_problems
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
-from everup.engine.fold import ChildFact, fold, replicas
+from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
 from everup.model.action import (
     Action,
     CloseSockets,
+    Commit,
+    Configure,
+    Discard,
     EmptyQueue,
     Forget,
     MainPid,
@@ -49,47 +53,42 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
-from everup.model.event import (
-    Down,
-    Drained,
-    Event,
-    Exited,
-    HookDone,
-    Lag,
-    Probed,
-    SpawnFailed,
-    Tick,
-)
-from everup.model.instance import ExitCause, ExitKind, Slot
+from everup.model.event import Down, Drained, Event, HookDone, Lag, Probed, SpawnFailed, Tick
+from everup.model.instance import Slot
 from everup.model.journal import Kind
+from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
 _LAG_EVERY_S = 0.5
+_ALIVE_EVERY = 4
+"""Measurements of the lag between two signs of life to the keeper."""
 _DRAIN_EVERY_S = 0.1
 _HOUSEKEEPING_S = 5.0
 _PRUNE_EVERY_S = 600.0
-_MAIN_GRACE_S = 1.0
+KEEPER_LOST, REPLACED = 70, 75
+"""Exit statuses of an engine that leaves to another one."""
 
 
 class Runtime:
     """One engine process from its first event to its last."""
 
     def __init__(self, spec: Spec, place: Place, keeper_fd: int) -> None:
-        self.spec = spec
         self.place = place
         self.boot = journals.boot_id()
         self.started_at = time.time()
         self.keeper_pid = 0
         self.voice = Voice(sys.stdout)
-        self.journal = Journal(Path(place.journal), self._journal_said)
-        latest = journals.latest(self.journal.path)
-        self._latest = latest
-        self.engine = Engine(_scaled(spec, replicas(latest)), random=random.random)
+        # An engine that comes after another one must not wait for its journal.
+        self.journal = Journal(Path(place.journal), self.voice.say, hold=True)
+        counts = replicas(self.journal.latest())
+        self.engine = Engine(spec, random=random.random, scaled=counts)
         self.cgroups = Cgroups(place.state_dir, self._facility)
         self.metrics = metrics.Metrics(self.cgroups)
-        self.keeper = KeeperClient.from_fd(keeper_fd, self._from_keeper, self._keeper_lost)
-        self.bank = SocketBank(self.keeper.hold, self.keeper.drop, self._facility)
+        store = FdStore.of(os.environ)
+        self.keeper = KeeperClient.from_fd(keeper_fd, self._from_keeper, self._keeper_lost, store)
+        self.bank = SocketBank(self.keeper.hold, self.keeper.drop, self._facility, place.state_dir)
+        self.engine.can_steer = self._can_steer
         self.logs = LogPump(Path(place.logs), self._log_event_from_thread)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: deque[Event] = deque()
@@ -97,10 +96,12 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._drains: dict[Slot, asyncio.Task[None]] = {}
+        self._drains: dict[tuple[Slot, int], asyncio.Task[None]] = {}
         self._finished: asyncio.Future[int] | None = None
         self.began = asyncio.Event()
-        self._hello: dict[str, Any] | None = None
+        self.hello: dict[str, Any] | None = None
+        """The keeper's first message, once it has been followed by all that it holds."""
+        self._coming: dict[str, Any] | None = None
         self._awaited: set[str] = set()
         self._taken: dict[str, int] = {}
         self._signals: list[int] = []
@@ -111,106 +112,88 @@ class Runtime:
             logs=self.logs,
             service=self.service,
             dispatch=self.dispatch,
-            config_dir=place.config_dir,
-            notify_path=place.notify_socket,
+            place=place,
         )
         self.prober: Prober | None = None
-        self.ears = Ears(self.engine, self.cgroups, self.dispatch, self._refused)
+        self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None
+        return self._loop
 
     def service(self, name: str) -> Service:
         return self.engine.services[name]
 
+    def _can_steer(self, name: str) -> bool:
+        return self.bank.steerable(self.service(name))
+
     # -- life
 
     async def run(self) -> int:
-        """Until everything is down; returns the exit status."""
+        """Until everything is down, or another engine takes over; returns the exit status."""
         loop = self._loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
         self.prober = Prober(lambda result: self.dispatch(Probed(result)), self.crew.run_exec)
         self.logs.start()
         self.keeper.start(loop)
         self._lag_due = loop.time() + _LAG_EVERY_S
+        self._turn = 0
         loop.call_at(self._lag_due, self._measure_lag)
         self._spawn_task(self._housekeeping())
+        status = 1
         try:
-            return await self._finished
+            status = await self._finished
+            return status
         finally:
             for task in self._tasks:
                 task.cancel()
             self.prober.close()
             await asyncio.to_thread(self.logs.close)
-            await asyncio.to_thread(self.cgroups.close)
+            if status not in (KEEPER_LOST, REPLACED):
+                await asyncio.to_thread(self.cgroups.close)
             self.journal.close()
             await asyncio.to_thread(self.voice.close)
             if self.engine.finished:
                 self.keeper.quit(0)
+            if status == KEEPER_LOST:
+                takeover.succeed(self, self.hello)
 
     def _spawn_task(self, work: Any) -> asyncio.Task[None]:
-        assert self._loop is not None
-        task: asyncio.Task[None] = self._loop.create_task(work)
+        task: asyncio.Task[None] = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def _begin(self) -> None:
-        """The keeper has told all it holds: start, or take over."""
-        assert self._hello is not None
-        hello, self._hello = self._hello, None
-        self.keeper_pid = hello["keeper"]
-        self._open_notify()
-        for name in [n for n in self._taken if n.startswith("sock:")]:
-            self.bank.adopt(name, self._taken.pop(name))
-        self.bank.forget_unused(list(self.engine.services))
-        facts, ended = [], []
-        for child in hello["children"]:
-            if child["meta"]["role"] == "main" and self._known(child):
-                self.crew.adopt(child, self._taken)
-                slot = Slot.parse(child["meta"]["slot"])
-                restarts = int(child["meta"].get("restarts", 0))
-                facts.append(ChildFact(slot, child["meta"]["run"], child["pid"], restarts))
-            elif "exit" not in child:
-                self.keeper.signal(child["id"], signal.SIGKILL, "all")
-            if "exit" in child:
-                ended.append(child["exit"])
-        for name in list(self._taken):  # pipes of processes that are gone
-            os.close(self._taken.pop(name))
-            self.keeper.drop([name])
-        takeover = hello["engine_starts"] > 1
-        if not takeover:
-            for name, pids in self.cgroups.end_leftovers().items():
-                self._perform([Record(Kind.LEFTOVER, name, {"pids": pids})])
-        if self.journal.set_aside is not None:
-            note = f"the journal was corrupt; it is kept as {self.journal.set_aside}"
-            self._facility("everup", note)
-        started = Record(
-            Kind.ENGINE_STARTED,
-            "everup",
-            {"pid": os.getpid(), "keeper": self.keeper_pid, "takeover": takeover},
-        )
-        self._perform([started])
-        latest = self._latest if takeover else [e for e in self._latest if not _stale(e)]
-        self._latest = []
-        self.dispatch(fold(self.engine.spec, latest, facts, self.boot, time.monotonic()))
-        for report in ended:
-            self.crew.reported(report)
+        assert self._coming is not None
+        self.hello, self._coming = self._coming, None
+        self.keeper_pid = self.hello["keeper"]
+        if self.hello["engine_starts"] == 1 and not os.path.exists(self.place.journal):
+            sys.stderr.write(f"everup: cannot write the journal {self.place.journal}\n")
+            self._end(1)
+            return
+        held, self._taken = self._taken, {}
+        takeover.begin(self, self.hello, held)
         for number in self._signals:
             if not self.engine.quitting:
                 self._signal(number)
         self.began.set()
 
-    def _known(self, child: dict[str, Any]) -> bool:
-        return Slot.parse(child["meta"]["slot"]) in self.engine.instances
+    def _end(self, status: int) -> None:
+        assert self._finished is not None
+        if not self._finished.done():
+            self._finished.set_result(status)
 
-    def _open_notify(self) -> None:
-        held = self._taken.pop("notify", None)
-        fd = self.ears.open(self.place.notify_socket, held)
-        if held is None:
-            self.keeper.hold(["notify"], [fd])
-        assert self._loop is not None
-        self._loop.add_reader(fd, self.ears.readable)
+    def try_out(self, argv: list[str]) -> str | None:
+        """Whether the keeper that ``argv`` names can run here; None: it can."""
+        return handover.can_run(argv)
 
-    def _refused(self, detail: str, count: int) -> None:
-        self._perform([Record(Kind.REFUSED, "everup", {"detail": detail, "count": count})])
+    def replace(self, argv: list[str], engine: list[str], by: str, version: str) -> None:
+        """Leave, and have the keeper become another version of itself (see its ``reexec``)."""
+        self.record(Kind.UPGRADING, "everup", by=by, version=version)
+        self.keeper.reexec(argv, engine)
+        self.loop.call_later(0.1, self._end, REPLACED)  # the answer is still to be sent
 
     # -- events in, actions out
 
@@ -243,6 +226,10 @@ class Runtime:
         self._timer = None
         self.dispatch(Tick())
 
+    def record(self, kind: Kind, subject: str, **payload: Any) -> None:
+        """Something to be known that is no event of the engine."""
+        self._perform([Record(kind, subject, payload)])
+
     def _perform(self, actions: list[Action]) -> None:
         records = [action for action in actions if isinstance(action, Record)]
         if records:
@@ -267,106 +254,98 @@ class Runtime:
                     self.dispatch(HookDone(slot, run, hook, False, detail))
 
     def _do(self, action: Action) -> None:
+        assert self.prober is not None
         match action:
-            case Spawn(slot=slot):
-                self.crew.spawn(action, self.engine.instances[slot].restarts)
+            case Spawn(slot=slot, run=run):
+                instance, service = self._process(slot, run)
+                self.crew.spawn(action, service, instance.restarts, instance.gen)
             case Signal():
                 self.crew.signal(action)
-            case SetBalance(service=name, replicas=chosen):
+            case SetBalance(service=name, lanes=chosen):
                 self.bank.steer(self.service(name), chosen)
             case Watch(slot=slot, run=run, startup=startup):
                 self._watch(slot, run, startup)
-            case Unwatch(slot=slot):
-                assert self.prober is not None
-                self.prober.stop(slot)
-                if drain := self._drains.pop(slot, None):
+            case Unwatch(slot=slot, run=run):
+                self.prober.stop(slot, run)
+                if drain := self._drains.pop((slot, run), None):
                     drain.cancel()
-            case RunHook():
-                self.crew.run_hook(action)
-            case OpenSockets(service=name, slots=slots):
-                self._open_sockets(name, slots)
-            case EmptyQueue(slot=slot):
-                self.bank.empty(self.service(slot.service), slot.replica)
-            case CloseSockets(service=name):
-                self.bank.close(self.service(name))
+            case RunHook(slot=slot, run=run):
+                self.crew.run_hook(action, self._process(slot, run)[1])
+            case OpenSockets(service=name, lanes=lanes):
+                self._open_sockets(name, lanes)
+            case EmptyQueue(service=name, lane=lane):
+                self.bank.empty(self.service(name), lane)
+            case CloseSockets(service=name, listen=listen):
+                self.bank.close(name, listen)
             case WatchDrain(slot=slot, run=run):
-                self._drains[slot] = self._spawn_task(self._drain(slot, run))
+                self._drains[slot, run] = self._spawn_task(self._drain(slot, run))
             case MainPid(slot=slot, run=run, pid=pid):
                 self.crew.main_pid(slot, run, pid)
-                self._watch_main(slot, run, pid)
             case Forget(slot=slot):
                 self.cgroups.forget(slot)
+                self.cgroups.forget(slot, second=True)
+            case Configure(service=name):
+                for instance in self.engine.of(name):
+                    self.logs.configure(str(instance.slot), self.service(name).log)
+            case Commit():
+                takeover.commit(self.place)
+            case Discard():
+                takeover.discard(self.place)
             case Quit(status=status):
                 self._quit(status)
             case Record():
                 pass
 
-    def _open_sockets(self, name: str, slots: int) -> None:
+    def _process(self, slot: Slot, run: int) -> tuple[Instance, Service]:
+        instance = self.engine.process(slot, run)
+        assert instance is not None
+        return instance, self.engine.definition(instance)
+
+    def _open_sockets(self, name: str, lanes: int) -> None:
         try:
-            self.bank.open(self.service(name), slots)
+            self.bank.open(self.service(name), lanes)
         except OSError as error:  # told again, and tried again, with each start of the service
-            detail = error.strerror or str(error)
-            self._perform([Record(Kind.SOCKETS_FAILED, name, {"detail": detail})])
+            self.record(Kind.SOCKETS_FAILED, name, detail=error.strerror or str(error))
 
     def _watch(self, slot: Slot, run: int, startup: bool) -> None:
         assert self.prober is not None
-        service = self.service(slot.service)
+        instance, service = self._process(slot, run)
         kinds = [ProbeKind.STARTUP] if startup else [ProbeKind.READINESS, ProbeKind.LIVENESS]
         for kind in kinds:
             probe = probe_of(service, kind)
             if probe is not None:
-                self.prober.start(targets.target(service, slot, kind, run, probe))
+                lane = instance.lane or slot.replica
+                self.prober.start(targets.target(service, slot, kind, run, probe, lane))
 
     async def _drain(self, slot: Slot, run: int) -> None:
+        """Until no connection is open, nor waits to be accepted."""
         while True:
             await asyncio.sleep(_DRAIN_EVERY_S)
-            pids = self.cgroups.pids(slot) or [self.engine.instances[slot].pid]
+            instance, service = self._process(slot, run)
+            if self.bank.waiting(service, instance.lane or slot.replica):
+                continue
+            second = self.crew.second(slot, run)
+            pids = self.cgroups.pids(slot, second) or [instance.pid]
             if await asyncio.to_thread(metrics.open_connections, pids) == 0:
                 self.dispatch(Drained(slot, run))
                 return
 
-    def _watch_main(self, slot: Slot, run: int, pid: int) -> None:
-        """The new main process may be somebody else's child: its end is seen by pidfd."""
-        assert self._loop is not None
-        loop = self._loop
-        try:
-            handle = os.pidfd_open(pid)
-        except OSError:
-            return
-
-        def ended() -> None:
-            loop.remove_reader(handle)
-            os.close(handle)
-            now = self.engine.instances.get(slot)
-            if now is None or (now.run, now.pid) != (run, pid):
-                return  # it has handed over in its turn
-            payload = {"run": run, "reason": f"its main process {pid} has ended"}
-            self._perform([Record(Kind.KILLING, str(slot), payload)])
-            # Whatever is left of the instance goes too; with its parent gone the new main
-            # process becomes the keeper's child, which then knows how it ended.
-            self.crew.signal(Signal(slot, run, "SIGKILL", "all"))
-            lost = Exited(slot, run, ExitCause(ExitKind.LOST))
-            loop.call_later(_MAIN_GRACE_S, self.dispatch, lost)
-
-        loop.add_reader(handle, ended)
-
     def _quit(self, status: int) -> None:
         for slot in self.engine.instances:
             self.cgroups.forget(slot)
+            self.cgroups.forget(slot, second=True)
         self.keeper.drop(["notify"])
         for path in (self.place.notify_socket, self.place.api_socket):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        assert self._finished is not None
-        if not self._finished.done():
-            self._finished.set_result(status)
+        self._end(status)
 
     # -- the keeper
 
     def _from_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["ev"]:
             case "hello":
-                self._hello = message
+                self._coming = message
                 self._awaited = set(message["held"])
             case "held":
                 self._taken[message["name"]] = fds[0]
@@ -374,7 +353,7 @@ class Runtime:
             case "signal" if message.get("again") and self.engine.quitting:
                 pass  # the engine before had it; the journal told us
             case "signal":
-                if self._hello is not None:
+                if self.hello is None:
                     self._signals.append(message["sig"])
                 else:
                     self._signal(message["sig"])
@@ -382,15 +361,13 @@ class Runtime:
                 self.voice.say(f"keeper: {message['text']}")
             case _:
                 self.crew.reported(message)
-        if self._hello is not None and not self._awaited:
+        if self._coming is not None and not self._awaited:
             self._begin()
 
     def _keeper_lost(self) -> None:
-        # Without a keeper nobody reaps or holds: leave; instances go on with their own copies.
-        self.voice.say("the keeper is gone; the engine ends, services go on")
-        assert self._finished is not None
-        if not self._finished.done():
-            self._finished.set_result(70)
+        if not self.engine.finished:  # else it has left, as it was told to
+            self.voice.say("the keeper is gone; services go on")
+            self._end(KEEPER_LOST)
 
     def _signal(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -406,28 +383,33 @@ class Runtime:
     def _hurry(self, by: str) -> None:
         """Asked a second time: no more patience."""
         self.voice.say(f"{by} again: killing what is left")
-        for instance in self.engine.instances.values():
+        engine = self.engine
+        for instance in [*engine.instances.values(), *engine.outgoing.values()]:
             if instance.has_process:
-                payload = {"run": instance.run, "reason": f"{by} a second time"}
-                self._perform([Record(Kind.KILLING, str(instance.slot), payload)])
-                self.crew.signal(Signal(instance.slot, instance.run, "SIGKILL", "all"))
+                reason, slot = f"{by} a second time", instance.slot
+                self.record(Kind.KILLING, str(slot), run=instance.run, reason=reason)
+                self.crew.signal(Signal(slot, instance.run, "SIGKILL", "all"))
 
     def _check_config(self) -> None:
         problems = config_problems(self.place)
         if problems:
-            payload = {"file": self.place.config, "problems": problems[:50]}
-            self._perform([Record(Kind.CONFIG, "everup", payload)])
+            self.record(Kind.CONFIG, "everup", file=self.place.config, problems=problems[:50])
         else:
-            self.voice.say("the config file is valid; a changed one takes effect at the next up")
+            self.voice.say("the config file is valid; apply it: everup reload")
 
     # -- other senses
 
+    def _refused(self, detail: str, count: int) -> None:
+        self.record(Kind.REFUSED, "everup", detail=detail, count=count)
+
     def _measure_lag(self) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
+        now = self.loop.time()
         self.dispatch(Lag(max(0.0, now - self._lag_due), cpu_pressure()))
         self._lag_due = now + _LAG_EVERY_S
-        self._loop.call_at(self._lag_due, self._measure_lag)
+        self.loop.call_at(self._lag_due, self._measure_lag)
+        self._turn += 1
+        if self._turn % _ALIVE_EVERY == 0:
+            self.keeper.alive()
 
     def _log_event_from_thread(self, event: LogEvent) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -442,44 +424,31 @@ class Runtime:
         }
         if isinstance(event, LogLoss):
             payload["reason"] = event.reason
-        self._perform([Record(kind, event.slot, payload)])
-
-    def _journal_said(self, text: str) -> None:
-        self.voice.say(text)
+        self.record(kind, event.slot, **payload)
 
     def _facility(self, subject: str, text: str) -> None:
-        self._perform([Record(Kind.FACILITY, subject, {"detail": text})])
+        self.record(Kind.FACILITY, subject, detail=text)
 
     async def _housekeeping(self) -> None:
         sampled = pruned = -1e9
         while True:
-            now = time.monotonic()
+            now, settings = time.monotonic(), self.engine.spec.everup
             try:
-                if now - sampled >= self.spec.everup.metrics_interval:
+                if now - sampled >= settings.metrics_interval:
                     sampled = now
                     self.sample()
                 if now - pruned >= _PRUNE_EVERY_S:
                     pruned = now
-                    self.journal.prune(self.spec.everup.journal_retention)
+                    self.journal.prune(settings.journal_retention)
                 self.journal.retry()
             except Exception as error:
                 self.voice.say(f"housekeeping: {type(error).__name__}: {error}")
-            await asyncio.sleep(min(_HOUSEKEEPING_S, self.spec.everup.metrics_interval))
+            await asyncio.sleep(min(_HOUSEKEEPING_S, settings.metrics_interval))
 
     def sample(self) -> None:
         """Measure every running instance now."""
-        running = [(slot, i.pid) for slot, i in self.engine.instances.items() if i.pid]
-        self.metrics.sample(running)
-
-
-def _stale(entry: Any) -> bool:
-    """After a fresh start, a oneshot's success of an earlier run of everup counts no more."""
-    return bool(entry.kind == Kind.STOPPED.value)
-
-
-def _scaled(spec: Spec, counts: dict[str, int]) -> Spec:
-    services = {
-        name: replace(service, replicas=counts[name]) if name in counts else service
-        for name, service in spec.service.items()
-    }
-    return replace(spec, service=services)
+        self.metrics.sample(
+            (slot, i.pid, self.crew.second(slot, i.run))
+            for slot, i in self.engine.instances.items()
+            if i.pid
+        )

@@ -88,9 +88,9 @@ class Engine:
         self.active: dict[str, tuple[int, ...]] = {}
         """The lanes in the balance of each service."""
         self.open_lanes: dict[str, int] = {}
-        self.can_steer = True
-        """Whether the kernel takes steering programs; set by the owner. If not, the successor of
-        a process shares its lane: connections would go to any other one at once."""
+        self.can_steer: Callable[[str], bool] = lambda _service: True
+        """Whether the kernel takes steering programs for a service; set by the owner. If not, the
+        successor of a process shares its lane: connections would go to another one at once."""
         self.quitting = False
         self.finished = False
         self.pending_stop: set[Slot] = set()

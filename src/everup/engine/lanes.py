@@ -24,7 +24,7 @@ def lane_for(engine: "Engine", instance: Instance) -> int:
     the first that is free."""
     slot = instance.slot
     old = engine.outgoing.get(slot)
-    if old is not None and not engine.can_steer:
+    if old is not None and not engine.can_steer(slot.service):
         return old.lane
     taken = {other.lane for other in engine.of(slot.service) if other.slot != slot}
     taken |= {o.lane for s, o in engine.outgoing.items() if s.service == slot.service}

@@ -201,12 +201,12 @@ def _ask_anew(
     slot, run = instance.slot, instance.run
     engine.emit(Unwatch(slot, run))
     engine.drop_probes(instance)
-    if instance.state is State.STARTING:
-        if instance.pid and before.probe.startup and not after.probe.startup and not after.notify:
-            engine.happen(slot, Happening(On.STARTED), now, run)
-            return
-    elif after.probe.readiness is None and not instance.is_ready:
+    if after.probe.readiness is None and not instance.is_ready:
         engine.happen(slot, Happening(On.READY), now, run)
+    answered = before.probe.startup and not after.probe.startup and not after.notify
+    if instance.state is State.STARTING and instance.pid and answered:
+        engine.happen(slot, Happening(On.STARTED), now, run)
+        return
     current = engine.process(slot, run)
     if current is not None:
         engine.watch(current)

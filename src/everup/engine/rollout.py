@@ -302,6 +302,9 @@ def fail(engine: "Engine", name: str, reason: str, now: float) -> None:
         replaced=[str(slot) for slot in replaced],
         not_replaced=[str(slot) for slot in (*back, *rollout.waiting)],
     )  # fmt: skip
+    if rollout.how is How.ROLLBACK:  # nothing to go back to any more: it is what it is
+        for instance in engine.all_of(name):
+            engine.put(replace(instance, service=None), now)
     if rollout.how is How.RELOAD:
         revert(engine, name, rollout.former, replaced, now)
         if engine.reloading is not None:

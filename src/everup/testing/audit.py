@@ -60,6 +60,8 @@ class Auditor:
                     del self._intents[subject][:-12]
                     if kind is Kind.STARTING:
                         self._check_dependencies(Slot.parse(subject))
+                    if kind is Kind.READY:
+                        self._were_ready.add(Slot.parse(subject).service)
                     if kind is Kind.WANTED and payload["want"]:
                         self._stopped.discard(Slot.parse(subject))
                     if kind is Kind.SCALED:

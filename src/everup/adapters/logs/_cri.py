@@ -87,11 +87,6 @@ def time_of(start: bytes) -> int | None:
     return None if found is None else found.time_ns
 
 
-def end(stream: str, when: bytes) -> Batch:
-    """The end of a line of which the beginning is stored."""
-    return Batch(record(when, stream, b""), 1, 0)
-
-
 def lost(records: bytes) -> tuple[int, int]:
     """(bytes, lines) of the service's output in whole records of one stream and one time."""
     count = records.count(b"\n")
@@ -105,19 +100,8 @@ def ends_open(records: bytes) -> bool:
     return records[start + _TAG : start + _TAG + 1] == b"P"
 
 
-class Rest(enum.Enum):
-    """What becomes of an unfinished line at the end of the data."""
-
-    KEEP = enum.auto()
-    """It is no part of the records."""
-    PART = enum.auto()
-    """A P record; it can go on."""
-    END = enum.auto()
-    """An F record, as if its newline had come."""
-
-
 class Framer:
-    """Turns the bytes of one stream of one run into records.
+    """Turns the bytes of one stream of one run into records; keeps the unfinished line.
 
     A line of at most ``max_line`` bytes is one F record. A longer one is P records of ``max_line``
     bytes and one F record with the rest.
@@ -128,10 +112,22 @@ class Framer:
             raise ValueError(f"stream {stream!r}; expected one of {', '.join(STREAMS)}")
         self.stream = stream
         self.max_line = max_line
+        self._held = bytearray()
 
-    def feed(self, data: bytes, when: bytes, rest: Rest = Rest.KEEP) -> Batch:
-        """Records for the lines and the full parts at the beginning of ``data``; its
-        ``size_bytes`` says how many bytes these are."""
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished line, 0 to ``max_line``."""
+        return len(self._held)
+
+    def feed(self, data: bytes, when: bytes) -> Batch:
+        """Records for everything that is finished now."""
+        held = self._held
+        if b"\n" not in data and len(held) + len(data) <= self.max_line:
+            held += data  # appended in place: a service that writes byte by byte stays cheap
+            return NOTHING
+        if held:
+            data = bytes(held) + data
+            held.clear()
         end = data.rfind(b"\n") + 1
         full = b"%b %b F " % (when, self.stream.encode())
         part = b"%b %b P " % (when, self.stream.encode())
@@ -152,11 +148,22 @@ class Framer:
                 lines += 1
                 at = stop + 1
         at = self._parts(out, data, end, len(data), part)
-        if rest is not Rest.KEEP and at < len(data):
-            out += (part if rest is Rest.PART else full, data[at:], b"\n")
-            lines += rest is Rest.END
-            at = len(data)
+        held += data[at:]
         return Batch(b"".join(out), lines, at)
+
+    def flush(self, when: bytes) -> Batch:
+        """The unfinished line so far, as a P record; it can go on."""
+        if not self._held:
+            return NOTHING
+        text = bytes(self._held)
+        self._held.clear()
+        return Batch(record(when, self.stream, text, partial=True), 0, len(text))
+
+    def end(self, when: bytes) -> Batch:
+        """The unfinished line, ended, though it may be empty."""
+        text = bytes(self._held)
+        self._held.clear()
+        return Batch(record(when, self.stream, text), 1, len(text))
 
     def _first_long(self, data: bytes, at: int, end: int) -> int:
         """Start of the first line longer than ``max_line`` in data[at:end], or ``end``."""
@@ -175,3 +182,26 @@ class Framer:
             out += (part, data[at : at + size], b"\n")
             at += size
         return at
+
+
+class Rest(enum.Enum):
+    """What becomes of an unfinished line at the end of the data."""
+
+    KEEP = enum.auto()
+    """It is no part of the records."""
+    PART = enum.auto()
+    """A P record; it can go on."""
+    END = enum.auto()
+    """An F record, as if its newline had come."""
+
+
+def frame(data: bytes, stream: str, max_line: int, when: bytes, rest: Rest) -> Batch:
+    """Records of ``data`` alone; their ``size_bytes`` says how much of it they are made of."""
+    framer = Framer(stream, max_line)
+    batch = framer.feed(data, when)
+    if rest is Rest.KEEP or not framer.held:
+        return batch
+    last = framer.flush(when) if rest is Rest.PART else framer.end(when)
+    return Batch(
+        batch.data + last.data, batch.lines + last.lines, batch.size_bytes + last.size_bytes
+    )

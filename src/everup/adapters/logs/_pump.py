@@ -14,18 +14,16 @@ from everup.adapters.logs import _cri
 from everup.adapters.logs._cri import Rest
 from everup.adapters.logs._file import LogEvent, SlotFile, SlotStats
 from everup.adapters.logs._ledger import Ledger, Move
-from everup.adapters.logs._source import TAKE_BYTES, WIDEST_BYTES, Scratch, Source
+from everup.adapters.logs._source import WIDEST_BYTES, Scratch, Source
+from everup.adapters.logs._turns import LAST_DELAY_S, Turns
 from everup.model.spec import Log
 
 _LOG = logging.getLogger("everup.logs")
 
 _HELD_S = 1.0
 """An unfinished line that is older is stored as it is, so that prompts can be seen."""
-_TICK_S = 0.25
+_TICK_S = LAST_DELAY_S
 _NAP_S = 0.002
-_FIRST_DELAY_S = 0.0001
-_FINEST_S = 0.001
-"""epoll waits for whole milliseconds."""
 _NAP_BELOW_BYTES = 16 << 10
 """After a round that brought less, the thread naps: reading every line as it comes would cost a
 turn of the loop (and of the interpreter lock) per line."""
@@ -68,11 +66,7 @@ class LogPump:
         self._files: dict[str, SlotFile] = {}  # one per slot of the config
         self._sources: dict[int, Source] = {}
         self._by_key: dict[tuple[str, int, str], Source] = {}
-        # Descriptors whose pipes have more than was seen: their edge has passed.
-        self._unread: dict[int, None] = {}
-        # Those that were full: when to look again. While an unfinished line is in the pipe, the
-        # kernel tells of a write only when it is complete, and a long one may wait for room.
-        self._later: dict[int, float] = {}
+        self._turns = Turns()
         self._timed = False  # something waits for a tick
         self._closing = False
         self._close_s = 0.0
@@ -99,13 +93,14 @@ class LogPump:
         try:
             if not slot or "/" in slot or slot.startswith("."):
                 raise ValueError(f"slot {slot!r} is no file name")
-            framers = {name: _cri.Framer(name, log.max_line) for name in own}
+            for name in own:
+                _cri.Framer(name, log.max_line)  # knows which streams there are
             for fd in own.values():
                 os.set_blocking(fd, False)
             with self._lock:
                 if self._closing:
                     raise RuntimeError("the log pump is closed")
-                self._tasks.append(lambda: self._attach(slot, run, log, own, framers, resumed))
+                self._tasks.append(lambda: self._attach(slot, run, log, own, resumed))
                 self._poke()
         except BaseException:
             for fd in own.values():
@@ -159,39 +154,28 @@ class LogPump:
         self._ledger.open()
         tick_s = 0.0
         while True:
-            taken = self._round(self._poll())
+            wait_s = self._turns.wait_s(_TICK_S if self._timed else None)
+            taken = self._round(self._epoll.poll(wait_s, 256))
             now_s = time.monotonic()
             if now_s >= tick_s:
                 tick_s = now_s + _TICK_S
                 self._tick(now_s)
             if self._closing:
                 break
-            if taken < _NAP_BELOW_BYTES and not self._later:
+            if taken < _NAP_BELOW_BYTES and not self._turns.any_later:
                 time.sleep(_NAP_S)
         self._finish()
-
-    def _poll(self) -> list[tuple[int, int]]:
-        wait_s = 0.0 if self._unread else _TICK_S if self._timed else None
-        if self._later and not self._unread:
-            wait_s = max(0.0, min(self._later.values()) - time.monotonic())
-            if wait_s < _FINEST_S:
-                time.sleep(wait_s)
-                wait_s = 0.0
-        return self._epoll.poll(wait_s, 256)
 
     def _round(self, events: list[tuple[int, int]]) -> int:
         taken = 0
         woken = False
-        turns, self._unread = self._unread, {}
+        turns = self._turns.due()
         for fd, mask in events:
             source = self._sources.get(fd)
             if source is not None:
                 source.hung_up |= bool(mask & (select.EPOLLHUP | select.EPOLLERR))
                 turns[fd] = None
             woken |= fd == self._wake
-        if self._later:
-            now_s = time.monotonic()
-            turns |= dict.fromkeys(fd for fd, due_s in self._later.items() if due_s <= now_s)
         for fd in turns:
             source = self._sources.get(fd)
             if source is not None:
@@ -211,53 +195,44 @@ class LogPump:
 
     def _turn(self, source: Source, rest: Rest = Rest.KEEP) -> int:
         taken = self._move(source, rest)
-        if source.more:
-            self._unread[source.fd] = None
-        elif source.hung_up:
+        if source.hung_up and not source.more:
             self._end_line(source)
             self._detach(source)
-        else:
-            self._look_later(source, bool(taken))
         return taken
-
-    def _look_later(self, source: Source, taken: bool) -> None:
-        if taken and source.full:
-            source.widen(TAKE_BYTES)  # so that the service writes on while we store
-            source.delay_s = _FIRST_DELAY_S
-        elif source.fd in self._later:
-            source.delay_s *= 2
-            if source.delay_s > _TICK_S:  # the tick looks from now on
-                del self._later[source.fd]
-                return
-        else:
-            return
-        self._later[source.fd] = time.monotonic() + source.delay_s
 
     def _move(self, source: Source, rest: Rest) -> int:
         """Store what is complete, and what ``rest`` says; returns the number of bytes stored."""
+        taken = self._take(source, rest)
+        self._turns.had(source, taken)
+        return taken
+
+    def _take(self, source: Source, rest: Rest) -> int:
         now_s = time.monotonic()
         when = _cri.stamp(self._clock())
         again, source.more = source.more, False
         try:
             move = source.look(self._scratch)
-            waiting = source.waiting() if move is not None and move.data else 0
+            if move is None or not move.data:
+                source.rest = 0
+                source.hung_up |= move is not None
+                return 0
+            try:
+                self._store(source, move, rest, again, when, now_s)
+            except Exception as error:  # out of memory, a defect: the other services must go on
+                left = len(move.data) - move.at
+                source.file.discard(left, move.data.count(b"\n", move.at), repr(error), now_s)
+                self._ledger.skip(move, len(move.data))
+            kept = len(move.data) - move.at
+            # After taking: writers that waited for room may have gone on without an edge.
+            source.more = source.waiting() > kept
         except OSError as error:
             source.file.discard(0, 0, f"cannot read the pipe: {error.strerror}", now_s)
             source.hung_up = True
             return 0
-        if move is None or not move.data:
-            source.rest = 0
-            source.hung_up |= move is not None
+        except MemoryError:
+            source.more = True
             return 0
-        try:
-            source.more = waiting > (len(move.data) if move.fd >= 0 else 0)
-            self._store(source, move, rest, again, when, now_s)
-        except Exception as error:  # out of memory, a defect: the other services must go on
-            left = len(move.data) - move.at
-            source.file.discard(left, move.data.count(b"\n", move.at), repr(error), now_s)
-            self._ledger.skip(move, len(move.data))
-        kept = len(move.data) - move.at
-        source.full = kept > 0 and source.may_be_full(waiting)
+        source.full = source.may_be_full(len(move.data))
         if move.at or not source.rest:
             source.since_s = now_s
         source.rest = kept
@@ -268,22 +243,21 @@ class LogPump:
     def _store(
         self, source: Source, move: Move, rest: Rest, again: bool, when: bytes, now_s: float
     ) -> None:
-        size = len(move.data)
+        data, stream, max_line = move.data, source.stream, source.max_line
         if move.fd < 0 and rest is Rest.KEEP:
             rest = Rest.PART  # it is not in the pipe any more
-        elif rest is Rest.PART and b"\n" in move.data:
+        elif rest is Rest.PART and b"\n" in data:
             rest = Rest.KEEP  # it has only just begun
-        batch = source.framer.feed(move.data, when, rest)
-        if not batch.data:
-            # Shall we ever see the end of this line?
-            stuck = (
-                again and size == source.rest
-                if source.more
-                else source.may_be_full(size) and not source.widen(WIDEST_BYTES)
-            )
-            if stuck:
-                batch = source.framer.feed(move.data, when, Rest.PART)
-        source.file.write(batch, source.stream, source, when, now_s, move)
+        batch = _cri.frame(data, stream, max_line, when, rest)
+        if not batch.data and self._stuck(source, len(data), again):
+            batch = _cri.frame(data, stream, max_line, when, Rest.PART)
+        source.file.write(batch, stream, source, when, now_s, move)
+
+    def _stuck(self, source: Source, size: int, again: bool) -> bool:
+        """Whether we may wait forever for the end of a line of which we see ``size`` bytes."""
+        if source.waiting() > size:
+            return again and size == source.rest  # we can't see more than this
+        return source.may_be_full(size) and not source.widen(WIDEST_BYTES)
 
     def _drain(self, source: Source) -> None:
         """Store what is in the pipe now, and no more, lest a flood keeps us here."""
@@ -301,7 +275,7 @@ class LogPump:
         self._move(source, Rest.END)
         if source.file.is_open(source.stream, source):
             when = _cri.stamp(self._clock())
-            batch = _cri.end(source.stream, when)
+            batch = _cri.Framer(source.stream, source.max_line).end(when)
             source.file.write(batch, source.stream, source, when, time.monotonic())
 
     def _tick(self, now_s: float) -> None:
@@ -331,22 +305,14 @@ class LogPump:
             file.configure(log)
         return file
 
-    def _attach(
-        self,
-        slot: str,
-        run: int,
-        log: Log,
-        fds: Mapping[str, int],
-        framers: Mapping[str, _cri.Framer],
-        resumed: bool,
-    ) -> None:
+    def _attach(self, slot: str, run: int, log: Log, fds: Mapping[str, int], resumed: bool) -> None:
         file = self._file(slot, log)
         for stream, fd in fds.items():
             key = (slot, run, stream)
             source = self._by_key.get(key)
             try:
                 if source is None:
-                    source = Source(key, fd, file, framers[stream])
+                    source = Source(key, fd, file, log.max_line)
                     if resumed:
                         file.adopt(stream, source, source.pipe)
                 else:  # the same pipe once more
@@ -386,12 +352,11 @@ class LogPump:
             file.configure(log)
         for source in self._sources.values():
             if source.key[0] == slot:
-                source.framer.max_line = log.max_line
+                source.max_line = log.max_line
 
     def _forget(self, source: Source) -> None:
         self._sources.pop(source.fd, None)
-        self._unread.pop(source.fd, None)
-        self._later.pop(source.fd, None)
+        self._turns.forget(source.fd)
         with suppress(OSError):
             self._epoll.unregister(source.fd)
         _close(source.fd)

@@ -71,7 +71,7 @@ class RotatingFile:
                 os.close(self._fd)
             self._fd = None
 
-    def append(self, data: bytes, steps: Steps) -> None:
+    def append(self, data: bytes, steps: Steps | None = None) -> None:
         """Write whole records, rotating only between records. Raises `StoppedError`."""
         at = deleted = 0
         while at < len(data):
@@ -83,14 +83,16 @@ class RotatingFile:
                     self._rotate()
                     continue
                 self._mend(fd)
-                steps.before(Place(*self._id, self._size, self._size + end - at), at, end)
+                if steps is not None:
+                    steps.before(Place(*self._id, self._size, self._size + end - at), at, end)
                 self._put(fd, data, at, end)
                 if not self._arrived(fd) and deleted < 3:
                     deleted += 1
                     continue
             except OSError as error:
                 raise StoppedError(at, error) from error
-            steps.after()
+            if steps is not None:
+                steps.after()
             at = end
 
     def prune(self) -> None:

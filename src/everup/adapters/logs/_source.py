@@ -9,7 +9,6 @@ import struct
 import termios
 from contextlib import suppress
 
-from everup.adapters.logs import _cri
 from everup.adapters.logs._file import SlotFile
 from everup.adapters.logs._ledger import Move
 
@@ -78,10 +77,10 @@ class Source:
         "delay_s",
         "fd",
         "file",
-        "framer",
         "full",
         "hung_up",
         "key",
+        "max_line",
         "more",
         "pipe",
         "rest",
@@ -89,23 +88,21 @@ class Source:
         "stream",
     )
 
-    def __init__(
-        self, key: tuple[str, int, str], fd: int, file: SlotFile, framer: _cri.Framer
-    ) -> None:
+    def __init__(self, key: tuple[str, int, str], fd: int, file: SlotFile, max_line: int) -> None:
         """OSError for a descriptor that is not open."""
         self.key = key
-        self.stream = framer.stream
+        self.stream = key[2]
         self.take_over(fd)
         self.file = file
-        self.framer = framer
+        self.max_line = max_line
         self.rest = 0
         """Bytes of the unfinished line that was left in the pipe."""
         self.since_s = 0.0
         """Since when."""
         self.full = False
-        """A writer may have been waiting for room when we looked, and the pipe is not empty."""
+        """A writer may have been waiting for room when we looked."""
         self.delay_s = 0.0
-        """After which it was to be looked at again."""
+        """After which it is to be looked at again, see `Turns`."""
         self.more = False
         """There is more in the pipe than we have looked at."""
         self.hung_up = False
@@ -130,7 +127,7 @@ class Source:
         Where the kernel does not let us look, it is read: then a kill loses it. OSError when it
         can't be read either.
         """
-        limit = max(TAKE_BYTES, self.framer.max_line + 1)
+        limit = max(TAKE_BYTES, self.max_line + 1)
         fd = self.fd
         try:
             data = scratch.look(fd, limit)

@@ -23,7 +23,12 @@ _BATCH: Final = 32
 _SLACK: Final = 256
 """Stale heap entries allowed beyond one per target."""
 
-_Key = tuple[Slot, ProbeKind]
+_Key = tuple[Slot, int, ProbeKind]
+"""Slot, incarnation and kind."""
+
+
+def _key(target: ProbeTarget) -> _Key:
+    return target.slot, target.run, target.kind
 
 
 class _Watch:
@@ -70,7 +75,7 @@ class _Watch:
 
 class Prober:
     """Runs all probes concurrently on the running asyncio loop, at most one at a time per
-    (slot, kind).
+    (slot, incarnation, kind).
 
     ``report`` is called on the loop with every result, never from within a call of the prober's
     own methods; it may call them. ``run_exec`` runs the command of an exec probe, says whether it
@@ -107,7 +112,7 @@ class Prober:
         self._closed = False
 
     def start(self, target: ProbeTarget, *, first_after_s: float | None = None) -> None:
-        """Asks the target from now on, replacing an older target of the same (slot, kind).
+        """Asks the target from now on, replacing an older one of the same incarnation and kind.
 
         The first probe comes ``first_after_s`` from now (0 or more; default: at once, with a
         jitter of at most 100 ms or 5 % of the interval). Raises ``RuntimeError`` after ``close``.
@@ -116,7 +121,7 @@ class Prober:
         """
         if self._closed:
             raise RuntimeError("the prober is closed")
-        key = (target.slot, target.kind)
+        key = _key(target)
         self._drop(key)
         schedule = make_schedule(
             self.now(), target.probe.interval, first_after_s, self._random(), self._random()
@@ -126,15 +131,15 @@ class Prober:
         self._sleep(watch)
         self._arm()
 
-    def stop(self, slot: Slot, kind: ProbeKind | None = None) -> None:
-        """Ends one probe of the slot, or all of them. A probe under way is cut off, and no report
-        of it comes afterwards. Nothing to stop is no error."""
+    def stop(self, slot: Slot, run: int, kind: ProbeKind | None = None) -> None:
+        """Ends one probe of a process, or all of them. A probe under way is cut off, and no
+        report of it comes afterwards. Nothing to stop is no error."""
         for each in ProbeKind if kind is None else (kind,):
-            self._drop((slot, each))
+            self._drop((slot, run, each))
 
-    def trigger(self, slot: Slot, kind: ProbeKind) -> None:
+    def trigger(self, slot: Slot, run: int, kind: ProbeKind) -> None:
         """Probes now, beside the schedule, unless a probe is under way or there is no target."""
-        watch = self._watches.get((slot, kind))
+        watch = self._watches.get((slot, run, kind))
         if watch is None or watch.trigger_s != inf or self._busy(watch):
             return
         watch.trigger_s = self.now()
@@ -189,8 +194,7 @@ class Prober:
             watch.attempt = None
             self._pay(watch)
             return
-        target = attempt.plan.target
-        key = (target.slot, target.kind)
+        key = _key(attempt.plan.target)
         self._ending.discard(key)
         successor = self._watches.get(key)
         if successor is not None and successor.blocked:
@@ -307,8 +311,7 @@ class Prober:
             self._ending.add(key)
 
     def _watch_of(self, attempt: Attempt) -> _Watch | None:
-        target = attempt.plan.target
-        watch = self._watches.get((target.slot, target.kind))
+        watch = self._watches.get(_key(attempt.plan.target))
         return watch if watch is not None and watch.attempt is attempt else None
 
     def _guard(self, call: Callable[..., None], attempt: Attempt, *args: float) -> None:

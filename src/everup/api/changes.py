@@ -1,0 +1,118 @@
+"""Reload and reexec: what changes everup itself or its config, as requests."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from everup import config
+from everup.adapters.launch import user_exists
+from everup.adapters.place import Place
+from everup.api.commands import Refusal
+from everup.api.view import Backend
+from everup.engine.changes import CannotChangeError, Plan
+from everup.engine.reload import plan_of
+from everup.model.event import Reload
+from everup.model.spec import Spec
+
+_MAX_WORDS = 16
+
+
+def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
+    """Apply the config file as it is now, or only say what that would change (``dry_run``)."""
+    engine, place = backend.engine, backend.place
+    if engine.quitting:
+        raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
+    text, spec = _read(place)
+    try:
+        plan = plan_of(engine, spec)
+    except CannotChangeError as error:
+        raise Refusal(409, str(error), "everup down, then everup up -d") from None
+    answer: dict[str, Any] = {"plan": plan_payload(engine.spec, spec, plan)}
+    answer |= {"after": backend.journal.last_seq, "changed": bool(plan), "slots": []}
+    if body.get("dry_run"):
+        return answer
+    busy = sorted(engine.rolling)
+    if engine.reloading is not None or busy:
+        what = "another reload" if engine.reloading is not None else f"a restart of {busy[0]}"
+        raise Refusal(409, f"{what} is under way", "look: everup status")
+    try:
+        _store(place.next if plan else place.accepted, text)
+    except OSError as error:
+        raise Refusal(
+            507, f"cannot write to {place.state_dir}: {error.strerror}; nothing was changed"
+        ) from error
+    if plan:
+        backend.dispatch(Reload(spec, by))
+    return answer
+
+
+def _read(place: Place) -> tuple[str, Spec]:
+    try:
+        text = Path(place.config).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(400, f"cannot read {place.config}: {error}; nothing was changed") from None
+    report = config.check(
+        text, path=place.config, directory=place.config_dir, known_users=user_exists
+    )
+    if report.spec is None:
+        problems = "".join(f"\n  {problem}" for problem in report.problems[:20])
+        raise Refusal(
+            400, f"{place.config} is not valid; nothing was changed:{problems}", "everup check"
+        )
+    return text, report.spec
+
+
+def _store(path: str, text: str) -> None:
+    fresh = f"{path}.new"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+def plan_payload(old: Spec, new: Spec, plan: Plan) -> dict[str, Any]:
+    """The plan as data: what is added, removed, changed, and how."""
+
+    def how(restart: bool, cold: bool, overlaps: bool) -> str:
+        if not restart:
+            return "in place"
+        if cold:
+            return "stop and start"
+        return "rolling" if overlaps else "one by one"
+
+    return {
+        "added": list(plan.added),
+        "removed": list(plan.removed),
+        "changed": [
+            {
+                "service": change.service,
+                "keys": list(change.keys),
+                "how": how(change.restart, change.cold, new.service[change.service].overlaps),
+            }
+            for change in plan.changed
+        ],
+        "settings": list(plan.settings),
+    }
+
+
+def argvs(body: dict[str, Any]) -> tuple[list[str], list[str], str]:
+    """The keeper and the engine to become, and their version."""
+    out = []
+    for key in ("argv", "engine"):
+        words = body.get(key)
+        if not isinstance(words, list) or not 0 < len(words) <= _MAX_WORDS:
+            raise Refusal(400, f"{key}: expected a list of words")
+        if not all(isinstance(word, str) and "\0" not in word for word in words):
+            raise Refusal(400, f"{key}: expected a list of words")
+        if not os.path.isabs(words[0]):
+            raise Refusal(400, f"{key}: {words[0]!r} is no absolute path")
+        out.append(list(words))
+    return out[0], out[1], str(body.get("version", ""))[:100]

@@ -1,0 +1,185 @@
+"""The first and the last moments of an engine: taking over, and leaving to another."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from everup.adapters.leftovers import end_leftovers
+from everup.adapters.place import Place
+from everup.config import ConfigError, load
+from everup.daemon import handover
+from everup.engine.changes import CannotChangeError
+from everup.engine.fold import ChildFact, fold, reload_is_open
+from everup.model.event import Reload, Up
+from everup.model.instance import Slot
+from everup.model.journal import Entry, Kind
+from everup.model.spec import Service, Spec
+
+if TYPE_CHECKING:
+    from everup.daemon.runtime import Runtime
+
+_FIRST_DELAY_S = 0.1
+_MAX_DELAY_S = 5.0
+
+
+def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) -> None:
+    """The keeper has told all it holds: start, or take over. ``held`` are its descriptors."""
+    lock = held.pop("lock", None)
+    if lock is not None:
+        os.close(lock)  # the client has one for the next keeper
+    _open_notify(runtime, held.pop("notify", None))
+    takeover = hello["engine_starts"] > 1
+    latest = runtime.journal.latest()
+    candidate = _candidate(runtime.place)
+    pending = candidate if reload_is_open(latest) else None
+    added = pending.service if pending else {}
+    names = {*runtime.engine.services, *added}
+    for name in [n for n in held if n.startswith("sock:")]:
+        runtime.bank.adopt(name, held.pop(name))
+    runtime.bank.forget_unused(list(names))
+    facts, ended = _children(runtime, hello, held, added)
+    for name in list(held):  # pipes of processes that are gone
+        os.close(held.pop(name))
+        runtime.keeper.drop([name])
+    _tell(runtime, hello, takeover)
+    if not takeover or any(child.get("stranger") for child in hello["children"]):
+        found = end_leftovers(runtime.place.state_dir, runtime.cgroups, hello["children"])
+        for name, pids in found.items():
+            runtime.record(Kind.LEFTOVER, name, pids=pids)
+    if not takeover:
+        latest = [entry for entry in latest if not _stale(entry)]
+    up = fold(runtime.engine.spec, latest, facts, runtime.boot, time.monotonic(), candidate=pending)
+    runtime.dispatch(up)
+    for report in ended:
+        runtime.crew.reported(report)
+    if pending is None:
+        _apply_next(runtime, candidate, up)
+
+
+def _open_notify(runtime: "Runtime", held: int | None) -> None:
+    fd = runtime.ears.open(runtime.place.notify_socket, held)
+    if held is None:
+        runtime.keeper.hold(["notify"], [fd])
+    runtime.loop.add_reader(fd, runtime.ears.readable)
+
+
+def _children(
+    runtime: "Runtime",
+    hello: Mapping[str, Any],
+    held: dict[str, int],
+    added: Mapping[str, Service],
+) -> tuple[list[ChildFact], list[dict[str, Any]]]:
+    facts, ended = [], []
+    for child in hello["children"]:
+        meta = child["meta"]
+        slot = Slot.parse(meta["slot"])
+        if meta["role"] == "main" and _is_known(runtime, slot, added):
+            runtime.crew.adopt(child, held)
+            facts.append(
+                ChildFact(
+                    slot,
+                    meta["run"],
+                    child["pid"],
+                    int(meta.get("restarts", 0)),
+                    int(meta.get("lane") or slot.replica),
+                    int(meta.get("gen", 0)),
+                    bool(child.get("stranger")),
+                )
+            )
+        elif "exit" not in child:
+            runtime.keeper.signal(child["id"], signal.SIGKILL, "all")
+        if "exit" in child:
+            ended.append(child["exit"])
+    return facts, ended
+
+
+def _is_known(runtime: "Runtime", slot: Slot, added: Mapping[str, Service]) -> bool:
+    """Whether it is a slot of the config, or of one that is about to be."""
+    if slot.service in runtime.engine.services:
+        return slot in runtime.engine.instances
+    return slot.service in added and slot.replica <= added[slot.service].slots
+
+
+def _tell(runtime: "Runtime", hello: Mapping[str, Any], takeover: bool) -> None:
+    if runtime.journal.set_aside is not None:
+        note = f"the journal was corrupt; it is kept as {runtime.journal.set_aside}"
+        runtime.record(Kind.FACILITY, "everup", detail=note)
+    for subject, text in hello.get("notes", ()):
+        runtime.record(Kind.FACILITY, subject, detail=text)
+    keeper, pid = hello["keeper"], os.getpid()
+    runtime.record(Kind.ENGINE_STARTED, "everup", pid=pid, keeper=keeper, takeover=takeover)
+
+
+def _stale(entry: Entry) -> bool:
+    """After a fresh start, a oneshot's success of an earlier run of everup counts no more."""
+    return bool(entry.kind == Kind.STOPPED.value)
+
+
+# -- a config that waits
+
+
+def _candidate(place: Place) -> Spec | None:
+    """The config that a reload was about to bring, or that ``everup up`` left for us."""
+    try:
+        text = Path(place.next).read_text()
+        return load(text, path=place.config, directory=place.config_dir)
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return None
+
+
+def _apply_next(runtime: "Runtime", candidate: Spec | None, up: Up) -> None:
+    """``everup up`` found instances alive and a config that has changed since."""
+    if candidate is None or up.quitting:
+        discard(runtime.place)
+        return
+    try:
+        runtime.dispatch(Reload(candidate, by="everup up"))
+    except CannotChangeError as error:
+        discard(runtime.place)
+        runtime.record(Kind.FACILITY, "everup", detail=f"the changed config waits: {error}")
+
+
+def commit(place: Place) -> None:
+    """The config of the reload is the accepted one from now on."""
+    os.replace(place.next, place.accepted)
+
+
+def discard(place: Place) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(place.next)
+
+
+# -- leaving
+
+
+def succeed(runtime: "Runtime", hello: Mapping[str, Any] | None) -> None:
+    """The keeper is gone: start another, which starts another engine. Called last of all."""
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"everup: {text}\n")
+
+    if hello is None:  # it died before we knew what it held: gather it anew
+        place = runtime.place
+        os.execv(sys.executable, [sys.executable, "-m", "everup.cli", "-c", place.config, "up"])
+    if hello["meta"].get("systemd"):
+        say("the keeper is gone; systemd starts everup again, services go on")
+        return
+    delay_s = _FIRST_DELAY_S
+    while True:
+        try:
+            pid = handover.start_keeper(runtime.keeper, hello=hello, log=say)
+            say(f"the keeper was killed; another one (pid {pid}) takes over, services go on")
+            return
+        except BlockingIOError as error:
+            say(f"the keeper is gone, and somebody else takes over: {error}")
+            return
+        except OSError as error:
+            say(f"cannot start another keeper: {error}; trying again, services go on")
+            time.sleep(delay_s)
+            delay_s = min(_MAX_DELAY_S, 2 * delay_s)
