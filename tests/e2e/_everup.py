@@ -26,6 +26,7 @@ COMMAND_S = 60.0
 _POLL_S = 0.02
 EVERUP = str(Path(sys.executable).with_name("everup"))
 _SERVER = str(Path(__file__).with_name("server.py"))
+_WITHOUT_GROUPS = ("unshare", "-m", "sh", "-c", 'umount -l /sys/fs/cgroup && exec "$@"', "sh")
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -73,6 +74,26 @@ class Result:
         return self.out + self.err
 
 
+@dataclass(frozen=True)
+class Own:
+    """Processes of everup itself."""
+
+    keepers: list[int]
+    """The keeper, its zygote, and whom this one has born that is yet to become another."""
+    engines: list[int]
+    """The engine, or what it has become."""
+    keeper: int
+    """0: none that has signed the lock."""
+    zygote: int
+
+    @property
+    def engine(self) -> int:
+        return next(iter(self.engines), 0)
+
+    def __bool__(self) -> bool:
+        return bool(self.keepers or self.engines)
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -96,6 +117,8 @@ class Everup:
         self.control.mkdir()
         self.state_dir = directory / ".everup"
         self._ports: list[int] = []
+        self.wrapper: tuple[str, ...] = ()
+        """Runs each command of everup inside of this one."""
         # Every process of ours has this PATH, also those of services: so they can be found.
         self.mark = f"{directory}/bin"
         self.environment = os.environ | {
@@ -160,7 +183,7 @@ class Everup:
     def cli(self, *arguments: str, expect: int | None = 0, **options: Any) -> Result:
         """Run ``everup ARGUMENTS``; ``expect`` is its exit status (None: any)."""
         done = subprocess.run(
-            [EVERUP, "-c", str(self.config), *arguments],
+            [*self.wrapper, EVERUP, "-c", str(self.config), *arguments],
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -183,7 +206,7 @@ class Everup:
         """Start ``everup ARGUMENTS`` and leave it running."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
         return subprocess.Popen(
-            [EVERUP, "-c", str(self.config), *arguments],
+            [*self.wrapper, EVERUP, "-c", str(self.config), *arguments],
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -205,6 +228,53 @@ class Everup:
 
     def down(self, expect: int | None = 0) -> Result:
         return self.cli("down", "--timeout", "20", expect=expect)
+
+    def without_groups(self) -> None:
+        """From now on every everup runs where no control groups are mounted."""
+        if subprocess.run([*_WITHOUT_GROUPS, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("may not make a mount namespace")
+        self.wrapper = _WITHOUT_GROUPS
+
+    # -- everup's own processes
+
+    def own(self) -> Own:
+        """Those that run now, by their command lines: also while nobody answers."""
+        engines, keepers = [], []
+        for pid, command in self.processes().items():
+            if " -m everup.daemon " in command or " -m everup.cli " in command:
+                engines.append(pid)
+            elif "/everup/keeper/__main__.py " in command:
+                keepers.append(pid)
+        signed = 0
+        with contextlib.suppress(OSError, ValueError):
+            signed = self.keeper_pid
+        young = sorted(pid for pid in keepers if parent_of(pid) == signed)
+        return Own(keepers, engines, signed if signed in keepers else 0, young[0] if young else 0)
+
+    def kill(self, *pids: int) -> None:
+        """kill -9 of all of them at one moment: nobody sees the end of another."""
+        if len(pids) > 1:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            self.wait_for(lambda: all(state_of(pid) in "TZX" for pid in pids), "they are stopped")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait_for(lambda: not any(map(alive, pids)), "they are dead")
+
+    def members(self) -> dict[str, list[tuple[int, int]]]:
+        """The living main processes (and hooks) of each instance, told by the environment that
+        they got: (run, pid) by slot. What they start themselves does not lead its session."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for pid in self.processes():
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                data = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace")
+                names = dict(line.partition("=")[::2] for line in data.split("\0"))
+                if os.getsid(pid) == pid and alive(pid):
+                    slot = found.setdefault(names["EVERUP_INSTANCE"], [])
+                    slot.append((int(names["EVERUP_RUN"]), pid))
+        return {slot: sorted(runs) for slot, runs in found.items()}
 
     # -- looking
 
@@ -465,8 +535,22 @@ def get(port: int, path: str = "/", host: str = "127.0.0.1") -> Json:
 
 def alive(pid: int) -> bool:
     """Whether a process is there and is no zombie."""
+    return state_of(pid) not in "ZX"
+
+
+def state_of(pid: int) -> str:
+    """The letter of its state; X: gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return False
-    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        return "X"
+    return stat.rpartition(b")")[2].split()[0].decode()
+
+
+def parent_of(pid: int) -> int:
+    """0: gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat.rpartition(b")")[2].split()[1])

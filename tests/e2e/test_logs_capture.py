@@ -248,6 +248,22 @@ def test_a_flood_does_not_starve_the_others(bench: Bench) -> None:
     assert bench.stats("flood.2").bytes > 1 << 20
 
 
+def test_writers_that_wait_for_room_are_not_forgotten(bench: Bench) -> None:
+    """Of long writes into a pipe that is never empty the kernel tells only when they are done."""
+    reader, writer = bench.pipe()
+    code = "for n in range(20): put(b'x' * 100_003 + b'\\n' + b'y' * 99_999 + b'\\nz')"
+    children = [
+        subprocess.Popen([sys.executable, "-c", WRITE_ALL + code], stdout=writer) for _ in range(3)
+    ]
+    bench.children += children
+    os.close(writer)
+    bench.pump.attach("web.1", 1, Log(max_size=1 << 30), {"stdout": reader})
+    for child in children:
+        assert child.wait(60) == 0
+    wait_for(lambda: bench.stats().bytes == 60 * 200_005, "all bytes")
+    assert bench.stats().lines == 121  # the last one was ended by the end of the pipe
+
+
 def test_a_full_pipe_takes_turns_with_the_others(tmp_path: Path) -> None:
     """Time is counted in reads here, so that the order is seen whatever the machine does."""
     pump = LogPump(tmp_path, print, clock=itertools.count().__next__)

@@ -1,15 +1,27 @@
 """The engine: events in, actions out, on a clock of the test's own."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
+from _bench import (
+    BOTH,
+    CLEAN,
+    CRASH,
+    DB,
+    KILLED,
+    READINESS,
+    WEB,
+    WEB2,
+    WEB3,
+    Bench,
+    db,
+    of,
+    web,
+)
 
 from everup.engine.core import Engine
 from everup.model.action import (
-    Action,
     CloseSockets,
     EmptyQueue,
     Forget,
@@ -28,7 +40,6 @@ from everup.model.event import (
     Adopted,
     Down,
     Drained,
-    Event,
     Exited,
     Hook,
     HookDone,
@@ -45,14 +56,12 @@ from everup.model.event import (
     Tick,
     Up,
 )
-from everup.model.instance import ExitCause, ExitKind, Slot, State
+from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import (
-    Everup,
     Group,
     Hooks,
-    Listener,
     Probe,
     Probes,
     Service,
@@ -61,132 +70,6 @@ from everup.model.spec import (
     Watchdog,
 )
 from everup.model.spec import Restart as RestartPolicy
-
-KILLED = ExitCause(ExitKind.SIGNAL, 9, "SIGKILL")
-CLEAN = ExitCause(ExitKind.CODE, 0)
-CRASH = ExitCause(ExitKind.CODE, 1)
-LISTEN = (Listener("main", "127.0.0.1:8080"),)
-READINESS = Probes(readiness=Probe(tcp="listen"))
-BOTH = Probes(readiness=Probe(tcp="listen"), liveness=Probe(tcp="listen", failure_threshold=2))
-DB, WEB, WEB2, WEB3 = Slot("db", 1), Slot("web", 1), Slot("web", 2), Slot("web", 3)
-
-
-class Bench:
-    """An engine with a clock. Every step is checked: the record stands before the action."""
-
-    def __init__(self, *services: Service, groups: Sequence[Group] = (), **settings: Any) -> None:
-        self.engine = Engine(
-            Spec({s.name: s for s in services}, {g.name: g for g in groups}, Everup(**settings)),
-            random=lambda: 0.5,
-        )
-        self.now = 1000.0
-        self.records: list[Record] = []
-        self.done: list[Action] = []
-        self.pids = iter(range(100, 10_000))
-
-    def tell(self, event: Event, after_s: float = 0.01) -> list[Action]:
-        self.now += after_s
-        actions = self.engine.handle(event, self.now)
-        check_order(actions)
-        self.records += [a for a in actions if isinstance(a, Record)]
-        self.done += actions
-        return actions
-
-    def up(self) -> None:
-        """Up, with every process born and every probe answered."""
-        self.settle(self.tell(Up()))
-
-    def settle(self, actions: list[Action]) -> None:
-        """Give the engine what it asks for until it asks no more."""
-        todo = list(actions)
-        for _ in range(1000):
-            if not todo:
-                return
-            match todo.pop(0):
-                case Spawn(slot=slot, run=run):
-                    todo += self.born(slot, run)
-                    if self.engine.services[slot.service].type == "oneshot":
-                        todo += self.tell(Exited(slot, run, CLEAN))
-                case RunHook(slot=slot, run=run, hook=hook):
-                    todo += self.tell(HookDone(slot, run, hook, True))
-                case Watch(slot=slot, startup=False):
-                    todo += self.probe(slot)
-                case Signal(slot=slot, run=run):
-                    todo += self.tell(Exited(slot, run, CLEAN))
-                case _:
-                    pass
-        raise AssertionError("it does not settle")
-
-    def born(self, slot: Slot, run: int | None = None) -> list[Action]:
-        run = self.engine.instances[slot].run if run is None else run
-        return self.tell(Spawned(slot, run, next(self.pids)))
-
-    def ended(self, slot: Slot, cause: ExitCause = CLEAN) -> list[Action]:
-        return self.tell(Exited(slot, self.engine.instances[slot].run, cause))
-
-    def probe(
-        self,
-        slot: Slot,
-        ok: bool = True,
-        kind: ProbeKind = ProbeKind.READINESS,
-        *,
-        late_s: float = 0.0,
-        after_s: float = 0.01,
-    ) -> list[Action]:
-        run = self.engine.instances[slot].run
-        result = ProbeResult(slot, kind, run, ok, "200 OK" if ok else "refused", 0.001, late_s)
-        return self.tell(Probed(result), after_s)
-
-    def state(self, slot: Slot) -> State:
-        return self.engine.instances[slot].state
-
-    def kinds(self, subject: object) -> list[Kind]:
-        return [r.kind for r in self.records if r.subject == str(subject)]
-
-    def last(self, kind: Kind) -> Record:
-        return next(r for r in reversed(self.records) if r.kind is kind)
-
-
-ANNOUNCED_BY: dict[type, Callable[[Any], tuple[str, tuple[Kind, ...]]]] = {
-    Spawn: lambda a: (str(a.slot), (Kind.STARTING, Kind.HOOK_ENDED)),
-    RunHook: lambda a: (str(a.slot), (Kind.HOOK,)),
-    OpenSockets: lambda a: (a.service, (Kind.SOCKETS_OPENED, Kind.ADOPTED)),
-    CloseSockets: lambda a: (a.service, (Kind.SOCKETS_CLOSED,)),
-    SetBalance: lambda a: (a.service, (Kind.BALANCE,)),
-    Quit: lambda a: ("everup", (Kind.ENGINE_STOPPED,)),
-}
-KILLS = (Kind.STOPPING, Kind.KILLING, Kind.UNHEALTHY, Kind.SIGNALLED, Kind.HOOK_ENDED, Kind.SPAWNED)
-
-
-def check_order(actions: list[Action]) -> None:
-    """Every action has the record that announces it before it, in the same answer."""
-    seen: set[tuple[str, Kind]] = set()
-    # A new balance is moved up before the first signal, and leaves its record behind: see
-    # test_the_record_of_a_new_balance_stands_before_it.
-    seen |= {(a.subject, a.kind) for a in of(actions, Record) if a.kind is Kind.BALANCE}
-    for action in actions:
-        if isinstance(action, Record):
-            seen.add((action.subject, action.kind))
-            if action.kind is Kind.ADOPTED:
-                seen.add((Slot.parse(action.subject).service, action.kind))
-        elif isinstance(action, Signal):
-            assert any((str(action.slot), k) in seen for k in KILLS), (action, actions)
-        elif type(action) in ANNOUNCED_BY:
-            subject, kinds = ANNOUNCED_BY[type(action)](action)
-            assert any((subject, k) in seen for k in kinds), (action, actions)
-
-
-def of(actions: list[Action], kind: type) -> list[Any]:
-    return [a for a in actions if isinstance(a, kind)]
-
-
-def web(replicas: int = 2, **more: Any) -> Service:
-    return Service("web", ("serve",), listen=LISTEN, replicas=replicas, **more)
-
-
-def db(**more: Any) -> Service:
-    return Service("db", ("serve",), **more)
-
 
 # -- start
 

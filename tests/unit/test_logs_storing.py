@@ -1,5 +1,6 @@
 """Records and files: what goes in comes out, whatever the chunks and however often it rotates."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everup.adapters.logs import LogEvent, LogLoss, LogRecovered, tail
+from everup.adapters.logs import Follower, LogEvent, LogLoss, LogRecovered, _follow, tail
 from everup.adapters.logs import _cri as cri
 from everup.adapters.logs._file import SlotFile
 from everup.adapters.logs._rotating import RotatingFile
@@ -198,6 +199,21 @@ def test_a_line_left_open_by_an_earlier_pump(slot: Slot, resumed: bool) -> None:
     assert texts == ([b"half done"] if resumed else [b"half ", b"done"])
 
 
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_line_left_open_just_before_a_rotation(slot: Slot, resumed: bool) -> None:
+    slot.write(b"half ")
+    slot.flush()
+    slot.file.close()
+    (slot.directory / "web.1.log").rename(slot.directory / "web.1.log.1")
+    later = Slot(slot.directory, slot.log)
+    if resumed:
+        later.write(b"")
+        later.file.adopt("stdout", later.framers[1, "stdout"])
+    later.write(b"done\n")
+    texts = [line.text for line in tail(slot.directory, ["web.1"], 9)]
+    assert texts == ([b"half done"] if resumed else [b"half ", b"done"])
+
+
 def test_a_resumed_line_that_ends_without_a_newline_is_ended(slot: Slot) -> None:
     slot.write(b"half ")
     slot.flush()
@@ -216,6 +232,25 @@ def test_a_deleted_file_is_made_again_and_nothing_is_missing(slot: Slot) -> None
     slot.write(b"three\n")
     assert slot.text() == b"two\nthree\n"
     assert slot.events == []
+
+
+def test_a_file_that_moves_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has one time, so that a follower that lost its place would read files again."""
+    looks = itertools.count()
+    real = _follow._SlotFollower._chain
+
+    def chain(self: _follow._SlotFollower) -> list[tuple[int, tuple[int, int]]]:
+        missed = next(looks) % 2 == 0
+        return [entry for entry in real(self) if not (missed and entry[1] == self._id)]
+
+    monkeypatch.setattr(_follow._SlotFollower, "_chain", chain)
+    slot = Slot(tmp_path, Log(max_size=4096, files=99))
+    with Follower(tmp_path, ["web.1"]) as follower:
+        slot.write(b"".join(b"%d\n" % number for number in range(500)))
+        got = [int(line.text) for line in follower.poll()]
+    assert got == list(range(500))
 
 
 def test_a_file_deleted_during_the_write_is_written_again(tmp_path: Path) -> None:

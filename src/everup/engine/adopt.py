@@ -34,10 +34,10 @@ def take_over(engine: "Engine", event: Up, now: float) -> None:
         engine.touch(slot.service)
     for slot, run in event.lost:
         engine.record(Kind.LOST, str(slot), run=run)
-    if event.reload is not None:
-        _redo(engine, event, now)
+    formers = {} if event.reload is None else _redo(engine, event)
     for adopted in sorted(event.adopted, key=lambda a: (not a.outgoing, a.slot, a.run)):
-        adopt(engine, adopted, now)
+        gen, former = formers.get(adopted.slot.service, (0, None))
+        adopt(engine, adopted, former if adopted.gen < gen else None, now)
     for unfinished in event.rollouts:
         if unfinished.service in engine.services and unfinished.service not in engine.rolling:
             _go_on(engine, unfinished, now)
@@ -61,12 +61,13 @@ def _one_each(engine: "Engine", now: float) -> None:
         engine.happen(slot, Happening(On.STOP, reason), now, leaving.run)
 
 
-def _redo(engine: "Engine", event: Up, now: float) -> None:
-    """What the reload had already changed when the engine before died."""
+def _redo(engine: "Engine", event: Up) -> dict[str, tuple[int, Service]]:
+    """What the reload had already changed when the engine before died. By service, the generation
+    that it brought and the definition of those before."""
     pending, reloading = event.reload, engine.reloading
     assert pending is not None
     assert reloading is not None
-    gens, old = dict(pending.gens), {a.slot: a.gen for a in event.adopted}
+    gens, formers = dict(pending.gens), {}
     for name in gens:
         if name not in reloading.plan.restarted:
             continue
@@ -76,12 +77,11 @@ def _redo(engine: "Engine", event: Up, now: float) -> None:
         if before and rollout.is_cold(former, target):
             continue  # its sockets are still the old ones
         engine.services[name] = target
-        for instance in engine.of(name):
-            if old.get(instance.slot, instance.gen) < gens[name]:
-                engine.put(replace(instance, service=former), now)
+        formers[name] = (gens[name], former)
     todo = tuple(name for name in reloading.todo if name not in gens)
     engine.reloading = replace(reloading, todo=todo, failed=pending.failed)
     engine.rewire()
+    return formers
 
 
 def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
@@ -114,19 +114,15 @@ def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
     engine.touch(name)
 
 
-def adopt(engine: "Engine", found: Adopted, now: float) -> None:
-    """The instance goes on where the journal says that it was."""
+def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) -> None:
+    """The instance goes on where the journal says that it was. ``former``: what it was started
+    with, if that is not what the service is by now."""
     slot, state = found.slot, found.state.value
     engine.record(Kind.ADOPTED, str(slot), run=found.run, pid=found.pid, state=state)
-    service = engine.services[slot.service]
-    old = engine.instances[slot]
-    if found.outgoing:
-        # Its successor comes next; whatever that was started with is in ``service`` already.
-        former = old.service or service
-        stand_in = replace(old, run=found.run, outgoing=True, want=False, service=former)
-        engine.outgoing[slot] = replace(stand_in, state=State.STARTING)
-        old = engine.outgoing[slot]
-        engine.instances[slot] = replace(engine.instances[slot], service=None)
+    old = engine.instances[slot] = replace(engine.instances[slot], service=former)
+    if found.outgoing:  # its successor comes next
+        old = replace(old, run=found.run, outgoing=True, want=False, state=State.STARTING)
+        engine.outgoing[slot] = old
     service = engine.definition(old)
     new = _stopping(service, old, found, now) if _leaves(found) else _up(service, old, found, now)
     engine.carry(service, old, new, now)

@@ -176,9 +176,9 @@ def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
         if entry.seq > seq:
             seq = entry.seq
             state = State(entry.payload["state"]) if kind in _TELLING else meaning
-        if kind == Kind.SPAWNED.value and entry.boot == boot:
+        if kind == Kind.SPAWNED.value and boot and entry.boot == boot:
             spawned_at = entry.mono
-        if kind == Kind.OUTGOING.value and entry.boot == boot:
+        if kind == Kind.OUTGOING.value and boot and entry.boot == boot:
             spawned_at = entry.payload.get("spawned_mono") or spawned_at
     for kind in (Kind.SPAWNED, Kind.OUTGOING, Kind.MAIN):
         entry = by.get((kind.value, subject))

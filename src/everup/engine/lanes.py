@@ -79,5 +79,7 @@ def choose(engine: "Engine", service: Service) -> None:
     if after != before or not steered:
         engine.active[service.name] = after
         replicas = sorted(by_lane[lane].slot.replica for lane in after)
-        engine.record(Kind.BALANCE, service.name, replicas=replicas, lanes=list(after))
+        engine.record(
+            Kind.BALANCE, service.name, replicas=replicas, lanes=list(after), before=list(before)
+        )
         engine.emit(SetBalance(service.name, after))

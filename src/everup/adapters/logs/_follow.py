@@ -144,7 +144,13 @@ class _SlotFollower:
 
     def _index(self) -> int | None:
         """Where the file that is read has been moved to; None: it was deleted."""
-        return next((index for index, key in self._chain() if index and key == self._id), None)
+        assert self._fd is not None
+        for _ in range(100):
+            found = next((index for index, key in self._chain() if index and key == self._id), None)
+            # It may be there and missed, because it was moved while we looked.
+            if found is not None or os.fstat(self._fd).st_nlink == 0:
+                return found
+        return None  # moved out of the chain by somebody
 
     def _chain(self) -> list[tuple[int, tuple[int, int]]]:
         """(index, identity) of the files, oldest first."""

@@ -98,7 +98,7 @@ class Ledger:
             return
         try:
             self._recover(os.pread(self._fd, _SIZE_BYTES, 0))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, struct.error) as error:
             _LOG.warning("what an earlier log pump left half done is unknown: %s", error)
 
     def check(self) -> None:
@@ -150,7 +150,6 @@ class Ledger:
             self._lose(error)
         else:
             self._offset, self._span = start, span
-            self._told = False
 
     def consume(self, move: Move) -> None:
         """Take what was entered out of the pipe."""
@@ -185,6 +184,7 @@ class Ledger:
             else:
                 self._offset += taken
                 self._span -= taken
+                self._told = False
                 return taken
         try:
             return len(os.read(move.fd, min(move.end - move.at, AREA_BYTES)))

@@ -1,0 +1,157 @@
+"""Faults of the machine under a real everup, and a client that sees whether services go on."""
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from _everup import Everup, alive, get
+
+_ASK_EVERY_S = 0.02
+LATE = {"jitter": "none", "delay": "10ms"}
+
+
+class Client:
+    """Asks a port for as long as the block lasts, a connection each; ``check`` is where it says
+    what it saw."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.failures: list[str] = []
+        self.pids: dict[int, int] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Client":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        if error is None:
+            self.check()
+
+    def _run(self) -> None:
+        while not self._end.wait(_ASK_EVERY_S):
+            try:
+                pid = int(get(self.port)["pid"])
+            except (OSError, http.client.HTTPException, ValueError, AssertionError) as error:
+                if len(self.failures) < 20:
+                    self.failures.append(f"{time.monotonic():.3f} {error!r}")
+            else:
+                self.pids[pid] = self.pids.get(pid, 0) + 1
+
+    def check(self) -> None:
+        """Every connection was answered, by one and the same process."""
+        assert not self.failures
+        assert len(self.pids) == 1, self.pids
+        assert sum(self.pids.values()) > 1
+
+
+class Pair:
+    """Two services: ``web`` must never notice anything, ``lab`` is killed again and again."""
+
+    def __init__(self, everup: Everup, **settings: object) -> None:
+        self.everup = everup
+        self.web_port, self.lab_port = everup.port(), everup.port()
+        probe = {"readiness": {"http": "/readyz", "interval": "100ms", "timeout": "5s"},
+                 "liveness": {"http": "/healthz", "interval": "100ms", "timeout": "5s"}}
+        self.services = {
+            "web": everup.server("web", listen=f"127.0.0.1:{self.web_port}", probe=probe),
+            "lab": everup.server("lab", listen=f"127.0.0.1:{self.lab_port}", restart=LATE),
+            "off": everup.server("off"),
+        }  # fmt: skip
+        self.services["web"] |= settings
+        everup.write(self.services, metrics_interval="1s", storm_brake={"limit": 1000})
+
+    def up(self) -> "Pair":
+        self.everup.up()
+        self.web = self.everup.pid("web.1")
+        self.lab = self.everup.pid("lab.1")
+        self.keeper = self.everup.keeper_pid
+        self.engine = self.everup.engine_pid
+        self.everup.cli("stop", "off")
+        return self
+
+    def crash(self) -> int:
+        """Kill lab as it is, and wait for its successor, which is seen by a client: everup itself
+        need not be able to tell. Returns the pid."""
+        old = self.lab
+        os.kill(old, signal.SIGKILL)
+        self.lab = int(
+            self.everup.wait_for(lambda: answered(self.lab_port, old), "lab serves again")
+        )
+        return self.lab
+
+    def kill_engine(self) -> int:
+        """kill -9, and wait for the next one to answer."""
+        old = self.engine
+        os.kill(old, signal.SIGKILL)
+        self.everup.wait_for(lambda: not alive(old), "the engine is gone")
+        self.engine = self.everup.engine_pid
+        assert self.engine != old
+        return self.engine
+
+    def check(self, *, restarts: int, engine: bool = True) -> None:
+        """Nobody lost, nobody restarted without reason, what is off stays off, no everup process
+        has died."""
+        now = self.everup.instances()
+        assert now["web.1"]["pid"] == self.web
+        assert now["web.1"]["state"] == "ready"
+        assert now["web.1"]["restarts"] == 0
+        assert now["lab.1"]["pid"] == self.lab
+        assert now["lab.1"]["restarts"] == restarts
+        assert now["lab.1"]["run"] == restarts + 1
+        assert now["off.1"]["state"] == "stopped"
+        assert not now["off.1"]["want"]
+        assert self.everup.keeper_pid == self.keeper
+        assert alive(self.keeper)
+        if engine:
+            assert self.everup.engine_pid == self.engine
+
+
+def answered(port: int, old: int) -> int:
+    """Who answers, if it is somebody new."""
+    with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
+        pid = int(get(port)["pid"])
+        return 0 if pid == old else pid
+    return 0
+
+
+def run(*command: str) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room that is left; returns the file that has it."""
+    ballast = directory / "ballast"
+    with ballast.open("ab", 0) as file:
+        for size in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
+    return ballast
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path, size: str = "4m") -> Iterator[Path]:
+    """A tmpfs at ``directory``, as root."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    directory.mkdir(exist_ok=True)
+    if not run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "everup-test", str(directory)):
+        pytest.skip("may not mount")
+    try:
+        yield directory
+    finally:
+        run("umount", "-l", str(directory))
