@@ -241,10 +241,10 @@ class Everup:
         """Those that run now, by their command lines: also while nobody answers."""
         engines, keepers = [], []
         for pid, command in self.processes().items():
-            if " -m everup.daemon " in command or " -m everup.cli " in command:
-                engines.append(pid)
-            elif "/everup/keeper/__main__.py " in command:
+            if "/everup/keeper/__main__.py " in command:
                 keepers.append(pid)
+            elif " -m everup.daemon " in command or " -m everup.cli " in command:
+                engines.append(pid)
         signed = 0
         with contextlib.suppress(OSError, ValueError):
             signed = self.keeper_pid
@@ -257,7 +257,7 @@ class Everup:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
-            self.wait_for(lambda: all(state_of(pid) in "TZX" for pid in pids), "they are stopped")
+            self.wait_for(lambda: all(map(stopped, pids)), "they are stopped")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -554,3 +554,20 @@ def parent_of(pid: int) -> int:
     except OSError:
         return 0
     return int(stat.rpartition(b")")[2].split()[1])
+
+
+def stopped(pid: int) -> bool:
+    """Whether all of its threads are stopped, or it is gone."""
+    with contextlib.suppress(OSError):
+        tasks = [task.read_bytes() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(stat.rpartition(b")")[2].split()[0] in b"TZX" for stat in tasks)
+    return True
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP; returns once it is stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    until = time.monotonic() + DEADLINE_S
+    while not stopped(pid):
+        assert time.monotonic() < until
+        time.sleep(_POLL_S)

@@ -29,6 +29,7 @@ from _everup import (
     python,
     sh,
     state_of,
+    stop,
 )
 
 SOON = {"jitter": "none", "delay": "10ms", "max_delay": "100ms", "park_interval": "1h"}
@@ -151,13 +152,7 @@ def everything_works(everup: Everup, port: int) -> None:
 # -- one after the other
 
 
-@pytest.mark.parametrize(
-    "whom",
-    [
-        "engine", "keeper", "zygote", "both", "all", "keeper keeper engine", "both keeper both",
-        "engine all zygote",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("whom", ["keeper keeper engine", "both keeper", "zygote all engine"])
 def test_killed(everup: Everup, whom: str) -> None:
     port = everup.port()
     everup.up(shop(everup, port))
@@ -176,3 +171,149 @@ def test_killed(everup: Everup, whom: str) -> None:
     everup.down()
     assert not everup.processes()
     assert not everup.groups()
+
+
+def test_without_control_groups(everup: Everup) -> None:
+    """The session of each instance has to do."""
+    everup.without_groups()
+    port = everup.port()
+    family = sh("sleep 1001 & sleep 1002 & echo up; wait")
+    everup.up(shop(everup, port) | {"family": {"command": family, "restart": SOON}})
+    before = identities(everup)
+    for who in ("keeper", "engine", "both"):
+        kill(everup, who)
+        everup.wait_for(lambda: identities(everup) == before, "all are as they were")
+        assert not everup.groups()
+
+    def sleepers() -> list[int]:
+        return [pid for pid, command in everup.processes().items() if "sleep 100" in command]
+
+    old = [pid for pid, command in everup.processes().items() if command.startswith("sleep 100")]
+    assert len([pid for pid in old if parent_of(pid) == before["family.1"][0]]) == 2
+    ended_and_back(everup, "family.1")
+    everup.wait_for(lambda: not [p for p in old if alive(p) and p != before["idle.1"][0]], "swept")
+    everything_works_quickly(everup, port)
+    whole(everup)
+
+
+# -- both at once, and what happens until the next one comes
+
+
+@pytest.fixture
+def both_dead(everup: Everup) -> Iterator[Everup]:
+    """Whatever a test does to what is left, it does not outlive it."""
+    try:
+        yield everup
+    finally:
+        if not everup.own():
+            everup.up(expect=None, arguments=("--timeout", "0"))
+
+
+def ask(port: int) -> socket.socket:
+    """A client that has sent its request and waits."""
+    client = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    return client
+
+
+def answer_of(client: socket.socket) -> str:
+    with client:
+        data = b""
+        while part := client.recv(4096):
+            data += part
+    assert data.startswith(b"HTTP/1.1 200"), data
+    return data.partition(b"\r\n\r\n")[2].decode()
+
+
+def test_clients_that_queue_while_nobody_is_there(both_dead: Everup) -> None:
+    """They are answered by the process on whose socket they wait, and by the one that comes after
+    it if it dies once its socket is taken back."""
+    everup, port = both_dead, both_dead.port()
+    everup.up({"web": everup.server(listen=f"127.0.0.1:{port}", restart=SOON)})
+    web = everup.pid("web.1")
+    stop(web)
+    everup.kill(*pids_of(everup, "both"))
+    clients = [ask(port) for _ in range(5)]
+    everup.up()
+    assert everup.pid("web.1") == web
+    clients += [ask(port) for _ in range(5)]
+    os.kill(web, signal.SIGCONT)
+    assert {answer_of(client) for client in clients} == {get_text(web)}
+
+    stop(web)
+    clients = [ask(port) for _ in range(5)]
+    os.kill(web, signal.SIGKILL)
+    fresh = everup.wait_new_pid("web.1", web)
+    assert {answer_of(client) for client in clients} == {get_text(fresh)}
+
+
+def get_text(pid: int) -> str:
+    return f'{{"pid": {pid}, "replica": "1", "listener": "main"}}'
+
+
+def test_one_of_two_dies_while_nobody_is_there(both_dead: Everup) -> None:
+    """The other one serves all; the dead one is told of as what it is, and comes back."""
+    everup, port = both_dead, both_dead.port()
+    everup.up(shop(everup, port))
+    before = identities(everup)
+    everup.kill(*pids_of(everup, "both"))
+    everup.kill(before["web.1"][0], before["idle.1"][0])
+    for _ in range(20):
+        assert get(port)["pid"] == before["web.2"][0]
+    result = everup.up()
+    assert "2 instances of an earlier everup go on running" in result.out
+    after = identities(everup)
+    for slot in ("web.2", "count.1"):
+        assert after[slot] == before[slot]
+    for slot in ("web.1", "idle.1"):
+        everup.wait_event("instance.lost", slot, run=1)
+        assert after[slot][1] == 2
+    everup.wait_for(lambda: {get(port)["replica"] for _ in range(20)} == {"1", "2"}, "both serve")
+    one_each(everup)
+    everything_works_quickly(everup, port)
+    whole(everup)
+
+
+def everything_works_quickly(everup: Everup, port: int) -> None:
+    before = everup.pid("web.1")
+    everup.cli("restart", "web")
+    assert everup.pid("web.1") != before
+    ended_and_back(everup, "web.2")
+    assert get(port)["pid"]
+    one_each(everup)
+
+
+def test_output_of_the_time_without_anybody(both_dead: Everup) -> None:
+    """It waits in the pipes, which the next ``up`` takes back; who fills his waits."""
+    everup = both_dead
+    fast = "for n in range(10**9):\n print(n, 'x' * 50, flush=True)"
+    ends = "import time, os\nprint('begun', flush=True)\n"
+    ends += "while not os.path.exists('control/end'): time.sleep(0.01)\n"
+    ends += "print('last words', flush=True)"
+    log = {"max_size": "16M", "files": 100}
+    everup.up({
+        "fast": {"command": python(fast), "log": log},
+        "ends": {"command": python(ends), "restart": {"policy": "never"}},
+    })  # fmt: skip
+    fast_pid, ends_pid = everup.pid("fast.1"), everup.pid("ends.1")
+    everup.wait_for(lambda: everup.output("ends.1"), "it has begun")
+    everup.kill(*pids_of(everup, "both"))
+    everup.wait_for(lambda: waits_to_write(fast_pid), "it has filled its pipe")
+    everup.tell("end")
+    everup.wait_for(lambda: not alive(ends_pid), "it has ended")
+    everup.up(expect=None)
+    assert everup.pid("fast.1") == fast_pid
+    at = len(everup.output("fast.1"))
+    everup.wait_for(lambda: len(everup.output("fast.1")) > at + 1000, "output goes on")
+    everup.cli("stop", "fast")
+    lines = [line.split()[0] for line in everup.output("fast.1", "stdout")]
+    assert lines == [str(n) for n in range(len(lines))]
+    # What is written by somebody who dies when nobody has the pipe is lost with the pipe.
+    assert everup.output("ends.1")[0] == "begun"
+    everup.wait_event("instance.lost", "ends.1")
+
+
+def waits_to_write(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "pipe" in Path(f"/proc/{pid}/wchan").read_text() and state_of(pid) == "S"
+    return False

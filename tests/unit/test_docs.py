@@ -76,7 +76,9 @@ def complaint(line: str) -> str:
         if command is None:
             return f"no command {rest[0]}"
         below = click.Context(command, info_name=rest[0], parent=context)
-        command.make_parser(below).parse_args(rest[1:])
+        _, left, _ = command.make_parser(below).parse_args(rest[1:])
+        if left:
+            return f"{rest[0]} takes no argument {left[0]}"
     except click.UsageError as error:
         return error.format_message()
     return ""
@@ -89,6 +91,7 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
+    assert complaint("everup reinstall web")
     assert complaint("everup reload web")
     assert complaint("everup status --frobnicate")
     assert not complaint("everup -c FILE logs -f -n 20 web.1")

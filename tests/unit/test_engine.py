@@ -10,6 +10,7 @@ from _bench import (
     CRASH,
     DB,
     KILLED,
+    LISTEN,
     READINESS,
     WEB,
     WEB2,
@@ -95,7 +96,7 @@ def test_waits_for_what_it_depends_on_and_says_so_once() -> None:
     assert not of(bench.born(DB), Spawn)
     assert not of(bench.tell(Tick(), 5.0), Spawn)  # running is not ready
     assert bench.kinds(WEB).count(Kind.WAITING) == 1
-    assert of(bench.probe(DB), Spawn) == [Spawn(WEB, 1)]
+    assert of(bench.probe(DB), Spawn) == [Spawn(WEB, 1, 1)]
     assert bench.engine.waiting == {}
 
 
@@ -109,14 +110,14 @@ def test_a_dependency_that_is_lost_holds_back_only_who_is_not_up() -> None:
     assert bench.state(WEB) is State.READY
     assert not of(bench.ended(WEB, CRASH), Spawn)  # and who falls now waits
     assert bench.engine.waiting[WEB] == "waits for db"
-    assert of(bench.probe(DB), Spawn) == [Spawn(WEB, 2)]
+    assert of(bench.probe(DB), Spawn) == [Spawn(WEB, 2, 1)]
 
 
 def test_oneshot_then_dependents() -> None:
     bench = Bench(db(type="oneshot"), web(1, depends_on=("db",)))
     assert of(bench.tell(Up()), Spawn) == [Spawn(DB, 1)]
     assert not of(bench.born(DB), Spawn)
-    assert of(bench.ended(DB), Spawn) == [Spawn(WEB, 1)]
+    assert of(bench.ended(DB), Spawn) == [Spawn(WEB, 1, 1)]
     assert bench.last(Kind.STOPPED).payload["done"] is True
     assert not of(bench.tell(Tick(), 100.0), Spawn)  # once
 
@@ -130,7 +131,7 @@ def test_a_oneshot_that_fails_holds_its_dependents() -> None:
     assert bench.state(WEB) is State.STOPPED
     assert of(bench.tell(Start((DB,), "ann")), Spawn) == [Spawn(DB, 2)]
     bench.born(DB)
-    assert of(bench.ended(DB), Spawn) == [Spawn(WEB, 1)]
+    assert of(bench.ended(DB), Spawn) == [Spawn(WEB, 1, 1)]
 
 
 def test_pre_start_hook_comes_before_the_process() -> None:
@@ -306,7 +307,7 @@ def test_drain_ends_with_the_last_connection_or_its_time() -> None:
         assert not of(actions, Signal)
         actions = bench.tell(Drained(WEB, 1)) if end == "drained" else bench.tell(Tick(), 3.1)
         assert of(actions, Signal) == [Signal(WEB, 1, "SIGTERM")]
-        assert of(bench.ended(WEB), EmptyQueue) == [EmptyQueue(WEB)]
+        assert of(bench.ended(WEB), EmptyQueue) == [EmptyQueue("web", 1)]
 
 
 def test_nobody_is_told_to_stop_while_connections_are_sent_there() -> None:
@@ -362,7 +363,7 @@ def test_run_numbers_go_on_when_a_slot_comes_back() -> None:
     assert bench.engine.instances[WEB2].run == 2
     bench.settle(bench.tell(Scale("web", 1, "ann")))
     assert WEB2 not in bench.engine.instances
-    assert of(bench.tell(Scale("web", 2, "ann")), Spawn) == [Spawn(WEB2, 3)]
+    assert of(bench.tell(Scale("web", 2, "ann")), Spawn) == [Spawn(WEB2, 3, 2)]
 
 
 def test_scale_back_up_while_it_is_stopping_brings_it_back() -> None:
@@ -387,7 +388,7 @@ def test_scaled_to_none_closes_the_sockets_only_when_the_last_is_down() -> None:
     bench.up()
     assert not of(bench.tell(Scale("web", 0, "ann")), CloseSockets)
     actions = bench.ended(WEB)
-    assert of(actions, CloseSockets) == [CloseSockets("web")]
+    assert of(actions, CloseSockets) == [CloseSockets("web", LISTEN)]
     assert of(actions, Forget) == [Forget(WEB)]
 
 
@@ -395,13 +396,35 @@ def test_scaled_to_none_closes_the_sockets_only_when_the_last_is_down() -> None:
 
 
 def test_rolling_restart_goes_one_after_the_other() -> None:
+    """Of a service that overlaps: each successor is ready before its predecessor stops."""
     bench = Bench(web(3, probe=READINESS))
+    bench.up()
+    actions = bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
+    lane = 4  # the spare one; then the one that was left last
+    for slot, others in ((WEB, (2, 3)), (WEB2, (3, 4)), (WEB3, (1, 4))):
+        assert not of(actions, Signal)
+        assert of(actions, Spawn) == [Spawn(slot, 2, lane)]
+        assert not of(bench.born(slot), Signal)  # up is not ready
+        actions = bench.probe(slot)
+        assert bench.engine.active["web"] == tuple(sorted((*others, lane)))
+        assert of(actions, WatchDrain) == [WatchDrain(slot, 1)]
+        assert of(bench.tell(Drained(slot, 1)), Signal) == [Signal(slot, 1, "SIGTERM")]
+        actions = bench.ended(slot, run=1)
+        lane = slot.replica
+    assert bench.engine.rolling == {}
+    assert not of(actions, Signal)
+    assert bench.engine.active["web"] == (1, 2, 4)
+    assert [i.lane for i in bench.engine.of("web")] == [4, 1, 2]
+
+
+def test_rolling_restart_without_overlap_goes_one_after_the_other() -> None:
+    bench = Bench(web(3, probe=READINESS, overlap=False))
     bench.up()
     actions = bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
     for slot, others in ((WEB, (2, 3)), (WEB2, (1, 3)), (WEB3, (1, 2))):
         assert [a.slot for a in of(actions, Signal)] == [slot]
         assert bench.engine.active["web"] == others
-        assert of(bench.ended(slot), Spawn) == [Spawn(slot, 2)]
+        assert of(bench.ended(slot), Spawn) == [Spawn(slot, 2, slot.replica)]
         assert not of(bench.born(slot), Signal)  # up is not ready
         actions = bench.probe(slot)
     assert bench.engine.rolling == {}
@@ -409,19 +432,37 @@ def test_rolling_restart_goes_one_after_the_other() -> None:
     assert bench.engine.active["web"] == (1, 2, 3)
 
 
-def test_rolling_restart_stops_when_one_does_not_come_back() -> None:
-    bench = Bench(web(3, restart=RestartPolicy(jitter="none")))
+def test_rolling_restart_stops_when_one_does_not_come_up() -> None:
+    bench = Bench(web(3))
+    bench.up()
+    bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
+    actions = bench.tell(SpawnFailed(WEB, 2, "cannot run it"))
+    assert not of(actions, Spawn)
+    assert not of(actions, Signal)
+    assert bench.state(WEB) is State.READY  # the old one goes on
+    assert bench.runs("web") == [1, 1, 1]
+    stopped = bench.last(Kind.ROLLOUT_STOPPED)
+    assert stopped.subject == "web"
+    assert stopped.payload["replaced"] == []
+    assert stopped.payload["not_replaced"] == ["web.1", "web.2", "web.3"]
+    assert stopped.payload["reason"] == "web.1 did not come to ready: it ended: cannot run it"
+    assert bench.engine.rolling == {}
+
+
+def test_rolling_restart_without_overlap_stops_when_one_does_not_come_back() -> None:
+    bench = Bench(web(3, overlap=False, restart=RestartPolicy(jitter="none")))
     bench.up()
     bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
     bench.ended(WEB)
-    bench.tell(SpawnFailed(WEB, 2, "cannot run it"))  # the first retry is at once
+    bench.tell(SpawnFailed(WEB, 2, "cannot run it"))  # the first failure is enough
+    stopped = bench.last(Kind.ROLLOUT_STOPPED)
+    assert stopped.payload["replaced"] == ["web.1"]
+    assert stopped.payload["not_replaced"] == ["web.2", "web.3"]
+    assert "web.1 did not come to ready" in stopped.payload["reason"]
+    assert bench.engine.rolling == {}
+    assert bench.state(WEB) is State.STARTING  # and is tried again, as after any crash
     bench.tell(SpawnFailed(WEB, 3, "cannot run it"))
     assert bench.state(WEB) is State.BACKOFF
-    stopped = bench.last(Kind.ROLLOUT_STOPPED)
-    assert stopped.subject == "web"
-    assert stopped.payload["not_restarted"] == ["web.2", "web.3"]
-    assert "web.1 did not come back" in stopped.payload["reason"]
-    assert bench.engine.rolling == {}
     assert [bench.engine.instances[s].run for s in (WEB2, WEB3)] == [1, 1]
 
 
@@ -429,13 +470,14 @@ def test_restart_of_what_is_down_starts_it() -> None:
     bench = Bench(web(2))
     bench.up()
     bench.settle(bench.tell(Stop((WEB,), "ann")))
-    bench.settle(bench.tell(Restart((WEB, WEB2), "ann")))
+    bench.finish(bench.tell(Restart((WEB, WEB2), "ann")))
     assert [bench.engine.instances[s].run for s in (WEB, WEB2)] == [2, 2]
     assert [bench.state(s) for s in (WEB, WEB2)] == [State.READY] * 2
+    bench.check_quiet()
 
 
 def test_an_operators_stop_ends_a_rolling_restart() -> None:
-    bench = Bench(web(2))
+    bench = Bench(web(2, overlap=False))
     bench.up()
     bench.tell(Restart((WEB, WEB2), "ann"))
     bench.tell(Stop((WEB,), "ann"))
@@ -446,7 +488,7 @@ def test_an_operators_stop_ends_a_rolling_restart() -> None:
 
 
 def test_a_rolling_restart_skips_who_was_scaled_away() -> None:
-    bench = Bench(web(3))
+    bench = Bench(web(3, overlap=False))
     bench.up()
     bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
     bench.tell(Scale("web", 2, "ann"))  # its stop ends the rollout
@@ -506,9 +548,9 @@ def test_liveness_kills_and_starts_again() -> None:
     assert not of(bench.probe(WEB, False, ProbeKind.LIVENESS), Signal)
     actions = bench.probe(WEB, False, ProbeKind.LIVENESS)
     assert of(actions, Signal) == [Signal(WEB, 1, "SIGKILL", "all")]
-    assert of(actions, Unwatch) == [Unwatch(WEB)]
+    assert of(actions, Unwatch) == [Unwatch(WEB, 1)]
     assert bench.last(Kind.UNHEALTHY).payload["reason"] == "liveness probe: refused"
-    assert of(bench.ended(WEB, KILLED), Spawn) == [Spawn(WEB, 2)]
+    assert of(bench.ended(WEB, KILLED), Spawn) == [Spawn(WEB, 2, 1)]
     assert bench.last(Kind.EXITED).payload["killed_for"] == "liveness probe: refused"
     assert bench.last(Kind.EXITED).payload["run"] == 1
 
@@ -636,7 +678,7 @@ def test_sockets_stay_open_through_a_crash_and_close_when_all_is_down_and_unwant
     bench.born(WEB)
     assert not of(bench.tell(Stop((WEB, WEB2), "ann")), CloseSockets)
     assert not of(bench.ended(WEB), CloseSockets)
-    assert of(bench.ended(WEB2), CloseSockets) == [CloseSockets("web")]
+    assert of(bench.ended(WEB2), CloseSockets) == [CloseSockets("web", LISTEN)]
     assert of(bench.tell(Start((WEB,), "ann")), OpenSockets) == [OpenSockets("web", 2)]
 
 
@@ -648,7 +690,7 @@ def test_down_stops_in_order_then_quits_once() -> None:
     assert bench.tell(Down("bob")) == []
     bench.ended(WEB)
     actions = bench.ended(WEB2)
-    assert of(actions, CloseSockets) == [CloseSockets("web")]
+    assert of(actions, CloseSockets) == [CloseSockets("web", LISTEN)]
     assert [a.slot for a in of(actions, Signal)] == [DB]
     actions = bench.ended(DB)
     assert actions[-1] == Quit(0)
@@ -683,7 +725,7 @@ def test_adopted_processes_go_on_untouched() -> None:
     assert not of(actions, Spawn)
     assert of(actions, Watch) == [Watch(WEB, 4, startup=False), Watch(WEB2, 4, startup=False)]
     assert [bench.state(s) for s in (WEB, WEB2)] == [State.READY] * 2
-    assert of(bench.ended(WEB, CRASH), Spawn) == [Spawn(WEB, 5)]
+    assert of(bench.ended(WEB, CRASH), Spawn) == [Spawn(WEB, 5, 1)]
     assert bench.engine.instances[WEB].restarts == 4
 
 
@@ -719,7 +761,7 @@ def test_a_takeover_goes_on_with_taking_down() -> None:
 def test_done_oneshots_are_not_run_again() -> None:
     bench = Bench(db(type="oneshot"), web(1, depends_on=("db",)))
     actions = bench.tell(Up(done=(DB,), runs=((DB, 1),)))
-    assert of(actions, Spawn) == [Spawn(WEB, 1)]
+    assert of(actions, Spawn) == [Spawn(WEB, 1, 1)]
 
 
 # -- timers
@@ -733,7 +775,7 @@ def test_one_timer_for_each_slot_however_often_its_deadline_moves() -> None:
         bench.tell(Notified(DB, (("WATCHDOG", "1"),)))
         bench.tell(Tick())
     assert len(bench.engine._timers) <= 2 * len(bench.engine.instances)
-    assert set(bench.engine._timer_of) <= set(bench.engine.instances)
+    assert {slot for slot, _run in bench.engine._timer_of} <= set(bench.engine.instances)
 
 
 def test_ticks_come_to_rest() -> None:

@@ -44,7 +44,7 @@ def test_a_kernel_without_steering_programs(monkeypatch: pytest.MonkeyPatch, num
         with socket.create_connection(("127.0.0.1", port)):  # plain SO_REUSEPORT still listens
             pass
     finally:
-        bank.close(service)
+        bank.close(service.name, service.listen)
 
 
 def test_a_machine_without_writable_control_groups(monkeypatch: pytest.MonkeyPatch) -> None:

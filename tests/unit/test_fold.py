@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everup.engine.core import Engine
@@ -90,11 +90,12 @@ def test_run_numbers_also_of_slots_that_are_not_there_now() -> None:
         (Kind.STARTING, "everup", {}),
     )
     up = fold(SPEC, told, [], BOOT, NOW)
-    assert dict(up.runs) == {WEB: 7, Slot("web", 9): 4}
+    assert dict(up.runs) == {WEB: 7, Slot("web", 9): 4, Slot("gone", 1): 5}
     engine = Engine(SPEC, random=lambda: 0.0)
     engine.handle(up, NOW)
     assert engine.instances[WEB].run == 8
     assert engine.last_runs[Slot("web", 9)] == 4
+    assert engine.last_runs[Slot("gone", 1)] == 5  # the service may come back by a reload
 
 
 def test_the_last_word_of_the_operator_holds() -> None:
@@ -104,7 +105,8 @@ def test_the_last_word_of_the_operator_holds() -> None:
         (Kind.WANTED, WEB, {"want": False}),
         (Kind.WANTED, Slot("gone", 1), {"want": True}),
     )
-    assert dict(fold(SPEC, told, [], BOOT, NOW).wanted) == {WEB: False, WEB2: False}
+    wanted = dict(fold(SPEC, told, [], BOOT, NOW).wanted)
+    assert wanted == {WEB: False, WEB2: False, Slot("gone", 1): True}
 
 
 def test_scaled() -> None:
@@ -200,31 +202,65 @@ def test_nothing_told_nothing_known() -> None:
     assert not up.quitting
 
 
+_SLOTS = st.lists(st.sampled_from(["web.1", "web.2", "web.7", "setup.1", "gone.1"]), unique=True)
 _PAYLOAD = st.fixed_dictionaries(
-    {"run": st.integers(0, 5), "want": st.booleans(), "replicas": st.just([1])},
-    optional={"done": st.booleans(), "state": st.sampled_from(list(State)).map(str)},
+    {
+        "run": st.integers(0, 5),
+        "want": st.booleans(),
+        "replicas": st.just([1]),
+        "gen": st.integers(0, 5),
+        "slots": _SLOTS,
+        "how": st.sampled_from(["restart", "reload", "rollback", "verdict"]),
+        "reason": st.just("because"),
+        "state": st.sampled_from(["starting", "running", "ready", "draining", "stopping"]),
+    },
+    optional={
+        "done": st.booleans(),
+        "lanes": st.lists(st.integers(1, 4), unique=True, min_size=1),
+        "spawned_mono": st.none() | st.floats(0.0, NOW),
+        "lane": st.integers(0, 4),
+        "by": st.just("ann"),
+    },
 )
 
 
+NEW_SPEC = Spec(
+    {
+        "web": replace(SPEC.service["web"], command=("serve", "v2")),
+        "extra": Service("extra", ("extra",)),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([k for k in Kind if k not in (Kind.ADOPTED, Kind.SCALED)]),
+            st.sampled_from([k for k in Kind if k is not Kind.SCALED]),
             st.sampled_from(["web.1", "web.2", "setup.1", "web", "everup", "gone.1", "x.y", ""]),
             _PAYLOAD,
         ),
         max_size=30,
     ),
-    st.sets(st.sampled_from([WEB, WEB2, SETUP])),
+    st.sets(st.tuples(st.sampled_from([WEB, WEB2, SETUP]), st.integers(3, 4))),
+    st.booleans(),
 )
 def test_whatever_the_journal_says_an_engine_starts_from_it(
-    told: list[tuple[Kind, object, dict[str, Any]]], alive: set[Slot]
+    told: list[tuple[Kind, object, dict[str, Any]]],
+    alive: set[tuple[Slot, int]],
+    reloading: bool,
 ) -> None:
-    children = [ChildFact(slot, 3, 70 + n, 0) for n, slot in enumerate(sorted(alive))]
-    up = fold(SPEC, journal(*told), children, BOOT, NOW)
-    assert {a.slot for a in up.adopted} == alive
+    children = [ChildFact(s, run, 70 + n, 0, n + 1) for n, (s, run) in enumerate(sorted(alive))]
+    candidate = NEW_SPEC if reloading else None
+    up = fold(SPEC, journal(*told), children, BOOT, NOW, candidate=candidate)
+    assert {(a.slot, a.run) for a in up.adopted} == alive
     engine = Engine(SPEC, random=lambda: 0.0)
-    engine.handle(up, NOW)
-    for slot in alive:
-        assert engine.instances[slot].state.alive  # never a second one beside it
-        assert engine.instances[slot].run == 3
+    actions = engine.handle(up, NOW)
+    for slot, run in alive:
+        instance = engine.process(slot, run)
+        assert instance is not None
+        assert instance.state.alive
+    spawned = [a.slot for a in actions if isinstance(a, Spawn)]
+    assert len(set(spawned)) == len(spawned)
+    twice = [slot for slot, run in alive if (slot, 7 - run) in alive]
+    assert not set(spawned) & set(twice)  # never a third one beside two

@@ -24,6 +24,8 @@ from everup.model.signal import ProbeKind, ProbeTarget
 from everup.model.spec import Limits, Listener, Probe, Service
 
 WEB2 = Slot("web", 2)
+LANE = 3
+"""Not that of its number: the successor of a process has another one."""
 NOWHERE = Placement(v2=None, v1=())
 
 
@@ -142,7 +144,7 @@ def test_a_missing_interpreter_is_thought_of() -> None:
 
 
 def aim(service: Service, **probe: Any) -> ProbeTarget:
-    return target(service, WEB2, ProbeKind.LIVENESS, 3, Probe(**probe))
+    return target(service, WEB2, ProbeKind.LIVENESS, 3, Probe(**probe), LANE)
 
 
 def listening(*addresses: str) -> Service:
@@ -165,9 +167,9 @@ def test_own_listener_is_reached_steered(address: str, host: str, url: str) -> N
     got = aim(listening(address), http="/z")
     assert (got.host, got.port, got.url, got.run) == (host, 80, url, 3)
     if ":" in host:
-        assert (got.source, got.traffic_class) == ("::1", steering.probe_traffic_class(2))
+        assert (got.source, got.traffic_class) == ("::1", steering.probe_traffic_class(LANE))
     else:
-        assert (got.source, got.traffic_class) == ("127.77.0.2", 0)
+        assert (got.source, got.traffic_class) == ("127.77.0.3", 0)
     assert aim(listening(address), tcp="listen").url == ""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
 from everup.config import ConfigError, load
@@ -59,6 +60,8 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
         runtime.crew.reported(report)
     if pending is None:
         _apply_next(runtime, candidate, up)
+    if systemd := os.environ.get("NOTIFY_SOCKET"):
+        FdStore(systemd).ready()
 
 
 def _open_notify(runtime: "Runtime", held: int | None) -> None:

@@ -32,6 +32,10 @@ def take_over(engine: "Engine", event: Up, now: float) -> None:
         fresh = replace(instance, want=want, done=done, run=run, spent=run, gen=gen, since=now)
         engine.put(fresh, now)
         engine.touch(slot.service)
+    for slot, attempt, parked in event.crashes:
+        if slot in engine.instances:
+            failing = replace(engine.instances[slot], attempt=attempt, parked=parked)
+            engine.put(failing, now)
     for slot, run in event.lost:
         engine.record(Kind.LOST, str(slot), run=run)
     formers = {} if event.reload is None else _redo(engine, event)

@@ -22,6 +22,7 @@ _STATES = {
     Kind.OUTGOING.value: State.STARTING,
 }
 _ENDS = (Kind.EXITED, Kind.STOPPED, Kind.FAILED, Kind.BACKOFF, Kind.PARKED, Kind.LOST)
+_FAILING = (Kind.BACKOFF, Kind.PARKED, Kind.STABLE, Kind.WANTED)
 _TELLING = (Kind.ADOPTED.value, Kind.OUTGOING.value)
 _OWN = frozenset({"run", "pid", "state", "reason", "spawned_mono"})
 _By = Mapping[tuple[str, str], Entry]
@@ -88,6 +89,7 @@ def fold(
         tuple(active),
         bool(alive) and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED),
         tuple((subject, int(e.payload["gen"])) for subject, e in _rollouts(by)),
+        tuple(_crashes(by, runs)),
         tuple(_lost(by, runs, {(child.slot, child.run) for child in alive})),
         tuple(_unfinished(by, names)) if alive else (),
         pending if alive else None,
@@ -143,6 +145,14 @@ def _pending(candidate: Spec, by: _By) -> Pending:
 
 
 # -- processes
+
+
+def _crashes(by: _By, slots: Iterable[Slot]) -> Iterable[tuple[Slot, int, bool]]:
+    for slot in slots:
+        entries = (by.get((kind.value, str(slot))) for kind in _FAILING)
+        last = max((e for e in entries if e is not None), key=lambda e: e.seq, default=None)
+        if last is not None and "attempt" in last.payload:
+            yield slot, int(last.payload["attempt"]), last.kind == Kind.PARKED.value
 
 
 def _lost(

@@ -146,6 +146,8 @@ class Up:
     """The engine before died while it took everything down: go on with that."""
     gens: tuple[tuple[str, int], ...] = ()
     """The last generation of each service."""
+    crashes: tuple[tuple[Slot, int, bool], ...] = ()
+    """Slots that were failing: how often in a row, and whether they were parked for it."""
     lost: tuple[tuple[Slot, int], ...] = ()
     """Incarnations that were started and are not there, though nobody saw them end."""
     rollouts: tuple[Unfinished, ...] = ()
