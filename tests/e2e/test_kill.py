@@ -11,6 +11,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,33 @@ def everything_works(everup: Everup, port: int) -> None:
     assert "serving as" in everup.cli("logs", "web.1").out
     everup.wait_for(lambda: set(everup.instances()) == {"web.1", "web.2", "idle.1", "count.1"}, "2")
     one_each(everup)
+
+
+class Clients:
+    """One client that asks again and again, each time on a new connection."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answers: list[int] = []
+        self.errors: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Clients":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(DEADLINE_S)
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                self.answers.append(get(self.port)["pid"])
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.errors.append(repr(error))
+            time.sleep(0.005)
 
 
 # -- one after the other
@@ -314,6 +342,136 @@ def test_output_of_the_time_without_anybody(both_dead: Everup) -> None:
 
 
 def waits_to_write(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return "pipe" in Path(f"/proc/{pid}/wchan").read_text() and state_of(pid) == "S"
-    return False
+    """It wants to write without end, and does nothing."""
+    before = cpu_of(pid)
+    time.sleep(0.05)
+    return state_of(pid) == "S" and cpu_of(pid) == before
+
+
+def cpu_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+# -- in the middle of something
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_killed_during_starts_stops_and_hooks(both_dead: Everup, who: str) -> None:
+    """What had begun is finished; a hook that was under way is ended, and run again where the
+    process waits for it."""
+    everup = both_dead
+    hold = "while test -e control/hold; do sleep 0.01; done"
+    everup.tell("hold")
+    everup.tell("stubborn")
+    slow = {"startup": {"exec": sh("test ! -e control/hold"), **FAST_PROBE}}
+    slow["startup"]["failure_threshold"] = 1000
+    say = "echo $EVERUP_INSTANCE $EVERUP_RUN"
+    everup.up(
+        {
+            "hooked": {
+                "command": SLEEP,
+                "hooks": {"pre_start": sh(f"{say} pre >> hooks; {hold}"),
+                          "post_start": sh(f"{say} post >> hooks")},
+            },
+            "after": {"command": SLEEP, "hooks": {"post_stop": sh(f"{say} end >> hooks; {hold}")}},
+            "slow": {"command": SLEEP, "probe": slow},
+            "waits": {"command": SLEEP, "depends_on": ["slow"]},
+            "stops": everup.server(stop_timeout="1500ms"),
+            "off": {"command": SLEEP},
+            "steady": {"command": SLEEP},
+        },
+        arguments=("--timeout", "0"),
+    )  # fmt: skip
+    for slot in ("after.1", "stops.1", "off.1", "steady.1"):
+        everup.wait_state(slot, "ready")
+    everup.wait_state("slow.1", "starting")
+    everup.wait_for(lambda: everup.output("stops.1"), "it has its handler")
+    before = {slot: everup.pid(slot) for slot in ("slow.1", "stops.1", "steady.1")}
+    everup.cli("stop", "off")
+    everup.cli("stop", "stops", "after", "--timeout", "0")
+    hooks = everup.directory / "hooks"
+    everup.wait_for(lambda: "after.1 1 end" in hooks.read_text(), "post_stop runs")
+    assert "hooked.1 1 pre" in hooks.read_text()
+    kill(everup, who)
+    everup.untell("hold")
+    for slot in ("hooked.1", "slow.1", "waits.1", "steady.1"):
+        everup.wait_state(slot, "ready")
+    for slot in ("stops.1", "off.1", "after.1"):
+        everup.wait_state(slot, "stopped")
+    assert not alive(before["stops.1"])
+    for slot in ("slow.1", "steady.1"):
+        assert everup.pid(slot) == before[slot]
+    everup.wait_for(lambda: "post" in hooks.read_text(), "post_start has run")
+    assert len(everup.events("instance.spawned", "hooked.1")) == 1
+    one_each(everup)
+
+
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("what", ["restart", "reload"])
+def test_killed_during_a_rollout(both_dead: Everup, who: str, what: str) -> None:
+    """The successor of one is on its way to ready while the old one serves: the rollout goes on,
+    and not a request is lost."""
+    everup, port = both_dead, both_dead.port()
+    startup = {"exec": sh("test ! -e control/hold"), **FAST_PROBE, "failure_threshold": 1000}
+    web = everup.server(
+        listen=f"127.0.0.1:{port}", replicas=2, probe=READINESS | {"startup": startup},
+        drain_timeout="5s", restart=SOON, environment={"VERSION": "1"},
+    )  # fmt: skip
+    services: dict[str, Json] = {"web": web, "count": {"command": python(COUNT)}}
+    everup.up(services)
+    before = identities(everup)
+    with Clients(port) as clients:
+        everup.tell("hold")
+        if what == "reload":
+            everup.write(services | {"web": web | {"environment": {"VERSION": "2"}}})
+        everup.cli(what, *(["web"] if what == "restart" else []), "--timeout", "0")
+        everup.wait_for(lambda: len(everup.members().get("web.1", ())) == 2, "both run")
+        kill(everup, who)
+        members = everup.members()["web.1"]
+        assert [run for run, _ in members] == [1, 2], members
+        assert get(port)["pid"] in (before["web.1"][0], before["web.2"][0])
+        everup.untell("hold")
+        everup.wait_event("rollout.done", "web")
+        everup.wait_for(lambda: len(everup.members()["web.2"]) == 1, "the old ones have gone")
+        for slot in ("web.1", "web.2"):
+            everup.wait_state(slot, "ready")
+        asked = len(clients.answers)
+        everup.wait_for(lambda: len(clients.answers) > asked + 20, "clients are served")
+    assert clients.errors == []
+    after = identities(everup)
+    assert [after[slot][1] for slot in ("web.1", "web.2")] == [2, 2]
+    assert after["count.1"] == before["count.1"]
+    assert {get(port)["pid"] for _ in range(40)} == {after["web.1"][0], after["web.2"][0]}
+    if what == "reload":
+        everup.wait_event("config.reloaded")
+        environ = Path(f"/proc/{after['web.1'][0]}/environ").read_text()
+        assert "VERSION=2" in environ.split("\0")
+    one_each(everup)
+    whole(everup)
+
+
+def test_killed_while_a_broken_rollout_is_undone(both_dead: Everup) -> None:
+    """The successor never comes to ready: with both killed meanwhile, the old one still stays."""
+    everup, port = both_dead, both_dead.port()
+    startup = {"exec": sh("test ! -e control/broken"), **FAST_PROBE, "failure_threshold": 1000}
+    everup.up({
+        "web": everup.server(
+            listen=f"127.0.0.1:{port}", probe={"startup": startup}, start_timeout="2s",
+            drain_timeout="2s",
+        )
+    })  # fmt: skip
+    web = everup.pid("web.1")
+    everup.tell("broken")
+    with Clients(port) as clients:
+        everup.cli("restart", "web", "--timeout", "0")
+        everup.wait_for(lambda: len(everup.members().get("web.1", ())) == 2, "both run")
+        kill(everup, "both")
+        everup.wait_event("rollout.stopped", "web")
+        everup.wait_for(lambda: [p for _, p in everup.members()["web.1"]] == [web], "undone")
+        asked = len(clients.answers)
+        everup.wait_for(lambda: len(clients.answers) > asked + 20, "clients are served")
+    assert clients.errors == []
+    assert set(clients.answers) == {web}
+    assert everup.pid("web.1") == web
+    everup.wait_state("web.1", "ready")
+    one_each(everup)

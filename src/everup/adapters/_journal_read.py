@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
+from everup.adapters._journal_copy import found, missing
 from everup.adapters._journal_file import COLUMNS, LATEST, Row, open_as
 from everup.model.journal import Entry
 
@@ -60,13 +61,17 @@ def read(
 
 
 def latest(path: Path) -> list[Entry]:
-    """The last entry of each kind for each subject, in order: what an engine starts from. What
-    can be had of it, where the journal cannot be opened as it should."""
+    """The last entry of each kind for each subject, in order: what an engine starts from, also if
+    the one before was killed before it could write it. What can be had of it, where the journal
+    cannot be opened as it should."""
     try:
         with contextlib.closing(open_as(path, "rw")) as db:
-            return [entry(row) for row in db.execute(LATEST)]
+            rows = db.execute(LATEST).fetchall()
     except sqlite3.Error:
-        return [entry(row) for row in salvage(path)]
+        rows = salvage(path)
+    more = missing(rows, found(path))
+    last = {(row[4], row[5]): row for row in (*rows, *more)}
+    return [entry(row) for row in sorted(last.values())]
 
 
 def salvage(path: Path) -> list[Row]:

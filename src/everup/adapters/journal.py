@@ -4,7 +4,7 @@ A fault of the machine under it (disk full, file deleted, replaced or damaged, n
 memory) never stops the loop: events wait in memory, bounded, and are written as soon as that works
 again, with a note of how long it did not. The last event of each kind for each subject, which is
 the state that an engine starts from, is kept in memory as well and put into a new file if the old
-one is lost.
+one is lost. For the case that the engine is killed before that, ``_journal_copy`` has it too.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from everup.adapters import _journal_file as files
+from everup.adapters._journal_copy import Copy, found, missing
 from everup.adapters._journal_file import (
     SCHEMA_VERSION,
     JournalError,
@@ -36,6 +37,7 @@ MAX_STATE = 50_000
 _CHECKPOINT_EVERY = 2_000
 _REOPEN_AFTER_S = 10.0
 _TRY_EVERY_S = 0.5
+_NO_COPY = "; if everup itself is killed meanwhile, they are lost"
 _INSERT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ENCODE = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -45,7 +47,8 @@ class Journal:
     it works again, and of a migration.
 
     ``hold``: services may run already, so hold events instead of raising also where there is no
-    file yet and none can be made. ``clock`` is the wall clock, for display alone; what is decided
+    file yet and none can be made; keep the copy for the next life, and take over that of the one
+    before. ``clock`` is the wall clock, for display alone; what is decided
     goes by ``monotonic``."""
 
     def __init__(
@@ -71,6 +74,9 @@ class Journal:
         self._lost = 0
         self._since_checkpoint = 0
         self._watch = Watch(path)
+        self._copy = Copy(path, lambda: {*self._state.values(), *self._held})
+        self._copies = hold
+        self._copied = found(path) if hold else []
         self._retention_s = 0.0
         self.listeners: list[Callable[[Sequence[Entry]], None]] = []
         self.set_aside: Path | None = None
@@ -89,8 +95,11 @@ class Journal:
                 raise
             # The services must not wait for the disk.
             self._degrade(str(error), str(error))
+            copied = self._copied
             self._meet(salvage(path))
-            self._met = False
+            self._met, self._copied = False, copied
+        if hold:
+            self._copy.start()
 
     # -- the file
 
@@ -119,15 +128,19 @@ class Journal:
         self._watch.take()
 
     def _meet(self, rows: list[Row]) -> None:
-        """The state of earlier lives. What this one has written in memory comes after it."""
+        """The state of earlier lives, with what the last one could not write. What this one has
+        written in memory comes after it."""
+        more, self._copied = missing(rows, self._copied), []
+        self._restore = self._restore or bool(more and not rows)
+        rows = [*rows, *more]
         by = max(0, (rows[-1][0] if rows else 0) - self._before)
         mine = [row for row in self._state.values() if row[0] > self._before]
+        held = [row for row in self._held if row[0] > self._before]
         self._before += by
         self.last_seq += by
-        self._held = deque(((row[0] + by, *row[1:]) for row in self._held), self._held.maxlen)
-        rows += [(row[0] + by, *row[1:]) for row in mine]
+        self._held = deque((*more, *_shifted(held, by)), self._held.maxlen)
         self._state = {}
-        for row in rows[-MAX_STATE:]:
+        for row in (*rows, *_shifted(mine, by)):
             self._remember(row)
         self._met = True
 
@@ -171,6 +184,7 @@ class Journal:
                     self._hold(rows)
             except MemoryError:
                 self._lost += len(rows)  # at the worst: memory ran out while that was mended
+        self._copy.add(rows)
         if self.listeners:
             self._tell(rows, records)
 
@@ -250,7 +264,7 @@ class Journal:
         self._try_at = 0.0
         self._say(
             f"{text}. Services go on; up to {MAX_HELD} events are held in memory until it works "
-            "again"
+            "again" + (_NO_COPY if self._copies and not self._copy.there else "")
         )
 
     def _recovered(self) -> None:
@@ -276,6 +290,8 @@ class Journal:
                 self._write([], durable=False)
             if self._retention_s:
                 self.prune(self._retention_s)
+            if self._copies and not self._copy.there:
+                self._copy.start()
 
     def _mend(self) -> None:
         if self._closed:
@@ -379,6 +395,14 @@ class Journal:
             self.retry()
         self._closed = True
         self._leave()
+        if self._held or self._restore:
+            self._copy.leave()
+        else:
+            self._copy.drop()
+
+
+def _shifted(rows: Sequence[Row], by: int) -> list[Row]:
+    return [(row[0] + by, *row[1:]) for row in rows]
 
 
 def _to_json(payload: dict[str, object]) -> str:

@@ -147,7 +147,10 @@ def roll(engine: "Engine", name: str, now: float) -> None:
     rollout = engine.rolling[name] = replace(rollout, turns=tuple(left))
     if left or now < rollout.not_before:
         return
-    if rollout.waiting:
+    if rollout.waiting and (failed := _failed_since(engine, rollout)):
+        reason = f"{failed.slot} failed after it had been ready: {failed.last_exit}"
+        fail(engine, name, reason, now)
+    elif rollout.waiting:
         _next_batch(engine, name, rollout, now)
     elif missed := _missed(engine, name, rollout):
         _next_batch(engine, name, replace(rollout, waiting=missed), now)
@@ -270,6 +273,16 @@ def _retire(engine: "Engine", turn: Turn, now: float) -> None:
         run = engine.instances[turn.slot].run
         reason = f"replaced by run {run}"
         engine.happen(turn.slot, Happening(On.STOP, reason, drain_s=SETTLE_S), now, old.run)
+
+
+def _failed_since(engine: "Engine", rollout: Rollout) -> Instance | None:
+    """One that was replaced earlier in this rollout and has crashed since."""
+    for slot in rollout.slots:
+        instance = engine.instances.get(slot)
+        if slot not in rollout.waiting and instance is not None and instance.want:
+            if instance.gen == rollout.gen and instance.attempt:
+                return instance
+    return None
 
 
 def _missed(engine: "Engine", name: str, rollout: Rollout) -> tuple[Slot, ...]:

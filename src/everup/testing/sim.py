@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from everup.engine.changes import CannotChangeError
 from everup.engine.core import Engine
-from everup.engine.fold import ChildFact, fold, reload_is_open, replicas
+from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
 from everup.model.action import (
     Action,
@@ -51,12 +51,9 @@ from everup.model.event import (
     Notified,
     Probed,
     Reload,
-    Restart,
-    Scale,
     Spawned,
     SpawnFailed,
     Start,
-    Stop,
     Tick,
     Up,
 )
@@ -64,10 +61,9 @@ from everup.model.instance import ExitCause, ExitKind, Slot, State
 from everup.model.journal import Entry, Kind
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Service, Spec
+from everup.testing import deaths, faults
 from everup.testing.audit import Auditor, Violation
-from everup.testing.specs import changed_spec, random_spec
-
-_BOOT = "simulated"
+from everup.testing.specs import random_spec
 
 
 @dataclass(slots=True)
@@ -128,17 +124,19 @@ class SimWorld:
         """Kill at this one."""
         self.kills = "engine"
         """Who dies there: ``engine``, ``keeper`` or ``both``."""
-        self._era = 0
+        self.era = 0
+        """Grows with each keeper; reports of one that has died reach nobody."""
+        self.boot = "simulated"
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._pids = itertools.count(100)
-        self._starved_until = 0.0
+        self.starved_until = 0.0
         self.audit = Auditor(self)
-        self.engine = self._new_engine()
+        self.engine = self.new_engine()
         self.dispatch(Up())
         self.every(0.5, self._measure_lag)
 
-    def _new_engine(self) -> Engine:
+    def new_engine(self) -> Engine:
         return Engine(self.spec, random=self.rng.random, scaled=replicas(self.latest()))
 
     # -- time
@@ -207,10 +205,10 @@ class SimWorld:
 
     def later(self, delay_s: float, event: Event) -> None:
         """A report of the keeper reaches the engine; not that of a keeper that has died."""
-        era = self._era
+        era = self.era
 
         def report() -> None:
-            if era == self._era:
+            if era == self.era:
                 self.dispatch(event)
 
         self.after(delay_s, report)
@@ -218,7 +216,7 @@ class SimWorld:
     def _write(self, record: Record) -> None:
         seq = len(self.journal) + 1
         kind, subject, payload = record.kind.value, record.subject, record.payload
-        self.journal.append(Entry(seq, self.now, self.now, _BOOT, kind, subject, payload))
+        self.journal.append(Entry(seq, self.now, self.now, self.boot, kind, subject, payload))
 
     def latest(self) -> list[Entry]:
         by = {(e.kind, e.subject): e for e in self.journal}
@@ -320,13 +318,13 @@ class SimWorld:
         process.alive = False
         kind = ExitKind.SIGNAL if code is None else ExitKind.CODE
         cause = ExitCause(kind, number if code is None else code, "SIGKILL" if code is None else "")
-        self._report_end(process, cause)
+        self.report_end(process, cause)
 
-    def _report_end(self, process: Process, cause: ExitCause) -> None:
-        era = self._era
+    def report_end(self, process: Process, cause: ExitCause) -> None:
+        era = self.era
 
         def report() -> None:
-            if era == self._era:
+            if era == self.era:
                 self.processes.pop(process.pid, None)
                 self.dispatch(Exited(process.slot, process.run, cause))
 
@@ -336,9 +334,9 @@ class SimWorld:
         process = self.process_of(action.slot, action.run)
         if process is None:
             return
-        era = self._era
+        era = self.era
         if action.signal == "SIGKILL":
-            self.after(0.001, lambda: self.end(process) if era == self._era else None)
+            self.after(0.001, lambda: self.end(process) if era == self.era else None)
         elif not process.ignores_term and not process.hung:
             self.after(process.stop_takes_s, lambda: self.end(process, code=0))
 
@@ -363,7 +361,7 @@ class SimWorld:
         ok = process is not None and self.now >= process.up_at and not process.hung
         if kind is ProbeKind.READINESS and process is not None and process.unready:
             ok = False
-        late = max(0.0, self._starved_until - self.now)
+        late = max(0.0, self.starved_until - self.now)
         took = self.rng.uniform(0.0005, 0.01) if ok else min(probe.timeout, 0.001)
         if process is not None and process.hung:
             took = probe.timeout
@@ -380,64 +378,14 @@ class SimWorld:
 
     def _measure_lag(self) -> None:
         if self.quit is None:
-            lag = max(0.0, self._starved_until - self.now)
+            lag = max(0.0, self.starved_until - self.now)
             self.dispatch(Lag(lag, 0.0))
 
     # -- faults
 
     def run_faults(self, seconds: float) -> None:
         """Random faults and random operators, for so long."""
-        self.faulty = True
-        end = self.now + seconds
-        while self.now < end:
-            self.run_until(min(end, self.now + self.rng.expovariate(1.5)))
-            self._fault()
-        self.faulty = False
-
-    def _fault(self) -> None:
-        rng = self.rng
-        alive = [p for p in self.processes.values() if p.alive]
-        kind = rng.random()
-        if alive and kind < 0.55:
-            process = rng.choice(alive)
-            match rng.randrange(6):
-                case 0:
-                    self.end(process)
-                case 1:
-                    self.end(process, code=rng.choice((0, 1, 7)))
-                case 2:
-                    process.hung = True
-                case 3:
-                    process.unready = not process.unready
-                case 4:
-                    process.silent = True
-                case _:
-                    process.ignores_term = True
-        elif kind < 0.65:
-            self._starved_until = self.now + rng.uniform(0.1, 5.0)
-        elif kind < 0.72 and self.engine_deaths:
-            self.die(rng.choice(("engine", "keeper", "both")))
-        else:
-            self._operate()
-
-    def _operate(self) -> None:
-        rng, slots = self.rng, list(self.engine.instances)
-        if not slots:
-            return
-        some = tuple(rng.sample(slots, rng.randint(1, min(3, len(slots)))))
-        match rng.randrange(7):
-            case 0 | 1:
-                self.dispatch(Start(some, "operator"))
-            case 2:
-                self.dispatch(Stop(some, "operator"))
-            case 3 | 4:
-                self.dispatch(Restart(some, "operator"))
-            case 5:
-                self.reload(changed_spec(rng, self.spec))
-            case _:
-                names = [n for n, s in self.engine.services.items() if s.type == "service"]
-                if names:
-                    self.dispatch(Scale(rng.choice(names), rng.randint(0, 4), "operator"))
+        faults.run(self, seconds)
 
     def reload(self, spec: Spec) -> bool:
         """An operator applies another config; False where that makes no sense now."""
@@ -455,68 +403,18 @@ class SimWorld:
     def die(self, who: str) -> None:
         """kill -9 of the ``engine``, the ``keeper`` or ``both``; a new engine folds the journal
         and takes over what there is."""
-        self.watching.clear()
-        self.kill_at = None
-        if who != "engine":
-            self._lose_keeper(who)
-        latest = self.latest()
-        candidate = self.candidate if reload_is_open(latest) else None
-        if candidate is None:
-            self.candidate = None
-        names = {*self.spec.service, *(candidate.service if candidate else ())}
-        self.engine = self._new_engine()
-        children = []
-        for process in list(self.processes.values()):
-            if process.slot.service not in names:
-                self.end(process)
-                continue
-            children.append(
-                ChildFact(
-                    process.slot, process.run, process.pid, 0,
-                    process.lane, process.gen, process.stranger,
-                )
-            )  # fmt: skip
-        self.audit.taken_over()
-        up = fold(self.spec, latest, children, _BOOT, self.now, candidate=candidate)
-        up = replace(up, adopted=tuple(a for a in up.adopted if self._has_slot(a.slot, candidate)))
-        for process in list(self.processes.values()):  # scaled away meanwhile
-            if not self._has_slot(process.slot, candidate):
-                self.end(process)
-        self.dispatch(up)
-
-    def _has_slot(self, slot: Slot, candidate: Spec | None) -> bool:
-        if slot in self.engine.instances:
-            return True
-        added = candidate.service.get(slot.service) if candidate else None
-        return (
-            added is not None
-            and slot.service not in self.spec.service
-            and slot.replica <= added.slots
-        )
-
-    def _lose_keeper(self, who: str) -> None:
-        """Reports and requests under way are lost; the ends of processes are seen again, without
-        their status, or not at all when nobody was there."""
-        self._era += 1
-        for process in list(self.processes.values()):
-            process.stranger = True
-            if process.alive:
-                continue
-            if who == "both":
-                del self.processes[process.pid]
-            else:
-                self._report_end(process, ExitCause(ExitKind.LOST))
+        deaths.die(self, who)
 
     # -- ends
 
     def heal(self, within_s: float) -> None:
         """Faults stop and operators start everything: all must be ready within the bound."""
-        self._starved_until = 0.0
+        self.starved_until = 0.0
         for process in self.processes.values():
             process.hung = process.unready = process.silent = False
         self.dispatch(Start(tuple(self.engine.instances), "operator"))
-        self.run_until(self.now + within_s, self._is_quiet)
-        if not self._is_quiet():
+        self.run_until(self.now + within_s, self.is_quiet)
+        if not self.is_quiet():
             raise Violation(f"seed {self.seed}: a rollout does not end: {self.engine.rolling}")
         if broken := [n for n, s in self.spec.service.items() if "broken" in s.command]:
             mended = {n: replace(self.spec.service[n], command=("serve",)) for n in broken}
@@ -524,7 +422,7 @@ class SimWorld:
             if not self.reload(mended_spec):
                 raise Violation(f"seed {self.seed}: it takes no reload when all is quiet")
             self.dispatch(Start(tuple(self.engine.instances), "operator"))
-        self.run_until(self.now + within_s, lambda: self.is_well() and self._is_quiet())
+        self.run_until(self.now + within_s, lambda: self.is_well() and self.is_quiet())
         if not self.is_well():
             bad = [
                 f"{i.slot} {i.state.value} ({i.reason})"
@@ -535,7 +433,7 @@ class SimWorld:
                 f"seed {self.seed}: not well {within_s:g} s after the last fault: {bad}"
             )
 
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         return not self.engine.rolling and self.engine.reloading is None
 
     def is_well(self) -> bool:
