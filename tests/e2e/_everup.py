@@ -205,13 +205,15 @@ class Everup:
     def popen(self, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
         """Start ``everup ARGUMENTS`` and leave it running."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
-        return subprocess.Popen(
-            [*self.wrapper, EVERUP, "-c", str(self.config), *arguments],
+        argv = [*self.wrapper, EVERUP, "-c", str(self.config), *arguments]
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            argv,
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             **options,
         )
+        return process
 
     def up(
         self,

@@ -15,7 +15,10 @@ import pytest
 from _everup import Everup, alive, get
 
 _ASK_EVERY_S = 0.02
-LATE = {"jitter": "none", "delay": "10ms"}
+SOON = {
+    "jitter": "none", "delay": "10ms", "max_delay": "100ms",
+    "intensity": {"limit": 1000, "period": "1s"},
+}  # fmt: skip
 
 
 class Client:
@@ -68,8 +71,9 @@ class Pair:
                  "liveness": {"http": "/healthz", "interval": "100ms", "timeout": "5s"}}
         self.services = {
             "web": everup.server("web", listen=f"127.0.0.1:{self.web_port}", probe=probe),
-            "lab": everup.server("lab", listen=f"127.0.0.1:{self.lab_port}", restart=LATE),
+            "lab": everup.server("lab", listen=f"127.0.0.1:{self.lab_port}", restart=SOON),
             "off": everup.server("off"),
+            "more": everup.server("more"),
         }  # fmt: skip
         self.services["web"] |= settings
         everup.write(self.services, metrics_interval="1s", storm_brake={"limit": 1000})
@@ -102,7 +106,7 @@ class Pair:
         assert self.engine != old
         return self.engine
 
-    def check(self, *, restarts: int, engine: bool = True) -> None:
+    def check(self, *, run: int, engine: bool = True) -> None:
         """Nobody lost, nobody restarted without reason, what is off stays off, no everup process
         has died."""
         now = self.everup.instances()
@@ -110,8 +114,7 @@ class Pair:
         assert now["web.1"]["state"] == "ready"
         assert now["web.1"]["restarts"] == 0
         assert now["lab.1"]["pid"] == self.lab
-        assert now["lab.1"]["restarts"] == restarts
-        assert now["lab.1"]["run"] == restarts + 1
+        assert now["lab.1"]["run"] == run
         assert now["off.1"]["state"] == "stopped"
         assert not now["off.1"]["want"]
         assert self.everup.keeper_pid == self.keeper
@@ -155,3 +158,33 @@ def small_disk(directory: Path, size: str = "4m") -> Iterator[Path]:
         yield directory
     finally:
         run("umount", "-l", str(directory))
+
+
+@contextlib.contextmanager
+def file_system(directory: Path, image: Path) -> Iterator[Path]:
+    """An ext4 at ``directory``, as root."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    directory.mkdir(exist_ok=True)
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    if not run("mkfs.ext4", "-q", str(image)) or not run("mount", "-o", "loop", str(image), str(directory)):
+        pytest.skip("may not mount an ext4")
+    try:
+        yield directory
+    finally:
+        run("umount", "-l", str(directory))
+
+
+@contextlib.contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """No file in it can be written, made or deleted, by nobody, also one that is open already."""
+    things = [p for p in [directory, *directory.rglob("*")] if p.is_dir() or p.is_file()]
+    if not run("chattr", "+i", *map(str, things)):
+        pytest.skip("no chattr")
+    try:
+        with pytest.raises(OSError):
+            (directory / "try").touch()
+        yield
+    finally:
+        assert run("chattr", "-i", *map(str, things))

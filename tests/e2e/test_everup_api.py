@@ -129,6 +129,11 @@ def test_answers_are_as_described(everup: Everup) -> None:
     assert document == openapi()
 
     _validator(document, "Status").validate(everup.status())
+    everup.cli("restart", "web.1", "--timeout", "0")
+    now = everup.status()
+    assert everup.service("web")["rollout"] or everup.events("rollout.done", "web")
+    _validator(document, "Status").validate(now)
+    everup.wait_event("rollout.done", "web")
     for path, name in (("/v1/events", "Event"), ("/v1/logs", "LogLine")):
         status, body = everup.request("GET", path)
         lines = [json.loads(line) for line in body.splitlines()]
@@ -141,6 +146,8 @@ def test_answers_are_as_described(everup: Everup) -> None:
         ("/v1/start", {"targets": ["web"]}, True),
         ("/v1/restart", {"targets": ["web.2"]}, True),
         ("/v1/signal", {"targets": ["web.3"], "signal": "WINCH"}, True),
+        ("/v1/restart", {"targets": ["web.2"]}, False),
+        ("/v1/reexec", {"argv": ["/nowhere"], "engine": ["/nowhere"]}, False),
         ("/v1/scale", {"service": "web", "replicas": 1}, True),
         ("/v1/stop", {"targets": ["wbe"]}, False),
         ("/v1/nowhere", {}, False),

@@ -128,20 +128,24 @@ def test_engine_killed_during_down(everup: Everup) -> None:
 
 
 def test_keeper_killed(everup: Everup) -> None:
-    """Instances go on serving; the next ``up`` takes them over, or replaces them: in no case are
-    there two of one."""
+    """The engine starts another keeper: the same instances go on serving, without any command, and
+    an ``up`` finds that everup runs. (More of this in test_kill.py.)"""
     port = everup.port()
     everup.up({"web": everup.server(listen=f"127.0.0.1:{port}"), "idle": {"command": SLEEP}})
-    web, engine = everup.pid("web.1"), everup.engine_pid
-    os.kill(everup.keeper_pid, signal.SIGKILL)
-    everup.wait_for(lambda: not alive(engine) or everup.keeper_pid, "the engine has noticed")
-    assert get(port)["pid"] == web
-    everup.wait_for(lambda: not alive(engine), "the engine has left")
-    everup.up()
-    everup.wait_state("web.1", "ready")
-    assert get(port)["pid"] == everup.pid("web.1")
-    sleepers = [pid for pid, command in everup.processes().items() if "sleep 1000" in command]
-    assert sleepers == [everup.pid("idle.1")]
+    before = {slot: everup.pid(slot) for slot in ("web.1", "idle.1")}
+    keeper, engine = everup.keeper_pid, everup.engine_pid
+    os.kill(keeper, signal.SIGKILL)
+    assert get(port)["pid"] == before["web.1"]
+    everup.wait_for(lambda: everup.engine_pid != engine, "a new engine answers")
+    assert everup.keeper_pid != keeper
+    assert everup.status()["keeper"]["pid"] == everup.keeper_pid
+    assert not alive(engine)
+    assert get(port)["pid"] == before["web.1"]
+    assert {slot: everup.pid(slot) for slot in before} == before
+    assert "already running" in everup.up(expect=None).err
+    sleepers = [pid for pid, command in everup.processes().items() if command == "sleep 1000 "]
+    assert sleepers == [before["idle.1"]]
+    assert [e["takeover"] for e in everup.events("engine.started")] == [False, True]
 
 
 def test_hung_engine(everup: Everup) -> None:

@@ -6,14 +6,17 @@ line of output is lost or doubled, and everup can do all that it could before.
 
 import contextlib
 import http.client
+import json
 import os
+import random
 import signal
 import socket
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from _everup import (
     state_of,
     stop,
 )
+from kill_loop import Loop
 
 SOON = {"jitter": "none", "delay": "10ms", "max_delay": "100ms", "park_interval": "1h"}
 READINESS = {"readiness": {"http": "/readyz", **FAST_PROBE}}
@@ -53,9 +57,11 @@ def kill(everup: Everup, who: str) -> None:
         everup.wait_for(lambda: not everup.own(), "nobody of everup is left")
         everup.up(arguments=("--timeout", "0"))
     everup.wait_for(
-        lambda: (now := everup.own()).keeper and now.engine not in (0, own.engine)
-        if who != "zygote"
-        else everup.own().keeper,
+        lambda: (
+            (now := everup.own()).keeper and now.engine not in (0, own.engine)
+            if who != "zygote"
+            else everup.own().keeper
+        ),
         "everup has its processes again",
     )
     everup.status()
@@ -101,13 +107,17 @@ def one_each(everup: Everup) -> None:
     pytest.fail(f"{everup.members()} is not {instances}\n{everup.report()}")
 
 
-def whole(everup: Everup, slot: str = "count.1") -> int:
-    """No line lost, none doubled, and more to come; returns how many there are."""
+def more(everup: Everup, slot: str) -> None:
+    """More output comes."""
     at = len(everup.output(slot))
     everup.wait_for(lambda: len(everup.output(slot)) > at + 5, "output goes on")
+
+
+def whole(everup: Everup, slot: str = "count.1") -> None:
+    """No line lost, none doubled, and more to come."""
+    more(everup, slot)
     lines = everup.output(slot, "stdout")
     assert lines == [str(n) for n in range(len(lines))]
-    return len(lines)
 
 
 def ended_and_back(everup: Everup, slot: str) -> None:
@@ -331,8 +341,7 @@ def test_output_of_the_time_without_anybody(both_dead: Everup) -> None:
     everup.wait_for(lambda: not alive(ends_pid), "it has ended")
     everup.up(expect=None)
     assert everup.pid("fast.1") == fast_pid
-    at = len(everup.output("fast.1"))
-    everup.wait_for(lambda: len(everup.output("fast.1")) > at + 1000, "output goes on")
+    more(everup, "fast.1")
     everup.cli("stop", "fast")
     lines = [line.split()[0] for line in everup.output("fast.1", "stdout")]
     assert lines == [str(n) for n in range(len(lines))]
@@ -363,8 +372,7 @@ def test_killed_during_starts_stops_and_hooks(both_dead: Everup, who: str) -> No
     hold = "while test -e control/hold; do sleep 0.01; done"
     everup.tell("hold")
     everup.tell("stubborn")
-    slow = {"startup": {"exec": sh("test ! -e control/hold"), **FAST_PROBE}}
-    slow["startup"]["failure_threshold"] = 1000
+    held = {"exec": sh("test ! -e control/hold"), **FAST_PROBE, "failure_threshold": 1000}
     say = "echo $EVERUP_INSTANCE $EVERUP_RUN"
     everup.up(
         {
@@ -374,7 +382,7 @@ def test_killed_during_starts_stops_and_hooks(both_dead: Everup, who: str) -> No
                           "post_start": sh(f"{say} post >> hooks")},
             },
             "after": {"command": SLEEP, "hooks": {"post_stop": sh(f"{say} end >> hooks; {hold}")}},
-            "slow": {"command": SLEEP, "probe": slow},
+            "slow": {"command": SLEEP, "probe": {"startup": held}},
             "waits": {"command": SLEEP, "depends_on": ["slow"]},
             "stops": everup.server(stop_timeout="1500ms"),
             "off": {"command": SLEEP},
@@ -475,3 +483,159 @@ def test_killed_while_a_broken_rollout_is_undone(both_dead: Everup) -> None:
     assert everup.pid("web.1") == web
     everup.wait_state("web.1", "ready")
     one_each(everup)
+
+
+# -- moments in which somebody is just being born
+
+
+@pytest.mark.parametrize("moment", ["before it reads", "as it takes over"])
+def test_keeper_killed_while_the_engine_starts(both_dead: Everup, moment: str) -> None:
+    """The keeper of an engine that has just been killed goes as soon as the next one is there,
+    which is stopped before it has read, or while it takes over, what the keeper had to tell."""
+    everup, port = both_dead, both_dead.port()
+    everup.up(shop(everup, port))
+    before = identities(everup)
+    own, after = everup.own(), everup.last_seq()
+    everup.kill(own.engine)
+
+    def next_one() -> int:
+        return next((pid for pid in everup.own().engines if pid != own.engine), 0)
+
+    fresh = everup.wait_for(next_one, "another engine")
+    if moment == "as it takes over":
+        everup.wait_for(lambda: everup.events("engine.started", after=after), "it begins")
+    stop(fresh)
+    everup.kill(own.keeper)
+    os.kill(fresh, signal.SIGCONT)
+    everup.wait_for(lambda: everup.own().keeper not in (0, own.keeper), "another keeper")
+    everup.wait_for(lambda: everup.own().engine not in (0, fresh), "another engine")
+    everup.wait_for(lambda: identities(everup) == before, "all are as they were")
+    one_each(everup)
+    ended_and_back(everup, "web.1")
+    whole(everup)
+
+
+def test_everybody_killed_as_soon_as_they_come(both_dead: Everup) -> None:
+    """Keepers and engines are killed as fast as they come, whatever each was about to do."""
+    everup, port = both_dead, both_dead.port()
+    everup.up(shop(everup, port))
+    before = identities(everup)
+    victims = 0
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        own = everup.own()
+        for pid in (own.keepers + own.engines)[: 1 + victims % 3]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            victims += 1
+        if not own:
+            assert get(port)["pid"] in (before["web.1"][0], before["web.2"][0])
+            everup.up(expect=None, arguments=("--timeout", "0"))
+    assert victims > 5
+    everup.wait_for(lambda: up_again(everup), "everup has both processes again")
+    everup.wait_for(lambda: identities(everup) == before, "all are as they were")
+    one_each(everup)
+    ended_and_back(everup, "web.1")
+    whole(everup)
+
+
+def up_again(everup: Everup) -> bool:
+    own = everup.own()
+    if not own:
+        everup.up(expect=None, arguments=("--timeout", "0"))
+    return bool(own.keeper and own.engine)
+
+
+# -- what the journal says and what is so
+
+
+@pytest.mark.parametrize("stale", ["pid used again", "another boot"])
+def test_a_journal_that_tells_of_somebody_else(both_dead: Everup, stale: str) -> None:
+    """A process whose pid the journal names is neither taken over nor signalled unless its start
+    time and the boot of the machine agree."""
+    everup = both_dead
+    everup.up({"idle": {"command": SLEEP, "stop_timeout": "1s"}, "other": {"command": SLEEP}})
+    idle, other = everup.pid("idle.1"), everup.pid("other.1")
+    everup.kill(*pids_of(everup, "both"))
+    everup.kill(idle)
+    if stale == "another boot":
+        everup.kill(other)
+    with subprocess.Popen(SLEEP, start_new_session=True) as foreign:
+        try:
+            start = int(
+                Path(f"/proc/{foreign.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            )
+            facts = {"pid": foreign.pid, "leader": foreign.pid}
+            facts["start"] = start - 1 if stale == "pid used again" else start
+            forge(everup, "idle.1", facts, other_boot=stale == "another boot")
+            everup.up()
+            assert everup.pid("idle.1") not in (foreign.pid, idle)
+            adopted = {e["subject"]: e["pid"] for e in everup.events("instance.adopted")}
+            assert adopted == ({"other.1": other} if stale == "pid used again" else {})
+            one_each(everup)
+            everup.cli("restart", "idle")
+            everup.down()
+            assert foreign.poll() is None
+        finally:
+            foreign.kill()
+
+
+def forge(everup: Everup, slot: str, facts: Json, *, other_boot: bool) -> None:
+    """Make the journal tell of another process than the one that was spawned."""
+    database = sqlite3.connect(everup.place.journal, isolation_level=None)
+    with contextlib.closing(database):
+        rows = database.execute(
+            "SELECT seq, payload FROM event WHERE kind = 'instance.spawned' AND subject = ?",
+            (slot,),
+        ).fetchall()
+        assert rows
+        for seq, payload in rows:
+            changed = json.dumps(json.loads(payload) | facts)
+            database.execute("UPDATE event SET payload = ? WHERE seq = ?", (changed, seq))
+        if other_boot:
+            database.execute("UPDATE event SET boot = ?", (str(uuid.uuid4()),))
+
+
+def test_output_that_went_elsewhere(both_dead: Everup) -> None:
+    """Instances that have closed their output, or turned it into a file, are taken over as well,
+    and their ends are seen."""
+    everup = both_dead
+    everup.up({
+        "closed": {"command": sh("echo up; exec >&- 2>&-; exec sleep 1000"), "restart": SOON},
+        "file": {"command": sh("echo up; exec >output 2>&1; exec sleep 1000"), "restart": SOON},
+        "half": {"command": sh("exec >&-; while :; do echo e >&2; sleep 0.01; done")},
+    })  # fmt: skip
+    everup.wait_for(lambda: everup.output("closed.1") == ["up"], "its only line")
+    everup.wait_for(lambda: everup.output("file.1") == ["up"], "its only line")
+    everup.wait_for(lambda: everup.output("half.1", "stderr"), "its lines")
+    before = identities(everup)
+    for who in ("keeper", "both", "engine", "both"):
+        kill(everup, who)
+        everup.wait_for(lambda: identities(everup) == before, "all are as they were")
+        more(everup, "half.1")
+    ended_and_back(everup, "closed.1")
+    ended_and_back(everup, "file.1")
+    everup.wait_for(lambda: everup.output("closed.1") == ["up", "up"], "it says so again")
+    assert set(everup.output("half.1")) == {"e"}
+    one_each(everup)
+
+
+# -- at random
+
+
+def test_kill_loop(everup: Everup, record_property: Callable[[str, object], None]) -> None:
+    """Random kills of everybody, in the middle of commands, under load. EVERUP_KILLS: how many;
+    EVERUP_SEED: which."""
+    kills = int(os.environ.get("EVERUP_KILLS", "10"))
+    seed = int(os.environ.get("EVERUP_SEED") or random.SystemRandom().randrange(1 << 30))
+    print(f"EVERUP_SEED={seed} EVERUP_KILLS={kills}")
+    loop = Loop(everup, kills=kills, seed=seed, rate=500 if kills > 50 else 200)
+    try:
+        report = loop.run()
+    finally:
+        print(loop.report.table())
+    record_property("report", report.table())
+    assert not report.wrong, "\n".join(report.wrong)
+    everup.down()
+    assert not everup.processes()
+    assert not everup.groups()

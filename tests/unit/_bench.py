@@ -89,6 +89,8 @@ class Bench:
         self.done: list[Action] = []
         self.pids = iter(range(100, 10_000))
         self.processes: dict[tuple[Slot, int], Process] = {}
+        self.births: list[tuple[Slot, int]] = []
+        """All that ever came to be."""
         self.sick: set[tuple[Slot, int]] = set()
         self.candidate: Spec | None = None
         self.steps = 0
@@ -200,7 +202,6 @@ class Bench:
         for name in engine.open_lanes:
             lanes = [i.lane for i in engine.of(name) if i.state.alive]
             assert len(set(lanes)) == len(lanes), lanes
-            assert max(lanes, default=0) <= engine.open_lanes[name]
 
     # -- the loop of the engine process
 
@@ -234,13 +235,22 @@ class Bench:
         if not reload_is_open(latest):
             self.candidate = None
         self.engine = Engine(self.spec, random=lambda: 0.5, scaled=replicas(latest))
-        children = [
-            ChildFact(slot, run, p.pid, p.restarts, p.lane, p.gen)
-            for (slot, run), p in self.processes.items()
-        ]
+        children = []
+        for (slot, run), p in list(self.processes.items()):
+            if self._is_known(slot):
+                children.append(ChildFact(slot, run, p.pid, p.restarts, p.lane, p.gen))
+            else:  # killed
+                del self.processes[slot, run]
         up = fold(self.spec, latest, children, BOOT, self.now, candidate=self.candidate)
         kept = [e for e in self._todo if isinstance(e, Exited | Operator)]
         self._todo = [up, *kept]
+
+    def _is_known(self, slot: Slot) -> bool:
+        """Whether it is a slot of the config, or of one that is about to be."""
+        if slot.service in self.engine.services:
+            return slot in self.engine.instances
+        added = self.candidate.service.get(slot.service) if self.candidate else None
+        return added is not None and slot.replica <= added.slots
 
     def latest(self) -> list[Entry]:
         return sorted({(e.kind, e.subject): e for e in self.journal}.values())
@@ -262,9 +272,10 @@ class Bench:
         self._write(actions)
         self.done += actions
         for action in actions:
+            self._config(action)
+        for action in actions:
             if not isinstance(action, Record):
                 self._boundary()
-                self._config(action)
                 self._todo += self._answers(action)
 
     def _boundary(self) -> None:
@@ -298,6 +309,7 @@ class Bench:
             command = self.engine.definition(instance).command
             process = Process(pid, instance.lane, instance.gen, instance.restarts, command)
             self.processes[slot, run] = process
+            self.births.append((slot, run))
 
     def _config(self, action: Action) -> None:
         if isinstance(action, Commit):

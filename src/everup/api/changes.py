@@ -32,7 +32,7 @@ def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
     answer |= {"after": backend.journal.last_seq, "changed": bool(plan), "slots": []}
     if body.get("dry_run"):
         return answer
-    busy = sorted(engine.rolling)
+    busy = sorted(engine.rolling) if plan else []
     if engine.reloading is not None or busy:
         what = "another reload" if engine.reloading is not None else f"a restart of {busy[0]}"
         raise Refusal(409, f"{what} is under way", "look: everup status")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from everup import __version__
+from everup.engine.rollout import How
 from everup.model.instance import State
 from everup.model.journal import Kind
 
@@ -27,9 +28,13 @@ def openapi() -> dict[str, Any]:
             "/v1/logs": {"get": _logs()},
             "/v1/start": {"post": _post("start", "Start what was stopped", "Targets")},
             "/v1/stop": {"post": _post("stop", "Stop; it stays stopped", "Targets")},
-            "/v1/restart": {"post": _post("restart", "One replica after the other", "Targets")},
+            "/v1/restart": {
+                "post": _post("restart", "Replace processes, a batch at a time", "Targets")
+            },
+            "/v1/reload": {"post": _reload()},
             "/v1/scale": {"post": _post("scale", "Change the number of replicas", "Scale")},
             "/v1/signal": {"post": _post("signal", "Signal the main processes", "Signal")},
+            "/v1/reexec": {"post": _reexec()},
             "/v1/down": {"post": _post("down", "Stop all services, then end", None)},
             "/v1/openapi.json": {"get": _plain("openapi", "This description", _JSON)},
             "/metrics": {"get": _plain("metrics", "Prometheus text format", "text/plain")},
@@ -63,8 +68,36 @@ def _post(name: str, summary: str, body: str | None) -> dict[str, Any]:
     return out
 
 
+def _reload() -> dict[str, Any]:
+    out = _post("reload", "Apply the config file as it is now: all of it, or nothing", "Reload")
+    return out | {"responses": _answers({_JSON: {"schema": _ref("Reloading")}})}
+
+
+def _reexec() -> dict[str, Any]:
+    text = "Become another version of everup; services go on"
+    return _post("reexec", text, "Reexec")
+
+
 def _query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": schema}
+
+
+def _changing(flag: dict[str, Any]) -> dict[str, Any]:
+    """What reload and reexec take and give."""
+    how = ["in place", "rolling", "one by one", "stop and start"]
+    change = _object(["service", "keys", "how"], service=_TEXT, keys=_TEXTS, how={"enum": how})
+    plan = _object(
+        ["added", "removed", "changed", "settings"],
+        added=_TEXTS, removed=_TEXTS, settings=_TEXTS,
+        changed={"type": "array", "items": change},
+    )  # fmt: skip
+    return {
+        "Reload": _object([], dry_run=flag),
+        "Reloading": _object(
+            ["plan", "changed", "after"], plan=plan, changed=flag, after=_INT, slots=_TEXTS
+        ),
+        "Reexec": _object(["argv", "engine"], argv=_TEXTS, engine=_TEXTS, version=_TEXT),
+    }
 
 
 _INT = {"type": "integer", "minimum": 0}
@@ -120,14 +153,29 @@ def _schemas() -> dict[str, Any]:
         usage={"type": ["object", "null"]}, probes={"type": "object"},
         in_balance=flag, standby=flag, retry_in_s=number,
     )  # fmt: skip
+    rollout = _object(
+        ["how", "gen", "slots", "now", "left"],
+        how={"enum": [how.value for how in How]}, gen=_INT, slots=_TEXTS, now=_TEXTS, left=_TEXTS,
+    ) | {"description": "Processes of the service are being replaced: of slots, those left",
+         "type": ["object", "null"]}  # fmt: skip
+    outgoing = {
+        "type": "array", "items": _ref("Instance"),
+        "description": "Processes that another one in the same slot replaces or has replaced",
+    }  # fmt: skip
     service = _object(
         ["name", "type", "instances"],
         name=_TEXT, type={"enum": ["service", "oneshot"]}, replicas=_INT,
         configured_replicas=_INT, standby=_INT,
         ready=_INT, addresses=_TEXTS, depends_on=_TEXTS,
         active={"type": "array", "items": _INT},
-        instances={"type": "array", "items": _ref("Instance")},
+        instances={"type": "array", "items": _ref("Instance")}, outgoing=outgoing,
+        rollout=rollout,
     )  # fmt: skip
+    reloading = _object(
+        ["by", "since_s", "left", "rolling_back"],
+        by=_TEXT, since_s=number, left=_TEXTS, rolling_back={"type": ["string", "null"]},
+    ) | {"description": "A reload under way: services left, or why it is being rolled back",
+         "type": ["object", "null"]}  # fmt: skip
     raw = {"type": "string", "description": "The line's bytes, where they are no UTF-8"}
     process = _object(["pid"], pid=_INT)
     kinds = {"type": "string", "enum": [kind.value for kind in Kind]}
@@ -136,7 +184,8 @@ def _schemas() -> dict[str, Any]:
         "Targets": _object([], targets=_TEXTS),
         "Scale": _object(["service", "replicas"], service=_TEXT, replicas=_INT),
         "Signal": _object(["signal"], signal=_TEXT, targets=_TEXTS),
-        "Accepted": _object(["after"], slots=_TEXTS, after=_INT, keeper=process),
+        "Accepted": _object(["after"], slots=_TEXTS, after=_INT, keeper=process, engine=process),
+        **_changing(flag),
         "Event": _object(
             ["seq", "time", "kind", "subject"],
             seq=_INT, time=_TIME, mono=number, kind=kinds, subject=_TEXT,
@@ -150,7 +199,8 @@ def _schemas() -> dict[str, Any]:
         "Status": _object(
             ["version", "services"],
             version=_TEXT, config=_TEXT, state_dir=_TEXT, started=_TIME, stopping=flag,
-            journal_degraded=flag, last_seq=_INT, keeper=process, engine=process,
-            machine={"type": "object"}, services={"type": "array", "items": _ref("Service")},
+            reloading=reloading, journal_degraded=flag, last_seq=_INT, keeper=process,
+            engine=process, machine={"type": "object"},
+            services={"type": "array", "items": _ref("Service")},
         ),
     }  # fmt: skip

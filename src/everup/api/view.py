@@ -10,6 +10,7 @@ from everup.adapters.journal import Journal
 from everup.adapters.metrics import Metrics, machine, usage_payload
 from everup.adapters.place import Place
 from everup.engine.core import Engine
+from everup.engine.rollout import How
 from everup.model.event import Event
 from everup.model.instance import State
 from everup.model.journal import Entry
@@ -70,13 +71,28 @@ def status(backend: Backend) -> dict[str, Any]:
         "state_dir": backend.place.state_dir,
         "started": utc(backend.started_at),
         "stopping": engine.quitting,
-        "reloading": engine.reloading is not None,
+        "reloading": _reloading(engine),
         "journal_degraded": backend.journal.degraded,
         "last_seq": backend.journal.last_seq,
         "keeper": {"pid": backend.keeper_pid},
         "engine": {"pid": os.getpid()},
         "machine": machine(),
         "services": [service(backend, s) for s in engine.services.values()],
+    }
+
+
+def _reloading(engine: Engine) -> dict[str, Any] | None:
+    """A reload under way."""
+    reloading = engine.reloading
+    if reloading is None:
+        return None
+    coming = [name for name in reloading.deadlines if name in engine.services]
+    rolling = [name for name, it in engine.rolling.items() if it.how is not How.RESTART]
+    return {
+        "by": reloading.by,
+        "since_s": round(max(0.0, time.monotonic() - reloading.began), 3),
+        "left": [] if reloading.failed else [*coming, *rolling, *reloading.todo],
+        "rolling_back": reloading.failed or None,
     }
 
 

@@ -1,18 +1,21 @@
 """Commands that replace what runs without a gap: restart and reload."""
 
-import json
+import http.client
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import click
 
 from everup.cli.client import Client
-from everup.cli.context import FAILED, Failure, Here, done, json_option
+from everup.cli.context import FAILED, NOT_RUNNING, Failure, Here, done, json_option, print_json
 from everup.cli.progress import Line, instances, is_hopeless, is_settled, not_well
 
 _POLL_S = 0.1
 _LONG_S = 600.0
+_AWAY_S = 15.0
+"""The engine may be killed in the middle; the next one goes on, and so does the command."""
 _timeout = click.option(
     "--timeout",
     type=float,
@@ -33,76 +36,111 @@ def restart(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool)
     """Replace the processes, one batch after the other, and wait until all are ready.
 
     A service with sockets of its own brings each new process to ready before the old one drains.
-    If one does not come to ready the restart stops, and the old process goes on.
+    If one does not come to ready the restart of its service stops, and the old process goes on.
     """
     client = Client(here.place)
     before = {slot: i["run"] for slot, i in instances(client.get("/v1/status")).items()}
     answer = client.post("/v1/restart", {"targets": list(targets)})
+    slots = set(answer["slots"])
     what = ", ".join(targets) if targets else "all services"
+    if not slots:
+        done(as_json, answer | {"result": "nothing"}, "nothing runs that could be restarted")
+        return
+    if timeout == 0:
+        done(as_json, answer | {"result": "started"}, f"restarting {what}", "everup status")
+        return
+
+    def over(status: Json, stopped: list[Json]) -> bool:
+        mine = {slot: i for slot, i in instances(status).items() if slot in slots}
+        if _rolling(status, {i["service"] for i in mine.values()}):
+            return False
+        again = all(i["run"] != before.get(slot) or i["done"] for slot, i in mine.items())
+        settled = again and all(map(is_settled, mine.values()))
+        return bool(stopped) or settled or any(map(is_hopeless, mine.values()))
+
     began = time.monotonic()
-    if timeout > 0:
-
-        def over(status: Json) -> bool:
-            mine = {s: i for s, i in instances(status).items() if s in answer["slots"]}
-            again = all(i["run"] != before.get(slot) or i["done"] for slot, i in mine.items())
-            quiet = not _rolling(status, {i["service"] for i in mine.values()})
-            hopeless = any(is_hopeless(i) for i in mine.values())
-            return quiet and ((again and all(map(is_settled, mine.values()))) or hopeless)
-
-        events = _follow(client, answer["after"], ("rollout.stopped",), over, timeout, "restart")
-        if events:
-            raise _stopped(events[0])
-        now = {s: i for s, i in instances(client.get("/v1/status")).items() if s in answer["slots"]}
-        if not all(map(is_settled, now.values())):
-            next_command = f"everup events --service {answer['slots'][0].split('.')[0]}"
-            raise not_well(f"not restarted within {timeout:g} s", now, next_command)
-    took = f" in {time.monotonic() - began:.1f} s" if timeout > 0 else ""
-    done(as_json, answer, f"restarted {what}{took}", "everup status")
+    kinds = ("rollout.stopped",)
+    ended, stopped, status = _follow(client, answer["after"], kinds, over, timeout, "restart")
+    services = {slot.rpartition(".")[0] for slot in slots}
+    stopped = [event for event in stopped if event["subject"] in services]
+    if stopped:
+        if as_json:
+            reasons = {event["subject"]: event["reason"] for event in stopped}
+            print_json(answer | {"result": "stopped", "reasons": reasons})
+        raise _stopped(stopped)
+    now = {slot: i for slot, i in instances(status).items() if slot in slots}
+    if not ended or not all(map(is_settled, now.values())):
+        service = answer["slots"][0].rpartition(".")[0]
+        what = f"not restarted within {timeout:g} s; everup goes on with it"
+        raise not_well(what, now, f"everup events --service {service}")
+    took = time.monotonic() - began
+    words = f"restarted {what} in {took:.1f} s"
+    done(as_json, answer | {"result": "restarted"}, words, "everup status")
 
 
 def _rolling(status: Json, services: Iterable[str]) -> list[str]:
     """Instances of these services that are still being replaced."""
-    mine = [s for s in status["services"] if s["name"] in set(services)]
+    names = set(services)
+    mine = [s for s in status["services"] if s["name"] in names]
     left = [slot for s in mine if s["rollout"] for slot in s["rollout"]["left"]]
-    return left + [i["slot"] for s in mine for i in s["outgoing"]]
+    return list(dict.fromkeys([*left, *(i["slot"] for s in mine for i in s["outgoing"])]))
 
 
-def _stopped(event: Json) -> Failure:
-    service = event["subject"]
-    kept = event.get("not_replaced") or []
-    words = f"; {', '.join(kept)} went on as before" if kept else ""
-    return Failure(
-        f"the restart of {service} stopped: {event['reason']}{words}",
-        f"everup logs {service}; everup events --service {service}",
-        FAILED,
-    )
+def _stopped(events: list[Json]) -> Failure:
+    lines = []
+    for event in events:
+        kept = event.get("not_replaced") or []
+        words = f"; {', '.join(kept)} went on as before" if kept else ""
+        lines.append(f"the restart of {event['subject']} stopped: {event['reason']}{words}")
+    service = events[0]["subject"]
+    hint = f"everup logs {service}; everup events --service {service}"
+    return Failure("\n  ".join(lines), hint, FAILED)
 
 
 def _follow(
     client: Client,
     after: int,
     kinds: tuple[str, ...],
-    over: Callable[[Json], bool],
+    over: Callable[[Json, list[Json]], bool],
     timeout_s: float,
     what: str,
-) -> list[Json]:
-    """Until it is over, or one of these events has come, which are returned."""
+) -> tuple[bool, list[Json], Json]:
+    """Until it is over: whether it is, the events of these kinds, and the last status."""
     until, line = time.monotonic() + timeout_s, Line()
     try:
         while True:
-            found = list(client.lines("/v1/events", {"after": after, "kind": list(kinds)}))
-            if found:
-                return found
-            status = client.get("/v1/status")
-            if over(status):
-                return list(client.lines("/v1/events", {"after": after, "kind": list(kinds)}))
+            # The status first: what ended it is among the events then.
+            status = _again(lambda: client.get("/v1/status"))
+            query = {"after": after, "kind": list(kinds)}
+            found: list[Json] = _again(partial(_lines, client, query))
+            if over(status, found):
+                return True, found, status
             if time.monotonic() > until:
-                return []
+                return False, found, status
             left = _rolling(status, (s["name"] for s in status["services"]))
-            line.show(f"{what}: {len(left)} left ({', '.join(dict.fromkeys(left))})")
+            line.show(f"{what}: {len(left)} left ({', '.join(left)})" if left else what)
             time.sleep(_POLL_S)
     finally:
         line.end()
+
+
+def _lines(client: Client, query: Json) -> list[Json]:
+    return list(client.lines("/v1/events", query))
+
+
+def _again(ask: Callable[[], Any]) -> Any:
+    """Ask until there is a whole answer: the engine may die in the middle of one."""
+    until = time.monotonic() + _AWAY_S
+    while True:
+        try:
+            return ask()
+        except (OSError, http.client.HTTPException, ValueError):
+            if time.monotonic() > until:
+                raise Failure("everup does not answer", "everup status", NOT_RUNNING) from None
+        except Failure as failure:
+            if failure.status != NOT_RUNNING or time.monotonic() > until:
+                raise
+        time.sleep(_POLL_S)
 
 
 # -- reload
@@ -126,7 +164,8 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
         for text in plan_lines(answer["plan"]):
             click.echo(text)
     if not answer["changed"]:
-        done(as_json, answer | {"result": "unchanged"}, "nothing changes", "everup status")
+        text = f"nothing changes: this is what {here.config} says already"
+        done(as_json, answer | {"result": "unchanged"}, text, "everup status")
         return
     if dry_run:
         done(as_json, answer | {"result": "dry run"}, "nothing was changed", "everup reload")
@@ -135,15 +174,16 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
         done(as_json, answer | {"result": "started"}, "applying it", "everup status")
         return
     ends = ("config.reloaded", "config.rolled_back")
-    events = _follow(client, answer["after"], ends, lambda _s: False, timeout, "reload")
+    _, events, _ = _follow(
+        client, answer["after"], ends, lambda _s, found: bool(found), timeout, "reload"
+    )
     if not events:
-        raise Failure(
-            f"not applied within {timeout:g} s; everup goes on with it", "everup status", FAILED
-        )
+        text = f"not applied within {timeout:g} s; everup goes on with it"
+        raise Failure(text, "look: everup status", FAILED)
     if events[0]["kind"] == "config.rolled_back":
         reason = events[0]["reason"]
         if as_json:
-            click.echo(json.dumps(answer | {"result": "rolled back", "reason": reason}))
+            print_json(answer | {"result": "rolled back", "reason": reason})
         raise Failure(
             f"rolled back, the config before is in force: {reason}",
             f"everup logs {reason.split(':')[0]}; everup events",

@@ -19,9 +19,13 @@ _COLOURS = {
     "failed": "red",
 }
 _COLUMNS = ("INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PROBES", "LAST EXIT")
-
-
 _EXIT_WIDTH = 40
+_HOW = {
+    "restart": "restart",
+    "reload": "restart for the changed config",
+    "rollback": "return to the config before",
+    "verdict": "replacement of a process that failed",
+}
 
 
 @click.command()
@@ -59,7 +63,8 @@ def _chosen(all_services: list[dict[str, Any]], names: tuple[str, ...]) -> list[
         if service["name"] in names:
             chosen.append(service)
         elif instances:
-            chosen.append(service | {"instances": instances})
+            outgoing = [i for i in service["outgoing"] if i["slot"] in names]
+            chosen.append(service | {"instances": instances, "outgoing": outgoing})
     return chosen
 
 
@@ -114,7 +119,9 @@ def _probe(kind: str, probe: dict[str, Any]) -> str:
 
 def _print_notes(data: dict[str, Any]) -> None:
     """Below the table: why what is not well is not."""
+    _print_reload(data)
     for service in data["services"]:
+        _print_rollout(service)
         name, now, says = service["name"], service["replicas"], service["configured_replicas"]
         if now != says:
             back = named(f"everup scale {name} {says}")
@@ -122,7 +129,7 @@ def _print_notes(data: dict[str, Any]) -> None:
         for i in service["instances"]:
             if not is_up(i) or i["suspected"]:
                 retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""
-                why = i["reason"] or i["last_exit"] or "no reason known"
+                why = i["reason"] or _failing(i) or i["last_exit"] or "no reason known"
                 click.echo(f"{i['slot']}: {why}{retry}")
             elif not i["want"] and not i["done"]:
                 start = named(f"everup start {i['slot']}")
@@ -131,6 +138,44 @@ def _print_notes(data: dict[str, Any]) -> None:
                 click.echo(f"{i['slot']} says: {i['status_text']}")
     if data["journal_degraded"]:
         click.echo(click.style("the journal cannot be written at the moment", fg="red"))
+
+
+def _print_reload(data: dict[str, Any]) -> None:
+    reloading = data["reloading"]
+    if reloading is None:
+        return
+    if reloading["rolling_back"]:
+        words = f"is being rolled back: {reloading['rolling_back']}"
+    else:
+        left = ", ".join(reloading["left"])
+        words = f"for {_ago(reloading['since_s'])}" + (f", left: {left}" if left else "")
+    click.echo(f"reload under way {words} ({named('everup events')})")
+
+
+def _print_rollout(service: dict[str, Any]) -> None:
+    """What is being replaced, and by what."""
+    rollout = service["rollout"]
+    if rollout is not None:
+        left = f", left: {', '.join(rollout['left'])}" if rollout["left"] else ""
+        click.echo(f"{service['name']}: {_HOW[rollout['how']]} under way{left}")
+    new = {i["slot"]: i for i in service["instances"]}
+    for old in service["outgoing"]:
+        slot, state = old["slot"], old["state"]
+        if slot not in new:
+            continue
+        was = f"run {old['run']} (pid {old['pid']})"
+        now = f"run {new[slot]['run']} (pid {new[slot]['pid'] or 'none yet'})"
+        if state in ("draining", "stopping"):
+            for_s = _ago(old["since_s"])
+            click.echo(f"{slot}: {now} is in its place, {was} is {state} for {for_s}")
+        else:
+            click.echo(f"{slot}: {now} replaces {was}, which serves until it is ready")
+
+
+def _failing(i: dict[str, Any]) -> str:
+    """The first probe that fails."""
+    failed = [f"{kind} probe: {p['detail']}" for kind, p in i["probes"].items() if not p["ok"]]
+    return failed[0] if failed else ""
 
 
 def _ago(seconds: float) -> str:

@@ -113,8 +113,6 @@ def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
         tuple(turns),
     )  # fmt: skip
     engine.rolling[name] = went_on
-    for turn in turns:
-        engine.wake(name, turn.deadline)
     engine.touch(name)
 
 

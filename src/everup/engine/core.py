@@ -105,6 +105,8 @@ class Engine:
         self.replaced_at: dict[Slot, float] = {}
         """When a successor was last tried for a condemned last replica."""
         self.removing: set[Slot] = set()
+        self.leaving: set[str] = set()
+        """Services that are in the config no more and go when their last process has ended."""
         self.last_runs: dict[Slot, int] = {}
         """Incarnations of slots that were scaled away: their numbers go on if they come back."""
         self.waiting: dict[Slot, str] = {}
@@ -116,6 +118,7 @@ class Engine:
         self._timers: list[tuple[float, Slot, int]] = []
         self._timer_of: dict[tuple[Slot, int], float] = {}
         self._wakes: list[tuple[float, str]] = []
+        self._wake_of: dict[str, float] = {}
         self.rewire()
         for service in self.services.values():
             self.add_slots(service)
@@ -190,8 +193,9 @@ class Engine:
     def forget_service(self, name: str) -> None:
         """The service is no more."""
         del self.services[name], self._slots_of[name]
-        for table in (self.rolling, self.active, self.gens):
+        for table in (self.rolling, self.active):
             table.pop(name, None)
+        self.leaving.discard(name)
         self.rewire()
 
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: object) -> None:
@@ -209,8 +213,11 @@ class Engine:
             self.touch(name)
 
     def wake(self, service: str, when: float) -> None:
-        """Look at the service again at that time."""
-        heapq.heappush(self._wakes, (when, service))
+        """Look at the service again at that time, or before: who still has to wait asks again."""
+        known = self._wake_of.get(service)
+        if known is None or when < known:
+            self._wake_of[service] = when
+            heapq.heappush(self._wakes, (when, service))
 
     def put(self, new: Instance, now: float) -> None:
         """Replace an instance without an event of the table."""
@@ -302,7 +309,10 @@ class Engine:
 
     def _fire(self, now: float) -> None:
         while self._wakes and self._wakes[0][0] <= now:
-            self.touch(heapq.heappop(self._wakes)[1])
+            due, service = heapq.heappop(self._wakes)
+            if self._wake_of.get(service) == due:
+                del self._wake_of[service]
+            self.touch(service)
         while self._timers and self._timers[0][0] <= now:
             due, slot, run = heapq.heappop(self._timers)
             if self._timer_of.get((slot, run)) == due:

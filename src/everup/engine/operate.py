@@ -35,8 +35,10 @@ def operate(engine: "Engine", event: Operator, now: float) -> None:
             those = _staying(engine, those)
             slots.want(engine, those, True, by, "restarted")
             _restart(engine, those, by, now)
-        case Scale(service=name, replicas=replicas, by=by):
+        case Scale(service=name, replicas=replicas, by=by) if name not in engine.leaving:
             slots.resize(engine, name, replicas, engine.services[name].standby, by, now)
+        case Scale():
+            pass  # it goes
         case Reload(spec=spec, by=by):
             reload.begin(engine, spec, by, now)
         case SendSignal(slots=those, signal=signal, by=by):

@@ -215,6 +215,7 @@ def _ask_anew(
 def remove(engine: "Engine", name: str, now: float) -> None:
     """The service is no more: its processes stop, then its slots go."""
     mine = tuple(i.slot for i in engine.of(name))
+    engine.leaving.add(name)
     engine.removing.update(mine)
     slots.stop(engine, mine, "removed from the config", now)
     engine.touch(name)
@@ -259,9 +260,6 @@ def give_up(engine: "Engine", reason: str) -> None:
 
 
 def forget_removed(engine: "Engine", name: str) -> None:
-    """Nothing of a service that is in no config is left."""
-    if name in engine.spec.service or engine.of(name) or name in engine.open_lanes:
-        return
-    reloading = engine.reloading
-    if reloading is None or name not in reloading.spec.service or reloading.undoing:
+    """Nothing of a service that was removed is left."""
+    if name in engine.leaving and not engine.of(name) and name not in engine.open_lanes:
         engine.forget_service(name)

@@ -130,6 +130,7 @@ def roll(engine: "Engine", name: str, now: float) -> None:
         return
     if not _prepare(engine, name, rollout, now):
         return
+    rollout = engine.rolling[name]
     left = []
     for turn in rollout.turns:
         verdict = _judge(engine, rollout, turn, now)
@@ -143,9 +144,11 @@ def roll(engine: "Engine", name: str, now: float) -> None:
     pause_s = engine.services[name].rollout.pause
     if rollout.turns and not left and rollout.waiting and pause_s:
         rollout = replace(rollout, not_before=now + pause_s)
-        engine.wake(name, rollout.not_before)
     rollout = engine.rolling[name] = replace(rollout, turns=tuple(left))
     if left or now < rollout.not_before:
+        due = [t for t in (rollout.not_before, *(turn.deadline for turn in left)) if t > now]
+        if due:
+            engine.wake(name, min(due))
         return
     if rollout.waiting and (failed := _failed_since(engine, rollout)):
         reason = f"{failed.slot} failed after it had been ready: {failed.last_exit}"
@@ -164,14 +167,24 @@ def _prepare(engine: "Engine", name: str, rollout: Rollout, now: float) -> bool:
     if holds_back(engine, name):
         if any(i.state.alive for i in engine.all_of(name)):
             return False
-        if name in engine.open_lanes:
-            lanes.close(engine, name)
-        _redefine(engine, rollout.target)
+        rollout = engine.rolling[name] = _switch(engine, name, rollout, now)
     for turn in rollout.turns:
         instance = engine.instances.get(turn.slot)
         if instance is not None and instance.run == turn.before:
             _take_over(engine, rollout, instance, now)
     return True
+
+
+def _switch(engine: "Engine", name: str, rollout: Rollout, now: float) -> Rollout:
+    """Nothing of the service runs: its sockets and its definition are others from now on, for
+    everybody at once."""
+    if name in engine.open_lanes:
+        lanes.close(engine, name)
+    _redefine(engine, rollout.target)
+    until = now + rollout.target.start_timeout + rollout.target.min_ready
+    mine = [i for i in engine.of(name) if i.slot in rollout.slots and i.want]
+    turns = tuple(Turn(i.slot, i.run, until) for i in mine if not i.done)
+    return replace(rollout, waiting=(), turns=turns)
 
 
 def holds_back(engine: "Engine", name: str) -> bool:
@@ -221,8 +234,7 @@ def _next_batch(engine: "Engine", name: str, rollout: Rollout, now: float) -> No
         turns.append(_replace(engine, rollout, slot, now))
     rollout = replace(rollout, waiting=tuple(slots[size:]), turns=tuple(turns))
     engine.rolling[name] = rollout
-    for turn in turns:
-        engine.wake(name, turn.deadline)
+    engine.touch(name)
     if not turns:
         _done(engine, name, rollout, now)
 

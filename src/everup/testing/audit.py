@@ -66,6 +66,8 @@ class Auditor:
                         self._stopped.discard(Slot.parse(subject))
                     if kind is Kind.SCALED:
                         self._stopped = {s for s in self._stopped if s.service != subject}
+                        for member in [s for s in self._spawns if s.service == subject]:
+                            del self._spawns[member]
                     if kind is Kind.ROLLOUT:  # nor are those that operators ask for
                         for member in payload["slots"]:
                             self._spawns.pop(Slot.parse(member), None)
