@@ -3,8 +3,11 @@
 import contextlib
 import http.client
 import os
+import shutil
 import signal
+import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-from _everup import Everup, alive, get
+from _everup import COMMAND_S, EVERUP, Everup, alive, get
 
 _ASK_EVERY_S = 0.02
 SOON = {
@@ -188,3 +191,101 @@ def read_only(directory: Path) -> Iterator[None]:
         yield
     finally:
         assert run("chattr", "-i", *map(str, things))
+
+
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile long long *offset;
+
+__attribute__((constructor)) static void start(void) {
+    const char *path = getenv("CLOCK_OFFSET");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return;
+    void *page = mmap(0, 8, PROT_READ, MAP_SHARED, fd, 0);
+    if (page != MAP_FAILED) offset = page;
+    close(fd);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, clock, now);
+    if (!result && offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        now->tv_sec += *offset;
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    now->tv_sec = t.tv_sec;
+    now->tv_usec = t.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *out) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    if (out) *out = t.tv_sec;
+    return t.tv_sec;
+}
+"""
+
+
+class WallClock:
+    """The wall clock of all processes of an everup, but not of its services."""
+
+    def __init__(self, everup: Everup) -> None:
+        directory = everup.directory
+        source, library = directory / "clock.c", directory / "clock.so"
+        source.write_text(_CLOCK)
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None or not run(
+            compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)
+        ):
+            pytest.skip("no C compiler")
+        self._offset = directory / "offset"
+        self.step(0)
+        everup.environment |= {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(self._offset)}
+
+    def step(self, hours: float) -> None:
+        """So far from the true time, from now on."""
+        with self._offset.open("r+b" if self._offset.exists() else "wb", 0) as file:
+            file.write(struct.pack("=q", int(hours * 3600)))
+
+
+class Space:
+    """Everup in a mount namespace of its own, in which file systems can be covered."""
+
+    def __init__(self, everup: Everup) -> None:
+        if os.getuid() != 0 or not run("unshare", "-m", "true"):
+            pytest.skip("may not make a mount namespace")
+        self.everup = everup
+
+    def cli(self, *arguments: str, script: str = "") -> "subprocess.CompletedProcess[bytes]":
+        """``everup ARGUMENTS`` in a new namespace, with ``script`` run in it before."""
+        line = [EVERUP, "-c", str(self.everup.config), *arguments]
+        return subprocess.run(
+            ["unshare", "-m", "sh", "-c", f'{script}\nexec "$@"', "sh", *line],
+            env=self.everup.environment,
+            cwd=self.everup.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+
+    def cover(self, path: str) -> None:
+        """From now on there is nothing at ``path`` for it and its services."""
+        assert run("nsenter", "-m", "-t", str(self.everup.keeper_pid), "mount", "-t", "tmpfs", "none", path)
+
+    def uncover(self, path: str) -> None:
+        # umount(8) wants to read /proc first.
+        code = f"import ctypes; assert ctypes.CDLL(None).umount2({path.encode()!r}, 2) == 0"
+        assert run("nsenter", "-m", "-t", str(self.everup.keeper_pid), sys.executable, "-c", code)

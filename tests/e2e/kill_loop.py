@@ -1,7 +1,7 @@
 """The kill loop: everup's own processes are killed at random moments while its services work.
 
-``Loop.run`` does it with an everup of the tests' harness and returns a ``Report``: what was killed, what
-the clients saw, and everything that is not as it should be (``wrong``, empty if all is well).
+``Loop.run`` does it with an everup of the tests' harness and returns a ``Report``: what was killed,
+what the clients saw, and everything that is not as it should be (``wrong``, empty if all is well).
 Everything random comes from one seed. What one seed replays is the order of kills and commands, not
 the moments: those are the machine's.
 """
@@ -64,6 +64,8 @@ class Report:
     kills: Counter[str] = field(default_factory=Counter)
     commands: Counter[str] = field(default_factory=Counter)
     ups: int = 0
+    refused: list[str] = field(default_factory=list)
+    """What each of them said that did not start everup: it was tried again."""
     recovery_s: list[float] = field(default_factory=list)
     """From each kill until the API answered again; only those that were waited for."""
     clients: dict[str, Summary] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Report:
         rows = [
             ("seed", str(self.seed)),
             ("kills", ", ".join(f"{self.kills[kind]} {kind}" for kind in _KINDS)),
-            ("everup up after both were dead", str(self.ups)),
+            ("everup up after both were dead", f"{self.ups}, {len(self.refused)} refused"),
             ("commands meanwhile", ", ".join(f"{n} {c}" for c, n in self.commands.items())),
             ("seconds", f"{self.took_s:.0f}"),
         ]
@@ -99,6 +101,9 @@ class Report:
         rows.append(("events", str(self.events)))
         rows += [
             (name, f"{a} -> {b} ({b / max(a, 1) - 1:+.1%})") for name, (a, b) in self.sizes.items()
+        ]
+        rows += [
+            ("refused", text.strip().splitlines()[-1]) for text in self.refused if text.strip()
         ]
         rows.append(("wrong", "; ".join(self.wrong) or "nothing"))
         width = max(len(name) for name, _ in rows)
@@ -223,6 +228,7 @@ class Loop:
             if not own:
                 done = self.everup.cli("up", "-d", "--timeout", "0", expect=None)
                 self.report.ups += done.status == 0
+                self.report.refused += [done.text] if done.status else []
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 _, body = self.everup.request("GET", "/v1/status", timeout_s=2.0)
                 if own.keeper and json.loads(body)["engine"]["pid"] in own.engines:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everup.engine.core import Engine
-from everup.engine.fold import ChildFact, fold, replicas
+from everup.engine.fold import ChildFact, fold, reload_is_open, replicas
 from everup.model.action import Record, Signal, Spawn
 from everup.model.event import Adopted, Event, Exited, Scale, Spawned, Start, Stop, Up
 from everup.model.instance import ExitCause, ExitKind, Slot, State
@@ -20,6 +20,12 @@ SPEC = Spec(
     {
         "web": Service("web", ("serve",), replicas=2, listen=LISTEN),
         "setup": Service("setup", ("setup",), type="oneshot"),
+    }
+)
+NEW_SPEC = Spec(
+    {
+        "web": replace(SPEC.service["web"], command=("serve", "v2")),
+        "extra": Service("extra", ("extra",)),
     }
 )
 WEB, WEB2, SETUP = Slot("web", 1), Slot("web", 2), Slot("setup", 1)
@@ -196,6 +202,133 @@ def test_a_takeover_does_not_stop_what_was_scaled_up_without_autostart() -> None
     assert wanted(second) == wanted(first)
 
 
+# -- what rollouts and reloads leave
+
+
+def test_what_identifies_a_process_comes_from_the_journal() -> None:
+    facts = {"start": 12345, "leader": 77, "cgroup": "/cg/web.1", "pipes": [8, 9]}
+    spawned = (Kind.SPAWNED, WEB, {"run": 3, "pid": 77, "lane": 2, "gen": 4} | facts)
+    assert dict(adopted(STARTING, spawned).facts).items() >= facts.items()
+    main = (Kind.MAIN, WEB, {"run": 3, "pid": 80, "start": 999})
+    assert adopted(STARTING, spawned, main).facts["start"] == 999
+    earlier = (Kind.MAIN, WEB, {"run": 2, "pid": 80, "start": 999})
+    assert adopted(STARTING, spawned, earlier).facts["start"] == 12345
+
+
+def two(*told: tuple[Kind, object, dict[str, Any]]) -> list[tuple[int, State, bool]]:
+    """Both processes of a slot: run, state, outgoing."""
+    children = [ChildFact(WEB, 3, 77, 0, 1, 0), ChildFact(WEB, 4, 78, 1, 3, 1)]
+    up = fold(SPEC, journal(*told), children, BOOT, NOW)
+    return sorted((a.run, a.state, a.outgoing) for a in up.adopted)
+
+
+OUTGOING = (Kind.OUTGOING, WEB, {"run": 3, "pid": 77, "state": "ready", "spawned_mono": 50.0})
+NEXT = (Kind.STARTING, WEB, {"run": 4})
+NEXT_READY = (Kind.READY, WEB, {"run": 4})
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([READY, OUTGOING, NEXT], [(3, State.READY, True), (4, State.STARTING, False)]),
+        ([OUTGOING, NEXT, NEXT_READY], [(3, State.READY, True), (4, State.READY, False)]),
+        (
+            [OUTGOING, NEXT, NEXT_READY, (Kind.DRAINING, WEB, {"run": 3})],
+            [(3, State.DRAINING, True), (4, State.READY, False)],
+        ),
+        (
+            [OUTGOING, NEXT, NEXT_READY, STOPPING],
+            [(3, State.STOPPING, True), (4, State.READY, False)],
+        ),
+        (  # the new one failed: the old one goes on
+            [OUTGOING, NEXT, NEXT_READY, (Kind.STOPPING, WEB, {"run": 4})],
+            [(3, State.READY, False), (4, State.STOPPING, True)],
+        ),
+    ],
+)
+def test_two_processes_in_one_slot(
+    told: list[tuple[Kind, object, dict[str, Any]]], expected: list[tuple[int, State, bool]]
+) -> None:
+    assert two(STARTING, SPAWNED, *told) == expected
+
+
+def test_the_age_of_the_old_one_is_known_though_the_new_one_wrote_over_it() -> None:
+    spawned = (Kind.SPAWNED, WEB, {"run": 4, "pid": 78})
+    children = [ChildFact(WEB, 3, 77, 0), ChildFact(WEB, 4, 78, 0)]
+    up = fold(SPEC, journal(OUTGOING, NEXT, spawned), children, BOOT, NOW)
+    assert [a.spawned_at for a in up.adopted] == [50.0, 103.0]
+    up = fold(SPEC, journal(OUTGOING, NEXT, spawned, boot="before"), children, BOOT, NOW)
+    assert [a.spawned_at for a in up.adopted] == [NOW, NOW]
+
+
+@pytest.mark.parametrize(
+    ("told", "lost"),
+    [
+        ([STARTING, SPAWNED, READY], True),
+        ([STARTING], True),
+        ([STARTING, SPAWNED, (Kind.EXITED, WEB, {"run": 3})], False),
+        ([STARTING, (Kind.STOPPED, WEB, {"run": 3})], False),
+        ([STARTING, SPAWNED, (Kind.BACKOFF, WEB, {"run": 3})], False),
+        ([STARTING, SPAWNED, (Kind.LOST, WEB, {"run": 3})], False),  # told already
+        ([STARTING, SPAWNED, (Kind.EXITED, WEB, {"run": 2})], True),
+    ],
+)
+def test_who_is_gone_and_nobody_saw_it(
+    told: list[tuple[Kind, object, dict[str, Any]]], lost: bool
+) -> None:
+    assert fold(SPEC, journal(*told), [], BOOT, NOW).lost == (((WEB, 3),) if lost else ())
+    child = ChildFact(WEB, 3, 77, 0)
+    assert fold(SPEC, journal(*told), [child], BOOT, NOW).lost == ()
+
+
+def rollout(gen: int, how: str = "restart") -> tuple[Kind, object, dict[str, Any]]:
+    return (Kind.ROLLOUT, "web", {"gen": gen, "how": how, "slots": ["web.1", "web.2"], "by": "ann"})
+
+
+def test_a_rollout_without_an_end_goes_on() -> None:
+    child = [ChildFact(WEB, 3, 77, 0)]
+    for end in (Kind.ROLLOUT_DONE, Kind.ROLLOUT_STOPPED):
+        ended = (end, "web", {"gen": 2})
+        open_ = fold(SPEC, journal(ended, rollout(3)), child, BOOT, NOW)
+        (only,) = open_.rollouts
+        assert (only.service, only.gen, only.slots) == ("web", 3, (WEB, WEB2))
+        assert (only.how, only.by) == ("restart", "ann")
+        over = fold(SPEC, journal(rollout(3), ended), child, BOOT, NOW)
+        assert over.rollouts == ()
+        assert over.gens == (("web", 3),)  # numbers go on
+    assert fold(SPEC, journal(rollout(3)), [], BOOT, NOW).rollouts == ()  # nobody is left
+
+
+RELOADING = (Kind.RELOADING, "everup", {"by": "ann"})
+
+
+def test_a_reload_without_an_end_is_open() -> None:
+    assert not reload_is_open([])
+    assert reload_is_open(journal(RELOADING))
+    for end in (Kind.RELOADED, Kind.ROLLED_BACK):
+        assert not reload_is_open(journal(RELOADING, (end, "everup", {})))
+        assert reload_is_open(journal((end, "everup", {}), RELOADING))
+
+
+def test_how_far_a_reload_had_come() -> None:
+    child = [ChildFact(WEB, 3, 77, 0)]
+    back = (Kind.ROLLING_BACK, "everup", {"reason": "it broke"})
+
+    def pending(*told: tuple[Kind, object, dict[str, Any]]) -> tuple[str, str, object]:
+        up = fold(SPEC, journal(*told), child, BOOT, NOW, candidate=NEW_SPEC)
+        assert up.reload is not None
+        assert up.reload.spec is NEW_SPEC
+        return up.reload.by, up.reload.failed, up.reload.gens
+
+    assert pending(RELOADING) == ("ann", "", ())
+    assert pending(back, RELOADING) == ("ann", "", ())  # that was another one
+    assert pending(RELOADING, back) == ("ann", "it broke", ())
+    assert pending(RELOADING, rollout(2, "reload")) == ("ann", "", (("web", 2),))
+    assert pending(rollout(2, "reload"), RELOADING) == ("ann", "", ())
+    assert pending(RELOADING, rollout(2, "restart")) == ("ann", "", ())
+    assert fold(SPEC, journal(RELOADING), child, BOOT, NOW).reload is None
+
+
 def test_nothing_told_nothing_known() -> None:
     up = fold(SPEC, [], [], BOOT, NOW)
     assert (up.wanted, up.adopted, up.runs, up.done, up.active) == ((), (), (), (), ())
@@ -224,15 +357,7 @@ _PAYLOAD = st.fixed_dictionaries(
 )
 
 
-NEW_SPEC = Spec(
-    {
-        "web": replace(SPEC.service["web"], command=("serve", "v2")),
-        "extra": Service("extra", ("extra",)),
-    }
-)
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -251,3 +251,30 @@ def test_drain_then_stop() -> None:
     for event in (On.DRAINED, On.DEADLINE):
         _, effects = step(service, draining, Happening(event), 0.5, 105.0)
         assert effects == (Signal(SLOT, 1, "SIGTERM"),)
+
+
+def test_who_is_replaced_drains_for_a_moment_though_no_time_is_set() -> None:
+    draining = run(PLAIN, up(), Happening(On.STOP, drain_s=1.0))
+    assert (draining.state, draining.deadline) == (State.DRAINING, 101.0)
+    longer = replace(PLAIN, drain_timeout=5.0)
+    assert run(longer, up(longer), Happening(On.STOP, drain_s=1.0)).deadline == 105.0
+    running = replace(up(), state=State.RUNNING)  # gets no connections: nothing to wait for
+    assert run(PLAIN, running, Happening(On.STOP, drain_s=1.0)).state is State.STOPPING
+
+
+def test_a_run_goes_on_from_the_highest_number_that_was_used_up() -> None:
+    """A successor that failed had one as well."""
+    started = run(PLAIN, Instance(SLOT, want=True, run=3, spent=5), Happening(On.START))
+    assert (started.run, started.spent) == (6, 6)
+
+
+def test_the_process_is_started_in_its_lane() -> None:
+    _, effects = step(PLAIN, Instance(SLOT, want=True, lane=4), Happening(On.START), 0.5, 100.0)
+    assert effects == (Spawn(SLOT, 1, 4),)
+
+
+def test_what_identifies_a_process_is_known_while_it_lives() -> None:
+    start = Happening(On.START), Happening(On.SPAWNED, pid=7, facts={"start": 99})
+    alive = run(PLAIN, Instance(SLOT, want=True), *start)
+    assert alive.facts == {"start": 99}
+    assert run(PLAIN, alive, Happening(On.EXITED, cause=CLEAN)).facts == {}

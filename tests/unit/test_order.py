@@ -30,6 +30,13 @@ def test_a_service_satisfies_while_one_is_ready_and_to_stay_so(state: State, wan
     assert satisfied(service("db"), [down, other]) is (state is State.READY and want)
 
 
+def test_one_that_serves_until_its_successor_is_ready_satisfies() -> None:
+    old = Instance(Slot("db", 1), State.READY, want=False, outgoing=True)
+    new = Instance(Slot("db", 1), State.STARTING, want=True)
+    assert satisfied(service("db"), [new, old])
+    assert not satisfied(service("db"), [new])
+
+
 def test_a_oneshot_satisfies_only_once_done() -> None:
     oneshot = Service("db", ("migrate",), type="oneshot")
     slot = Slot("db", 1)

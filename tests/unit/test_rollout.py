@@ -741,7 +741,7 @@ def test_the_engine_dies_at_any_step_and_the_end_is_the_same(story: str) -> None
     assert steps > 10
     for die_at in range(1, steps + 1):
         bench, events = STORIES[story]()
-        bench.die_at = die_at
+        bench.die_at = {die_at}
         bench.play(*events)
         where = f"killed at step {die_at} of {steps}"
         assert bench.deaths == 1, where
@@ -758,13 +758,31 @@ def test_the_engine_dies_at_any_step_and_the_end_is_the_same(story: str) -> None
         assert not bench.told(Kind.ROLLOUT_STOPPED), where
 
 
+@pytest.mark.parametrize("story", STORIES)
+def test_the_next_engine_dies_as_well_while_it_takes_over(story: str) -> None:
+    bench, events = STORIES[story]()
+    bench.play(*events)
+    for die_at in range(1, bench.steps + 1):
+        bench, events = STORIES[story]()
+        later = 2 + die_at % 7
+        bench.die_at = {die_at, die_at + later}
+        bench.play(*events)
+        where = f"killed at step {die_at} and {later} steps later"
+        bench.check_quiet()
+        for instance in bench.engine.instances.values():
+            assert instance.state is State.READY, where
+            born = [run for slot, run in bench.births if slot == instance.slot]
+            assert born == [1, instance.run], where
+        assert not bench.told(Kind.ROLLOUT_STOPPED), where
+
+
 def test_the_engine_dies_at_any_step_of_a_restart_that_fails() -> None:
     bench, events = sick_restart()
     bench.play(*events)
     steps = bench.steps
     for die_at in range(1, steps + 1):
         bench, events = sick_restart()
-        bench.die_at = die_at
+        bench.die_at = {die_at}
         bench.play(*events)
         bench.check_quiet()
         where = f"killed at step {die_at} of {steps}"

@@ -24,6 +24,8 @@ from everup.model.spec import Limits
 _CPU_PERIOD_US = 100_000
 _LEFTOVERS_S = 2.0
 _REMOVE_S = 0.5
+_LOOK_AGAIN_S = 10.0
+_BLIND_S = 1.0
 _CONTROLLER = {"memory": "memory", "tasks": "pids", "cpu": "cpu"}
 """By the limit; v1 and v2 name them alike."""
 
@@ -38,7 +40,7 @@ class Placement:
     """Of the group: ``web.1`` or ``web.1+``; empty where there is to be none."""
 
     def exists(self) -> bool:
-        return self.v2 is None or os.path.isdir(self.v2)
+        return self.v2 is None or _is_group(Path(self.v2))
 
 
 def group_name(slot: Slot, second: bool = False) -> str:
@@ -81,16 +83,43 @@ class Cgroups:
     """``say(subject, text)`` is told of limits that cannot be enforced."""
 
     def __init__(self, state_dir: str, say: Callable[[str, str], None]) -> None:
-        home = home_name(state_dir)
-        self._say = say
+        self.say = say
+        self._home = home_name(state_dir)
         self._told: set[tuple[str, str]] = set()
-        self._v1 = _v1_homes(home)
-        self._base, self._controllers = _v2_home(home)
         self._oom_before: dict[str, int] = {}
         self._placed: dict[str, tuple[Limits, Placement]] = {}
+        self._look_at: float | None = 0.0
+        """When to look for the hierarchies again; None: not."""
+        self._blind = False
+        """Nobody knows where they are."""
+        self._look()
+
+    def _look(self) -> None:
+        """Find the hierarchies. What is not there may come back; and as long as /proc cannot be
+        read, nobody knows."""
+        now = time.monotonic()
+        if self._look_at is None or now < self._look_at:
+            return
+        self._blind = not _readable()
+        self._v1 = _v1_homes(self._home)
+        self._base, self._controllers = _v2_home(self._home)
+        if self._blind or self._base is None:
+            self._look_at = now + (_BLIND_S if self._blind else _LOOK_AGAIN_S)
+        else:
+            self._look_at = None
+            self._told.clear()
+            self._placed.clear()
 
     def place(self, slot: Slot, limits: Limits, second: bool = False) -> Placement:
         """Make the groups of an instance and set its limits; quick when they are there already."""
+        self._look()
+        if self._blind and ("", "") not in self._told:
+            self._told.add(("", ""))
+            self.say(
+                "everup",
+                "/proc cannot be read, so nobody knows where control groups are: what is started "
+                "meanwhile is in none, and its limits do not hold",
+            )
         name_of_group = group_name(slot, second)
         known = self._placed.get(name_of_group)
         if known is not None and known[0] == limits and known[1].exists():
@@ -112,7 +141,12 @@ class Cgroups:
             else:
                 self._tell(slot, name, "no writable control group with that controller")
         placement = Placement(None if v2 is None else str(v2), v1, name_of_group)
-        self._placed[name_of_group] = (limits, placement)
+        if v2 is not None or self._base is None:
+            self._placed[name_of_group] = (limits, placement)
+            self._told.discard((slot.service, ""))
+        elif (slot.service, "") not in self._told:
+            self._told.add((slot.service, ""))
+            self.say(slot.service, f"no control group can be had below {self._base}; it has none")
         if "memory" in wanted or "memory" in self._controllers:
             self._oom_before[name_of_group] = 0
         self._note_oom(name_of_group)
@@ -123,14 +157,14 @@ class Cgroups:
             self._oom_before[name] = self._oom_kills(name)
 
     def _make(self, home: Path | None, name: str) -> Path | None:
-        if home is None:
+        if home is None or not _is_group(home.parent):
             return None
         group = home / name
         try:
             os.makedirs(group, exist_ok=True)
         except OSError:
             return None
-        return group
+        return group if _is_group(group) else None
 
     def _set(self, slot: Slot, name: str, group: Path, settings: dict[str, str]) -> None:
         for key, text in settings.items():
@@ -142,7 +176,7 @@ class Cgroups:
     def _tell(self, slot: Slot, name: str, why: str) -> None:
         if (slot.service, name) not in self._told:
             self._told.add((slot.service, name))
-            self._say(slot.service, f"limits.{name} cannot be enforced here: {why}")
+            self.say(slot.service, f"limits.{name} cannot be enforced here: {why}")
 
     def oom_killed(self, slot: Slot, second: bool = False) -> bool:
         """Whether the kernel killed for memory in this instance's group since it was placed."""
@@ -228,10 +262,17 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove what is empty. What has just died may keep its group busy for a moment."""
+        self._look_at = None if self._look_at is None else 0.0
+        self._look()
         for home in (self._base, *self._v1.values()):
             until = time.monotonic() + _REMOVE_S
             while home is not None and not _remove(home) and time.monotonic() < until:
                 time.sleep(0.005)
+
+
+def _is_group(path: Path) -> bool:
+    """And not a directory where control groups were, or ought to be."""
+    return os.path.exists(path / "cgroup.procs")
 
 
 def _procs(group: Path) -> list[int]:
@@ -250,6 +291,10 @@ def _remove(home: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _readable() -> bool:
+    return os.access("/proc/mounts", os.R_OK) and os.access("/proc/self/cgroup", os.R_OK)
 
 
 def _mounts() -> list[tuple[str, str, str]]:

@@ -162,13 +162,15 @@ def newcomers(
         with contextlib.suppress(ValueError):
             slot = Slot.parse(one.slot)
             known = by.get(one.slot, [])
-            if not one.leads or (slot, one.run) in out or not _may_be_main(one.run, known):
+            if not one.leads or (slot, one.run) in out or not _may_be_main(one, known):
                 continue
             if role_of(one.pid):
                 continue
             facts: Mapping[str, Any] = next(
-                (e.payload for e in reversed(known) if _is(e, Kind.STARTING, one.run)), {}
-            )
+                (e.payload for e in reversed(known)
+                 if _is(e, Kind.SPAWNED, one.run) or _is(e, Kind.STARTING, one.run)),
+                {},
+            )  # fmt: skip
             out[slot, one.run] = Claim(
                 slot,
                 one.run,
@@ -178,6 +180,7 @@ def newcomers(
                 one.start,
                 lane=int(facts.get("lane") or 0),
                 gen=int(facts.get("gen") or 0),
+                restarts=int(facts.get("restarts") or 0),
             )
     return list(out.values())
 
@@ -190,13 +193,16 @@ def _is(entry: Entry, kind: Kind, run: int) -> bool:
     return entry.kind == kind.value and entry.payload.get("run") == run
 
 
-def _may_be_main(run: int, known: Sequence[Entry]) -> bool:
-    """By the entries of its slot, in order. What the journal has heard of by its pid, or seen end,
-    is something else: what is left of it."""
-    hook = -1
+def _may_be_main(one: Found, known: Sequence[Entry]) -> bool:
+    """By the entries of its slot, in order. If the journal tells of its run by another pid, or has
+    seen that end, it is something else: what is left of it."""
+    run, hook = one.run, -1
+    if any(entry.kind in _ENDS and entry.payload.get("run") == run for entry in known):
+        return False
+    spawned = [entry.payload for entry in known if _is(entry, Kind.SPAWNED, run)]
+    if spawned:  # by an engine that did not know its start time, or it would be claimed
+        return all(s.get("pid") == one.pid and not s.get("start") for s in spawned)
     for entry in known:
-        if entry.kind in (Kind.SPAWNED.value, *_ENDS) and entry.payload.get("run") == run:
-            return False
         if _is(entry, Kind.HOOK, run) and entry.payload.get("hook") == "pre_start":
             hook = entry.seq
         elif entry.kind == Kind.HOOK_ENDED.value and entry.payload.get("hook") == "pre_start":

@@ -5,15 +5,27 @@ machine's alone.
 """
 
 import contextlib
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from everup.adapters.cgroups import Cgroups
 from everup.model.instance import Slot
+
+# What psutil raises where /proc is not there, not as it should be, or was not at its import.
+_UNKNOWN = (
+    psutil.Error, OSError, RuntimeError, ValueError, IndexError, AttributeError, TypeError
+)  # fmt: skip
+_BLIND = (
+    "/proc cannot be read: nobody knows what CPU, memory and descriptors instances use, nor how "
+    "many connections they have, so a drain takes all of its time; on the notify socket only "
+    "main processes are known"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class Metrics:
         self._cgroups = cgroups
         self._last: dict[Slot, Usage] = {}
         self._handles: dict[int, psutil.Process] = {}
+        self._blind = False
         self.sampled_at = 0.0
 
     def get(self, slot: Slot) -> Usage | None:
@@ -49,8 +62,14 @@ class Metrics:
         for slot, main, second in running:
             pids = self._cgroups.pids(slot, second) or [main]
             seen.update(pids)
-            fresh[slot] = self._measure(slot, pids, self._cgroups.cpu_s(slot, second))
+            usage = self._measure(slot, pids, self._cgroups.cpu_s(slot, second))
+            if usage.processes:
+                fresh[slot] = usage
         self._last = fresh
+        blind = not _proc()
+        if blind is not self._blind:
+            self._blind = blind
+            self._cgroups.say("everup", _BLIND if blind else "/proc can be read again")
         self._handles = {pid: h for pid, h in self._handles.items() if pid in seen}
         self.sampled_at = time.monotonic()
 
@@ -59,7 +78,7 @@ class Metrics:
         rss = threads = fds = read = written = count = 0
         cpu = 0.0
         for pid in pids[:256]:  # an instance with more tells enough
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(*_UNKNOWN):
                 process = self._handles.get(pid)
                 if process is None:
                     process = self._handles[pid] = psutil.Process(pid)
@@ -70,9 +89,9 @@ class Metrics:
                 cpu += times.user + times.system
                 count += 1
                 fds += process.num_fds()
-                disk = process.io_counters()
-                read += disk.read_bytes
-                written += disk.write_bytes
+                disk = _disk_bytes(pid)
+                read += disk[0]
+                written += disk[1]
         cpu = cpu if exact is None else exact
         before = self._last.get(slot)
         percent = 0.0
@@ -81,22 +100,60 @@ class Metrics:
         return Usage(now, cpu, round(percent, 2), rss, count, threads, fds, read, written)
 
 
+def _disk_bytes(pid: int) -> tuple[int, int]:
+    """Read and written. (psutil can tell only if /proc was there when it was imported.)"""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    known = dict(line.split(": ", 1) for line in lines)
+    return int(known.get("read_bytes", 0)), int(known.get("write_bytes", 0))
+
+
+_cpu_before = (0, 0)
+
+
 def machine() -> dict[str, Any]:
-    """The machine now."""
-    memory, load = psutil.virtual_memory(), psutil.getloadavg()
-    out: dict[str, Any] = {
-        "cpus": psutil.cpu_count() or 1,
-        "load": [round(x, 2) for x in load],
-        "cpu_percent": psutil.cpu_percent(None),
-        "memory_total_bytes": memory.total,
-        "memory_available_bytes": memory.available,
-    }
-    net, disk = psutil.net_io_counters(), psutil.disk_io_counters()
-    if net is not None:
-        out |= {"net_received_bytes": net.bytes_recv, "net_sent_bytes": net.bytes_sent}
-    if disk is not None:
-        out |= {"disk_read_bytes": disk.read_bytes, "disk_written_bytes": disk.write_bytes}
+    """The machine now; what cannot be found out is left out."""
+    out: dict[str, Any] = {"cpus": os.cpu_count() or 1}
+    for measure in (_load, _cpu, _memory, _network, _disk):
+        with contextlib.suppress(*_UNKNOWN):
+            out |= measure()
     return out
+
+
+def _load() -> dict[str, Any]:
+    return {"load": [round(x, 2) for x in os.getloadavg()]}
+
+
+def _cpu() -> dict[str, Any]:
+    """Of all CPUs, since the last time. (psutil can tell only if /proc was there when it was
+    imported.)"""
+    global _cpu_before
+    ticks = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    total, idle = sum(ticks), ticks[3] + ticks[4]
+    (total_before, idle_before), _cpu_before = _cpu_before, (total, idle)
+    passed = max(1, total - total_before)
+    return {"cpu_percent": round(max(0.0, 100 * (1 - (idle - idle_before) / passed)), 1)}
+
+
+def _memory() -> dict[str, Any]:
+    memory = psutil.virtual_memory()
+    return {"memory_total_bytes": memory.total, "memory_available_bytes": memory.available}
+
+
+def _network() -> dict[str, Any]:
+    net = psutil.net_io_counters()
+    return {"net_received_bytes": net.bytes_recv, "net_sent_bytes": net.bytes_sent} if net else {}
+
+
+def _disk() -> dict[str, Any]:
+    disk = psutil.disk_io_counters()
+    if disk is None:
+        return {}
+    return {"disk_read_bytes": disk.read_bytes, "disk_written_bytes": disk.write_bytes}
+
+
+def _proc() -> bool:
+    """Whether it can be told who lives."""
+    return os.access("/proc/self/stat", os.R_OK)
 
 
 def usage_payload(usage: Usage | None) -> dict[str, Any] | None:
@@ -109,10 +166,11 @@ def usage_payload(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def open_connections(pids: Iterable[int]) -> int:
-    """Client connections that processes have open (drain waits for none)."""
+    """Client connections that processes have open (drain waits for none). Raises ``OSError``
+    where that cannot be told, which is not the same as none."""
     count = 0
     for pid in pids:
-        with contextlib.suppress(psutil.Error):
+        with _gone():
             process = psutil.Process(pid)
             listening = {c.laddr for c in process.net_connections("all") if c.status == "LISTEN"}
             ports = {address.port for address in listening if hasattr(address, "port")}
@@ -121,3 +179,15 @@ def open_connections(pids: Iterable[int]) -> int:
                 if connection.status == psutil.CONN_ESTABLISHED and local and local.port in ports:
                     count += 1
     return count
+
+
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """A process that is gone has nothing open; of one that cannot be looked at nobody knows."""
+    try:
+        yield
+    except (psutil.NoSuchProcess, psutil.ZombieProcess) as error:
+        if not _proc():
+            raise OSError("/proc cannot be read") from error
+    except psutil.Error as error:
+        raise OSError(str(error)) from error

@@ -40,7 +40,7 @@ def command(
         case "restart":
             busy = [name for name in engine.rolling if any(s.service == name for s in slots)]
             if busy or engine.reloading is not None:
-                what = f"a restart of {busy[0]}" if busy else "a reload"
+                what = "a reload" if engine.reloading is not None else f"a restart of {busy[0]}"
                 raise Refusal(409, f"{what} is under way", "look: everup status")
             return Restart(slots, by), slots
         case _:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from everup import __version__
 from everup.api import changes, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
@@ -122,9 +123,16 @@ async def _reload(request: web.Request) -> web.Response:
 async def _reexec(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     argv, engine, version = changes.argvs(await _body(request))
-    problem = await asyncio.to_thread(backend.try_out, argv)
+    if backend.engine.quitting:
+        raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
+    problem = await asyncio.to_thread(backend.try_out, argv, engine, version)
     if problem is not None:
-        raise Refusal(409, f"the new everup cannot run: {problem}", "nothing was changed")
+        name = f"everup {version}" if version else "the new everup"
+        raise Refusal(
+            409,
+            f"{name} cannot take over, and nothing was changed: {problem}",
+            f"everup {__version__} goes on; look: everup status",
+        )
     before = backend.journal.last_seq
     backend.replace(argv, engine, f"uid {_peer_uid(request)}", version)
     return web.json_response({"after": before, "engine": {"pid": os.getpid()}})

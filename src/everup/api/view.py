@@ -36,8 +36,8 @@ class Backend(Protocol):
 
     def sample(self) -> None: ...
 
-    def try_out(self, argv: list[str]) -> str | None:
-        """What keeps that keeper from running, None: nothing. Blocks."""
+    def try_out(self, argv: list[str], engine: list[str], version: str) -> str | None:
+        """What keeps that keeper or that engine from running, None: nothing. Blocks."""
 
     def replace(self, argv: list[str], engine: list[str], by: str, version: str) -> None: ...
 
@@ -158,10 +158,10 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "attempt": it.attempt,
         "done": it.done,
         "suspected": it.suspected,
-        "reason": backend.engine.waiting.get(it.slot, it.reason),
+        "reason": it.reason if it.outgoing else backend.engine.waiting.get(it.slot, it.reason),
         "status_text": it.status_text,
         "last_exit": None if it.last_exit is None else str(it.last_exit),
-        "usage": usage_payload(backend.metrics.get(it.slot)),
+        "usage": None if it.outgoing else usage_payload(backend.metrics.get(it.slot)),
         "probes": _probes(backend, it),
     }
     if spec.listen:

@@ -1,9 +1,13 @@
 """everup itself: how it is started, and how it is replaced by another version of itself."""
 
+import contextlib
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,9 +15,11 @@ import everup
 from everup.adapters.place import Place
 from everup.cli.client import Client
 from everup.cli.context import FAILED, NOT_RUNNING, Failure, Here, done, json_option
-from everup.cli.progress import Line, instances
+from everup.cli.progress import Line, instances, patiently
 
+_KEEPER = "/everup/keeper/__main__.py"
 _POLL_S = 0.1
+_TRY_S = 60.0
 _REEXEC_S = 30.0
 
 
@@ -27,8 +33,7 @@ def reexec(here: Here, as_json: bool) -> None:
 
 def keeper_argv() -> list[str]:
     """How the keeper of this installation is started."""
-    keeper = Path(everup.__file__).parent / "keeper" / "__main__.py"
-    return [sys.executable, "-S", "-E", str(keeper)]
+    return [sys.executable, "-S", "-E", str(Path(everup.__file__).parents[1]) + _KEEPER]
 
 
 def engine_argv(place: Place) -> list[str]:
@@ -37,37 +42,72 @@ def engine_argv(place: Place) -> list[str]:
     return [sys.executable, "-m", "everup.daemon", place_json]
 
 
-def upgrade(client: Client, place: Place, as_json: bool) -> None:
+def refuse_second(place: Place) -> None:
+    """``Failure`` if an everup of this config runs with another state directory: a second one
+    would run every service twice."""
+    for pid, told in _keepers():
+        config, state_dir = told.get("config"), told.get("state_dir")
+        if config == place.config and state_dir != place.state_dir:
+            raise Failure(
+                f"everup runs already for {config}, with the state directory {state_dir} "
+                f"(keeper pid {pid})",
+                "put state_dir back; to change it: everup down before, everup up -d after",
+            )
+
+
+def _keepers() -> Iterator[tuple[int, dict[str, str]]]:
+    """Every keeper on this machine, with the place that its engines get."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            words = Path(f"/proc/{name}/cmdline").read_bytes().decode().split("\0")[:-1]
+            if "everup.daemon" in words and any(w.endswith(_KEEPER) for w in words[:5]):
+                yield int(name), json.loads(words[-1])
+
+
+def upgrade(
+    client: Client, place: Place, as_json: bool, next_command: str = "everup status"
+) -> None:
     """Have the everup that runs become the one that this command belongs to."""
     before = client.get("/v1/status")
     old = instances(before)
     body = {"argv": keeper_argv(), "engine": engine_argv(place), "version": everup.__version__}
-    client.post("/v1/reexec", body, timeout_s=_REEXEC_S)
-    until, line = time.monotonic() + _REEXEC_S, Line()
+    line = Line()
+    line.show(f"trying everup {everup.__version__}", at_once=True)
     try:
-        while True:
-            if client.running():
-                now = client.get("/v1/status")
-                if now["engine"]["pid"] != before["engine"]["pid"]:
-                    break
-            if time.monotonic() > until:
-                raise Failure(
-                    f"everup does not answer {_REEXEC_S:g} s after its replacement",
-                    f"its words are in {place.state_dir}/everup.log; the services go on",
-                    NOT_RUNNING,
-                )
-            line.show("everup replaces itself")
-            time.sleep(_POLL_S)
+        client.post("/v1/reexec", body, timeout_s=_TRY_S)
+        now = _next_engine(client, before["engine"]["pid"], line)
     finally:
         line.end()
     if now["version"] != everup.__version__:
         raise Failure(
             f"everup {now['version']} still runs: the new one could not be started",
-            "everup events --kind 'facility.*'",
+            f"look: everup events; its words are in {place.state_dir}/everup.log",
             FAILED,
         )
-    same = sum(1 for slot, i in instances(now).items() if i["pid"] and i["pid"] == old[slot]["pid"])
+    old_pids = {i["pid"] for i in old.values()} - {None}
+    same = sum(i["pid"] in old_pids for i in instances(now).values())
     value = {"version": now["version"], "before": before["version"], "untouched": same}
     value |= {"keeper": now["keeper"], "engine": now["engine"]}
-    text = f"everup {before['version']} was replaced by {now['version']}; {same} instances go on"
-    done(as_json, value, text, "everup status")
+    was, is_now = before["version"], now["version"]
+    text = f"everup {was} was replaced by " + (is_now if is_now != was else "itself")
+    text += f"; {same} {'instance goes' if same == 1 else 'instances go'} on as before"
+    done(as_json, value, text, next_command)
+
+
+def _next_engine(client: Client, before: int, line: Line) -> dict[str, Any]:
+    """The status, once another engine gives it."""
+    until = time.monotonic() + _REEXEC_S
+    while time.monotonic() < until:
+        with contextlib.suppress(Failure):  # between the two there is none
+            now: dict[str, Any] = patiently(client, lambda: client.get("/v1/status"), until)
+            if now["engine"]["pid"] != before:
+                return now
+        line.show("everup replaces itself")
+        time.sleep(_POLL_S)
+    raise Failure(
+        f"everup does not answer {_REEXEC_S:g} s after its replacement",
+        f"its words are in {client.place.state_dir}/everup.log; the services go on",
+        NOT_RUNNING,
+    )

@@ -1,16 +1,20 @@
 """Waiting for instances, with a line that says what is still missing."""
 
+import http.client
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
-from everup.cli.client import Client
-from everup.cli.context import Failure
+from everup.cli.client import Client, keeper_lives
+from everup.cli.context import NOT_RUNNING, Failure
 
+T = TypeVar("T")
 Instances = dict[str, dict[str, Any]]
 _POLL_S = 0.05
+_AWAY_S = 5.0
+"""Both processes of everup may be killed while a command waits; so long for the next ones."""
 _SHOW_AFTER_S = 0.5
 _SPINNER = "|/-\\"
 _SETTLED_S = 0.3
@@ -35,9 +39,10 @@ class Line:
         self._began = time.monotonic()
         self._turn = 0
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, *, at_once: bool = False) -> None:
+        """``at_once``: what comes next is known to take long."""
         waited_s = time.monotonic() - self._began
-        if waited_s > _SHOW_AFTER_S and sys.stderr.isatty():
+        if (at_once or waited_s > _SHOW_AFTER_S) and sys.stderr.isatty():
             self._turn += 1
             self._write(f"{_SPINNER[self._turn % 4]} {waited_s:.0f} s: {text}")
 
@@ -49,6 +54,25 @@ class Line:
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r\x1b[K" + text[:width])
         sys.stderr.flush()
+
+
+def patiently(client: Client, ask: Callable[[], T], until: float) -> T:
+    """Ask until there is a whole answer, up to that time: engine and keeper may die, or be
+    replaced, in the middle of one. ``Failure`` otherwise."""
+    alone_since = None
+    while True:
+        try:
+            return ask()
+        except (OSError, http.client.HTTPException, ValueError):
+            failure = Failure("everup does not answer", "look: everup status", NOT_RUNNING)
+        except Failure as error:
+            failure = error
+        now = time.monotonic()
+        alone_since = None if keeper_lives(client.place) else alone_since or now
+        gone = alone_since is not None and now - alone_since > _AWAY_S
+        if failure.status != NOT_RUNNING or gone or now > until:
+            raise failure
+        time.sleep(_POLL_S)
 
 
 def wait(
@@ -63,7 +87,8 @@ def wait(
     wanted = None if slots is None else list(slots)
     try:
         while True:
-            now = instances(client.get("/v1/status"))
+            status = patiently(client, lambda: client.get("/v1/status"), began + timeout_s)
+            now = instances(status)
             mine = now if wanted is None else {s: now[s] for s in wanted if s in now}
             missing = {slot: i for slot, i in mine.items() if not reached(i)}
             waited = time.monotonic() - began

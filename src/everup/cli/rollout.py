@@ -1,6 +1,5 @@
 """Commands that replace what runs without a gap: restart and reload."""
 
-import http.client
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,12 +9,11 @@ import click
 
 from everup.cli.client import Client
 from everup.cli.context import FAILED, NOT_RUNNING, Failure, Here, done, json_option, print_json
-from everup.cli.progress import Line, instances, is_hopeless, is_settled, not_well
+from everup.cli.itself import refuse_second
+from everup.cli.progress import Line, instances, is_hopeless, is_settled, not_well, patiently
 
 _POLL_S = 0.1
 _LONG_S = 600.0
-_AWAY_S = 15.0
-"""The engine may be killed in the middle; the next one goes on, and so does the command."""
 _timeout = click.option(
     "--timeout",
     type=float,
@@ -110,9 +108,9 @@ def _follow(
     try:
         while True:
             # The status first: what ended it is among the events then.
-            status = _again(lambda: client.get("/v1/status"))
+            status = patiently(client, lambda: client.get("/v1/status"), until)
             query = {"after": after, "kind": list(kinds)}
-            found: list[Json] = _again(partial(_lines, client, query))
+            found: list[Json] = patiently(client, partial(_lines, client, query), until)
             if over(status, found):
                 return True, found, status
             if time.monotonic() > until:
@@ -126,21 +124,6 @@ def _follow(
 
 def _lines(client: Client, query: Json) -> list[Json]:
     return list(client.lines("/v1/events", query))
-
-
-def _again(ask: Callable[[], Any]) -> Any:
-    """Ask until there is a whole answer: the engine may die in the middle of one."""
-    until = time.monotonic() + _AWAY_S
-    while True:
-        try:
-            return ask()
-        except (OSError, http.client.HTTPException, ValueError):
-            if time.monotonic() > until:
-                raise Failure("everup does not answer", "everup status", NOT_RUNNING) from None
-        except Failure as failure:
-            if failure.status != NOT_RUNNING or time.monotonic() > until:
-                raise
-        time.sleep(_POLL_S)
 
 
 # -- reload
@@ -159,7 +142,12 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
     """
     client = Client(here.place)
     began = time.monotonic()
-    answer = client.post("/v1/reload", {"dry_run": dry_run})
+    try:
+        answer = client.post("/v1/reload", {"dry_run": dry_run})
+    except Failure as failure:
+        if failure.status == NOT_RUNNING:
+            refuse_second(here.place)
+        raise
     if not as_json:
         for text in plan_lines(answer["plan"]):
             click.echo(text)

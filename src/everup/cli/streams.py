@@ -12,7 +12,11 @@ import click
 from everup.cli.client import Client
 from everup.cli.context import USAGE, Failure, Here, json_option
 
-_SEEN = ("seq", "time", "mono", "kind", "subject")
+_SEEN = frozenset({"seq", "time", "mono", "kind", "subject"})
+_FOR_EVERUP = frozenset(
+    {"start", "leader", "cgroup", "pipes", "since", "spawned_mono", "lane", "gen"}
+)
+"""What the next engine needs and people do not; ``--json`` has it."""
 _LAPSE = re.compile(r"(\d+)(s|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COLOURS = {
@@ -89,7 +93,7 @@ def _event(event: dict[str, Any]) -> str:
     details = " ".join(
         f"{key}={json.dumps(value) if isinstance(value, str) and ' ' in value else _plain(value)}"
         for key, value in event.items()
-        if key not in _SEEN and value not in ("", None)
+        if key not in _SEEN | _FOR_EVERUP and value not in ("", None)
     )
     kind = click.style(f"{event['kind']:<20}", fg=_COLOURS.get(event["kind"]))
     return f"{when}  {event['subject']:<12} {kind} {details}".rstrip()

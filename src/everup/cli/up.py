@@ -19,7 +19,7 @@ from everup.adapters.place import Place
 from everup.cli.client import Client, keeper_lives
 from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
-from everup.cli.itself import engine_argv, keeper_argv, upgrade
+from everup.cli.itself import engine_argv, keeper_argv, refuse_second, upgrade
 from everup.cli.progress import is_hopeless, is_settled, not_well, wait
 
 if TYPE_CHECKING:
@@ -59,10 +59,14 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     place = here.place
     _prepare(place)
     if keeper_lives(place) and _other_version(place):
-        upgrade(Client(place), place, as_json)
+        changed = text != _read(place.accepted)
+        upgrade(Client(place), place, as_json, "everup reload" if changed else "everup status")
         return
+    if not keeper_lives(place):
+        refuse_second(place)
     lock = _lock(place)
     meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
+    _same_format(place)
     passed = _take_back(place, text, meta, quiet=as_json)
     if not detach:
         _become_keeper(place, meta, passed)
@@ -139,6 +143,19 @@ def _lock(place: Place) -> int:
     return lock
 
 
+def _same_format(place: Place) -> None:
+    """Nothing is taken over from a newer everup: its services go on until that is started."""
+    if os.path.exists(place.journal):
+        from everup.daemon.trial import journal_problem
+
+        problem = journal_problem(place.journal)
+        if problem is not None:
+            raise Failure(
+                f"{problem}; nothing was started, and what runs goes on",
+                "start the newer everup instead",
+            )
+
+
 def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) -> list[int]:
     """Find what goes on of an everup that died, and keep the accepted text.
 
@@ -155,7 +172,10 @@ def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) ->
         gathered = _gather(place, text if old is None else old, inherited, meta)
         if gathered.held and not gathered.children and old != text:
             gathered = _gather(place, text, gathered.held, meta)  # addresses may have changed
-    if gathered is None or not gathered.children or old in (None, text):
+    if gathered is not None and gathered.children and _is_reloading(place):
+        if text != _read(place.next):
+            click.echo("a reload was under way and goes on first; then: everup reload", err=True)
+    elif gathered is None or not gathered.children or old in (None, text):
         _store(place.accepted, text)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.next)
@@ -177,6 +197,18 @@ def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) ->
         )
         click.echo(f"{what} of an earlier everup {which}", err=quiet)
     return passed
+
+
+def _is_reloading(place: Place) -> bool:
+    """Whether both were killed in the middle of a reload."""
+    from everup.adapters import journal
+    from everup.engine.fold import reload_is_open
+
+    if not os.path.exists(place.next):
+        return False
+    with contextlib.suppress(journal.JournalError, sqlite3.Error, OSError):
+        return reload_is_open(journal.latest(Path(place.journal)))
+    return False
 
 
 def _from_systemd() -> "tuple[FdStore | None, dict[str, int]]":

@@ -31,6 +31,7 @@ def check_services(
         _kind_of_service(service, path, found)
         _templates(service, path, found)
         _process(service, path, found, known_users)
+        _rollout(service, path, found)
         for i, listener in enumerate(service.listen):
             _listener(listener, (*path, "listen", i), found)
     _cycles(spec, found)
@@ -144,6 +145,17 @@ def _oneshot(service: Service, path: Path, found: Findings) -> None:
             (*path, "restart", "policy"),
             'makes the oneshot run again and again; "on-failure" runs it until it succeeds',
             value="always",
+        )
+
+
+def _rollout(service: Service, path: Path, found: Findings) -> None:
+    if service.overlap and service.type == "oneshot":
+        found.warn((*path, "overlap"), "has no effect on a oneshot: it ends before it runs again")
+    elif service.overlap and service.port is not None:
+        found.warn(
+            (*path, "overlap"),
+            "two processes cannot bind one port: with port, the new one comes to ready only if "
+            "the service sets SO_REUSEPORT; listen does without",
         )
 
 

@@ -15,7 +15,9 @@ from everup.model.spec import (
     Probe,
     Probes,
     Restart,
+    Rollout,
     Service,
+    StormBrake,
     Watchdog,
 )
 
@@ -62,12 +64,14 @@ and `replicas`, `standby`, `watchdog`, readiness and liveness for a oneshot.
 
 _TABLES: tuple[tuple[str, type[Any]], ...] = (
     ("[everup]", Everup),
+    ("[everup.storm_brake]", StormBrake),
     ("[service.NAME]", Service),
     ("[service.NAME.listen.LISTENER]", Listener),
     ("[service.NAME.probe]", Probes),
     ("[service.NAME.probe.startup], .readiness, .liveness", Probe),
     ("[service.NAME.restart]", Restart),
     ("[service.NAME.restart.intensity]", Intensity),
+    ("[service.NAME.rollout]", Rollout),
     ("[service.NAME.watchdog]", Watchdog),
     ("[service.NAME.limits]", Limits),
     ("[service.NAME.hooks]", Hooks),
@@ -81,7 +85,7 @@ def reference() -> str:
     parts = [_INTRO]
     for header, table in _TABLES:
         parts.append(_section(header, table))
-        if table is Everup:
+        if table is StormBrake:
             parts.append(_DEFAULTS)
     return "\n".join(parts)
 

@@ -1,37 +1,83 @@
-"""The engine process, as the keeper starts it: ``python -m everup.daemon PLACE_JSON``."""
+"""The engine process, as the keeper starts it: ``python -m everup.daemon PLACE_JSON``; with
+``--try`` after that it only tells whether it could run (see ``trial``)."""
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
+from typing import Any, NoReturn
 
 from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
 from everup.config import load
+from everup.daemon import trial
 from everup.daemon.runtime import Runtime
+from everup.model.event import Event
+
+HALF = 72
+"""Exit status of an engine that is not whole any more."""
 
 
 def main() -> int:
     # The log pump shares the interpreter with the loop and must hand it over quickly.
     sys.setswitchinterval(0.0005)
     place = Place(**json.loads(sys.argv[1]))
+    if sys.argv[2:] == ["--try"]:
+        return trial.run(place)
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
     # The text that `everup up` accepted, not the file: that may have changed for the worse.
     text = Path(place.accepted).read_text()
     spec = load(text, path=place.config, directory=place.config_dir)
-    try:
-        return asyncio.run(_run(Runtime(spec, place, keeper_fd)))
-    except JournalError as error:
-        sys.stderr.write(f"everup: {error}\n")
-        return 1
+    threading.excepthook = _thread_ended
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(_run(_Runtime(spec, place, keeper_fd)))
+        except JournalError as error:
+            sys.stderr.write(f"everup: {error}\n")
+            return 1
+        except (MemoryError, SystemError):
+            _leave("out of memory")
+
+
+class _Runtime(Runtime):
+    """A step for which there is not enough memory leaves a state that nobody knows."""
+
+    def dispatch(self, event: Event) -> None:
+        try:
+            super().dispatch(event)
+        except MemoryError:
+            _leave("out of memory")
+
+
+def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if isinstance(context.get("exception"), MemoryError):
+        _leave("out of memory")
+    loop.default_exception_handler(context)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Without the one that reads their output, for example, all services would stop in time."""
+    name = args.thread.name if args.thread else ""
+    _leave(f"its thread {name} ended by {args.exc_type.__name__}: {args.exc_value}")
+
+
+def _leave(why: str) -> NoReturn:
+    """At once: to end in order needs what is lacking. The next engine is whole and takes over."""
+    with contextlib.suppress(OSError, MemoryError):
+        os.write(2, f"everup: {why}; this engine leaves, services go on\n".encode())
+    os._exit(HALF)
 
 
 async def _run(runtime: Runtime) -> int:
     # Services first: the API's libraries take longer to load than everything else together.
-    serving = asyncio.get_running_loop().create_task(_serve(runtime))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_loop_error)
+    serving = loop.create_task(_serve(runtime))
     try:
         return await runtime.run()
     finally:

@@ -22,14 +22,15 @@ from everup.model.action import RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
 from everup.model.signal import ProbeTarget
-from everup.model.spec import Service
+from everup.model.spec import Log, Service
 
 _USEC = 1_000_000
 _SAID_BYTES = 400
 
 
 class Crew:
-    """``dispatch`` takes the events; ``service`` looks a service up by name."""
+    """``dispatch`` takes the events; ``service`` looks a service up by name, ``definition`` the one
+    that a process was started with."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Crew:
         cgroups: Cgroups,
         logs: LogPump,
         service: Callable[[str], Service],
+        definition: Callable[[Slot, int], Service],
         dispatch: Callable[[Event], None],
         place: Place,
     ) -> None:
@@ -47,6 +49,7 @@ class Crew:
         self._cgroups = cgroups
         self._logs = logs
         self._service = service
+        self._definition = definition
         self._dispatch = dispatch
         self._place = place
         self._groups: dict[Slot, dict[int, bool]] = {}
@@ -225,7 +228,7 @@ class Crew:
     async def run_exec(self, target: ProbeTarget) -> tuple[bool, str]:
         """Run the command of an exec probe; cancelling kills it."""
         assert target.probe.exec is not None
-        slot, service = target.slot, self._service(target.slot.service)
+        slot, service = target.slot, self._definition(target.slot, target.run)
         child_id = f"probe:{slot}:{target.kind.value}:{next(self._numbers)}"
         try:
             request = self._request(service, slot, target.probe.exec, "probe", target.run)
@@ -256,7 +259,7 @@ class Crew:
 
     # -- reports of the keeper
 
-    def adopt(self, child: dict[str, Any], pipes: dict[str, int]) -> None:
+    def adopt(self, child: dict[str, Any], pipes: dict[str, int], log: Log) -> None:
         """Read on from the main process of an instance that an earlier engine started."""
         meta = child["meta"]
         slot = Slot.parse(meta["slot"])
@@ -266,7 +269,6 @@ class Crew:
         names = _pipe_names(slot, meta["pipes"])
         if all(name in pipes for name in names):
             streams = {"stdout": pipes.pop(names[0]), "stderr": pipes.pop(names[1])}
-            log = self._service(slot.service).log
             self._logs.attach(str(slot), meta["pipes"], log, streams, resumed=True)
 
     def reported(self, message: dict[str, Any]) -> None:

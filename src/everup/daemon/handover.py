@@ -67,17 +67,32 @@ def _wait_gone(keeper: int) -> None:
         time.sleep(_LOOK_S)
 
 
-def can_run(argv: Sequence[str]) -> str | None:
-    """Try the keeper that ``argv`` (interpreter, options, file) names, before the one that runs
-    is asked to become it; what is wrong with it, None: nothing."""
+def can_run(argv: Sequence[str], engine: Sequence[str] = (), version: str = "") -> str | None:
+    """Try the keeper that ``argv`` (interpreter, options, file) names, and its engine, before the
+    keeper that runs is asked to become it; what is wrong, None: nothing. ``version``: what the
+    engine is expected to be."""
+    problem, _ = _try(argv)
+    if problem is not None:
+        return f"its keeper: {problem}"
+    problem, said = _try(engine) if engine else (None, version)
+    if problem is None and version and said != version:
+        # It is found through the environment of the keeper, not through that of who asks.
+        problem = f"what would be started is {said or 'unknown'}, not {version}"
+    return problem
+
+
+def _try(words: Sequence[str]) -> tuple[str | None, str]:
+    """What is wrong, and what it said."""
     try:
-        done = subprocess.run([*argv, "--try"], capture_output=True, timeout=_TRY_S, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
+        done = subprocess.run([*words, "--try"], capture_output=True, timeout=_TRY_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it does not end within {_TRY_S:g} s", ""
+    except OSError as error:
+        return str(error), ""
     if done.returncode == 0:
-        return None
-    words = done.stderr.decode(errors="replace").strip().splitlines()
-    return words[-1] if words else f"it ended with status {done.returncode}"
+        return None, done.stdout.decode(errors="replace").strip()
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return (lines[-1] if lines else f"it ended with status {done.returncode}"), ""
 
 
 def _lock(client: KeeperClient, state_dir: str) -> int:

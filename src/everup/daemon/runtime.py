@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ from everup.model.action import (
     WatchDrain,
 )
 from everup.model.event import Down, Drained, Event, HookDone, Lag, Probed, SpawnFailed, Tick
-from everup.model.instance import Slot
+from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
@@ -66,7 +67,7 @@ _ALIVE_EVERY = 4
 _DRAIN_EVERY_S = 0.1
 _HOUSEKEEPING_S = 5.0
 _PRUNE_EVERY_S = 600.0
-KEEPER_LOST, REPLACED = 70, 75
+KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
 
@@ -81,7 +82,8 @@ class Runtime:
         self.voice = Voice(sys.stdout)
         # An engine that comes after another one must not wait for its journal.
         self.journal = Journal(Path(place.journal), self.voice.say, hold=True)
-        counts = replicas(self.journal.latest())
+        latest = self.journal.latest()
+        spec, counts = takeover.config_in_force(place, latest) or spec, replicas(latest)
         self.engine = Engine(spec, random=random.random, scaled=counts)
         self.cgroups = Cgroups(place.state_dir, self._facility)
         self.metrics = metrics.Metrics(self.cgroups)
@@ -111,6 +113,7 @@ class Runtime:
             cgroups=self.cgroups,
             logs=self.logs,
             service=self.service,
+            definition=self.definition,
             dispatch=self.dispatch,
             place=place,
         )
@@ -124,6 +127,11 @@ class Runtime:
 
     def service(self, name: str) -> Service:
         return self.engine.services[name]
+
+    def definition(self, slot: Slot, run: int) -> Service:
+        """What the process was started with; of one that is gone, what the service is by now."""
+        instance = self.engine.process(slot, run)
+        return self.service(slot.service) if instance is None else self.engine.definition(instance)
 
     def _can_steer(self, name: str) -> bool:
         return self.bank.steerable(self.service(name))
@@ -150,7 +158,7 @@ class Runtime:
                 task.cancel()
             self.prober.close()
             await asyncio.to_thread(self.logs.close)
-            if status not in (KEEPER_LOST, REPLACED):
+            if status not in (KEEPER_LOST, CANNOT_BEGIN, REPLACED):
                 await asyncio.to_thread(self.cgroups.close)
             self.journal.close()
             await asyncio.to_thread(self.voice.close)
@@ -174,7 +182,12 @@ class Runtime:
             self._end(1)
             return
         held, self._taken = self._taken, {}
-        takeover.begin(self, self.hello, held)
+        try:
+            takeover.begin(self, self.hello, held)
+        except Exception:  # half a start is none; the next engine may do better, or tell again
+            traceback.print_exc()
+            self._end(CANNOT_BEGIN)
+            return
         for number in self._signals:
             if not self.engine.quitting:
                 self._signal(number)
@@ -185,9 +198,9 @@ class Runtime:
         if not self._finished.done():
             self._finished.set_result(status)
 
-    def try_out(self, argv: list[str]) -> str | None:
-        """Whether the keeper that ``argv`` names can run here; None: it can."""
-        return handover.can_run(argv)
+    def try_out(self, argv: list[str], engine: list[str], version: str) -> str | None:
+        """Whether that keeper and that engine can run here; None: they can."""
+        return handover.can_run(argv, engine, version)
 
     def replace(self, argv: list[str], engine: list[str], by: str, version: str) -> None:
         """Leave, and have the keeper become another version of itself (see its ``reexec``)."""
@@ -232,6 +245,9 @@ class Runtime:
 
     def _perform(self, actions: list[Action]) -> None:
         records = [action for action in actions if isinstance(action, Record)]
+        for record in records:
+            if record.kind is Kind.RELOADING:
+                record.payload["config"] = takeover.digest(self.place.next)
         if records:
             self.journal.append(records)  # all intents of this step, before any of its actions
         for action in actions:
@@ -274,7 +290,8 @@ class Runtime:
             case OpenSockets(service=name, lanes=lanes):
                 self._open_sockets(name, lanes)
             case EmptyQueue(service=name, lane=lane):
-                self.bank.empty(self.service(name), lane)
+                if name in self.engine.services:  # else all of its sockets are about to be closed
+                    self.bank.empty(self.service(name), lane)
             case CloseSockets(service=name, listen=listen):
                 self.bank.close(name, listen)
             case WatchDrain(slot=slot, run=run):
@@ -321,14 +338,17 @@ class Runtime:
         """Until no connection is open, nor waits to be accepted."""
         while True:
             await asyncio.sleep(_DRAIN_EVERY_S)
-            instance, service = self._process(slot, run)
+            instance = self.engine.process(slot, run)
+            if instance is None or instance.state is not State.DRAINING:
+                return
+            service = self.engine.definition(instance)
             if self.bank.waiting(service, instance.lane or slot.replica):
                 continue
-            second = self.crew.second(slot, run)
-            pids = self.cgroups.pids(slot, second) or [instance.pid]
-            if await asyncio.to_thread(metrics.open_connections, pids) == 0:
-                self.dispatch(Drained(slot, run))
-                return
+            pids = self.cgroups.pids(slot, self.crew.second(slot, run)) or [instance.pid]
+            with contextlib.suppress(OSError):  # out of descriptors: it drains until its time is up
+                if await asyncio.to_thread(metrics.open_connections, pids) == 0:
+                    self.dispatch(Drained(slot, run))
+                    return
 
     def _quit(self, status: int) -> None:
         for slot in self.engine.instances:

@@ -1,11 +1,13 @@
 """The first and the last moments of an engine: taking over, and leaving to another."""
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +39,14 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     takeover = hello["engine_starts"] > 1
     latest = runtime.journal.latest()
     candidate = _candidate(runtime.place)
-    pending = candidate if reload_is_open(latest) else None
+    is_open = reload_is_open(latest) and _is_about_next(runtime.place, latest)
+    pending = candidate if is_open else None
     added = pending.service if pending else {}
     names = {*runtime.engine.services, *added}
     for name in [n for n in held if n.startswith("sock:")]:
         runtime.bank.adopt(name, held.pop(name))
     runtime.bank.forget_unused(list(names))
+    known = _known(hello, held)
     facts, ended = _children(runtime, hello, held, added)
     for name in list(held):  # pipes of processes that are gone
         os.close(held.pop(name))
@@ -55,6 +59,8 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     if not takeover:
         latest = [entry for entry in latest if not _stale(entry)]
     up = fold(runtime.engine.spec, latest, facts, runtime.boot, time.monotonic(), candidate=pending)
+    adopted = (replace(a, facts=dict(a.facts) | known[a.slot, a.run]) for a in up.adopted)
+    up = replace(up, adopted=tuple(adopted))
     runtime.dispatch(up)
     for report in ended:
         runtime.crew.reported(report)
@@ -82,7 +88,8 @@ def _children(
         meta = child["meta"]
         slot = Slot.parse(meta["slot"])
         if meta["role"] == "main" and _is_known(runtime, slot, added):
-            runtime.crew.adopt(child, held)
+            service = runtime.engine.services.get(slot.service) or added[slot.service]
+            runtime.crew.adopt(child, held, service.log)
             facts.append(
                 ChildFact(
                     slot,
@@ -99,6 +106,26 @@ def _children(
         if "exit" in child:
             ended.append(child["exit"])
     return facts, ended
+
+
+def _known(
+    hello: Mapping[str, Any], held: Mapping[str, int]
+) -> dict[tuple[Slot, int], dict[str, Any]]:
+    """What it takes to find each process again: the journal lacks it where the engine before was
+    killed before it heard that the process had been born."""
+    known = {}
+    for child in hello["children"]:
+        meta = child["meta"]
+        if meta["role"] == "main":
+            slot, run = Slot.parse(meta["slot"]), int(meta["run"])
+            facts = {name: child.get(name) for name in ("start", "leader", "cgroup")}
+            if child.get("leader") != child["pid"]:
+                facts["leader_start"] = child.get("leader_start")
+            names = [f"pipe:{slot}:{meta['pipes']}:{stream}" for stream in ("out", "err")]
+            if all(name in held for name in names):
+                facts["pipes"] = [os.fstat(held[name]).st_ino for name in names]
+            known[slot, run] = facts
+    return known
 
 
 def _is_known(runtime: "Runtime", slot: Slot, added: Mapping[str, Service]) -> bool:
@@ -145,6 +172,42 @@ def _apply_next(runtime: "Runtime", candidate: Spec | None, up: Up) -> None:
     except CannotChangeError as error:
         discard(runtime.place)
         runtime.record(Kind.FACILITY, "everup", detail=f"the changed config waits: {error}")
+
+
+def digest(path: str) -> str:
+    """Tells one config text from another in the journal; "" where there is none."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def _is_about_next(place: Place, latest: list[Entry]) -> bool:
+    """Whether the last reload in the journal is about the config that waits: ``everup up`` may
+    have left another one."""
+    opened = _last(latest, Kind.RELOADING)
+    text = digest(place.next)
+    return bool(text) and opened is not None and opened.payload.get("config", text) == text
+
+
+def config_in_force(place: Place, latest: list[Entry]) -> Spec | None:
+    """The end of a reload that an engine wrote down, and died before it had moved the files; the
+    spec, if that is another one by that."""
+    opened = _last(latest, Kind.RELOADING)
+    if opened is None or not _is_about_next(place, latest):
+        return None
+    done, undone = _last(latest, Kind.RELOADED), _last(latest, Kind.ROLLED_BACK)
+    if undone is not None and undone.seq > opened.seq:
+        discard(place)
+    elif done is not None and done.seq > opened.seq:
+        candidate = _candidate(place)
+        commit(place)
+        return candidate
+    return None
+
+
+def _last(latest: list[Entry], kind: Kind) -> Entry | None:
+    return next((e for e in latest if e.kind == kind.value and e.subject == "everup"), None)
 
 
 def commit(place: Place) -> None:

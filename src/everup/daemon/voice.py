@@ -50,7 +50,7 @@ class Voice:
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, MemoryError):
                 self._stream.write(line)
                 if self._lines.empty():
                     self._stream.flush()

@@ -1,7 +1,7 @@
 """Take over from an earlier engine: its processes as they run, and what it had begun."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from everup.engine import reload, rollout
 from everup.engine.rollout import How, Rollout, Turn
@@ -120,7 +120,8 @@ def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) 
     """The instance goes on where the journal says that it was. ``former``: what it was started
     with, if that is not what the service is by now."""
     slot, state = found.slot, found.state.value
-    engine.record(Kind.ADOPTED, str(slot), run=found.run, pid=found.pid, state=state)
+    told: dict[str, Any] = {} if found.since is None else {"since": found.since}
+    engine.record(Kind.ADOPTED, str(slot), run=found.run, pid=found.pid, state=state, **told)
     old = engine.instances[slot] = replace(engine.instances[slot], service=former)
     if found.outgoing:  # its successor comes next
         old = replace(old, run=found.run, outgoing=True, want=False, state=State.STARTING)
@@ -151,7 +152,7 @@ def _up(service: Service, old: Instance, found: Adopted, now: float) -> Instance
     new = replace(
         old,
         state=found.state if up else State.STARTING,
-        since=now,
+        since=found.since if up and found.since is not None else now,
         run=found.run,
         spent=max(old.spent, found.run),
         lane=found.lane or old.slot.replica,

@@ -24,7 +24,7 @@ _STATES = {
 _ENDS = (Kind.EXITED, Kind.STOPPED, Kind.FAILED, Kind.BACKOFF, Kind.PARKED, Kind.LOST)
 _FAILING = (Kind.BACKOFF, Kind.PARKED, Kind.STABLE, Kind.WANTED)
 _TELLING = (Kind.ADOPTED.value, Kind.OUTGOING.value)
-_OWN = frozenset({"run", "pid", "state", "reason", "spawned_mono"})
+_OWN = frozenset({"run", "pid", "state", "since", "reason", "spawned_mono"})
 _By = Mapping[tuple[str, str], Entry]
 
 
@@ -179,6 +179,7 @@ def _in_roles(found: list[Adopted]) -> Iterable[Adopted]:
 def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
     subject, state, seq, spawned_at = str(child.slot), State.STARTING, -1, now
     facts: dict[str, Any] = {}
+    since: float | None = None
     for kind, meaning in _STATES.items():
         entry = by.get((kind, subject))
         if entry is None or entry.payload.get("run") != child.run:
@@ -186,6 +187,8 @@ def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
         if entry.seq > seq:
             seq = entry.seq
             state = State(entry.payload["state"]) if kind in _TELLING else meaning
+            since = entry.payload.get("since", entry.mono)
+            since = since if boot and entry.boot == boot else None
         if kind == Kind.SPAWNED.value and boot and entry.boot == boot:
             spawned_at = entry.mono
         if kind == Kind.OUTGOING.value and boot and entry.boot == boot:
@@ -203,5 +206,5 @@ def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
     )
     return Adopted(
         child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled,
-        child.lane, child.gen, facts=facts,
+        child.lane, child.gen, since, facts=facts,
     )  # fmt: skip

@@ -263,7 +263,11 @@ def _replace(engine: "Engine", rollout: Rollout, slot: Slot, now: float) -> Turn
 
 
 def _outgoing(engine: "Engine", old: Instance) -> None:
-    payload = spawned_payload(old) | {"state": old.state.value, "spawned_mono": old.spawned_at}
+    payload = spawned_payload(old) | {
+        "state": old.state.value,
+        "since": old.since,
+        "spawned_mono": old.spawned_at,
+    }
     engine.record(Kind.OUTGOING, str(old.slot), **payload)
     engine.outgoing[old.slot] = replace(old, outgoing=True, want=False)
 

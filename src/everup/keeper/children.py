@@ -15,7 +15,7 @@ from everup.keeper.spawn import start_ticks
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 50
 FLAGS = ("failed", "signalled", "respawn")
-"""What an estate says of a child where it is so."""
+"""What is told of a child where it is so, to the engine and in an estate."""
 
 
 def subreaper() -> None:
@@ -95,12 +95,12 @@ class Child:
             "cgroup": self.cgroup,
             "meta": self.meta,
         }
+        state |= {name: True for name in FLAGS if getattr(self, name)}
         return state | ({"exit": self.exit_report()} if self.ended_at else {})
 
     def record(self) -> Record:
         """For an estate."""
-        more: Record = {name: True for name in FLAGS if getattr(self, name)}
-        return self.describe() | more | ({"report": self.report} if self.report >= 0 else {})
+        return self.describe() | ({"report": self.report} if self.report >= 0 else {})
 
     def exit_report(self) -> dict[str, Any]:
         return {

@@ -101,6 +101,8 @@ class Adopted:
     """It is stopping and has had its stop signal."""
     lane: int = 0
     gen: int = 0
+    since: float | None = None
+    """Since when it is in that state, where that is known."""
     outgoing: bool = False
     """Another process has taken its place, or is about to."""
     facts: Mapping[str, Any] = field(default_factory=dict)
