@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -206,14 +206,14 @@ class Everup:
         """Start ``everup ARGUMENTS`` and leave it running."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
         argv = [*self.wrapper, EVERUP, "-c", str(self.config), *arguments]
-        process: subprocess.Popen[bytes] = subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             **options,
         )
-        return process
+        return cast("subprocess.Popen[bytes]", process)
 
     def up(
         self,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -70,8 +70,10 @@ class Pair:
     def __init__(self, everup: Everup, **settings: object) -> None:
         self.everup = everup
         self.web_port, self.lab_port = everup.port(), everup.port()
-        probe = {"readiness": {"http": "/readyz", "interval": "100ms", "timeout": "5s"},
-                 "liveness": {"http": "/healthz", "interval": "100ms", "timeout": "5s"}}
+        probe = {
+            "readiness": {"http": "/readyz", "interval": "100ms", "timeout": "5s"},
+            "liveness": {"http": "/healthz", "interval": "100ms", "timeout": "5s"},
+        }
         self.services = {
             "web": everup.server("web", listen=f"127.0.0.1:{self.web_port}", probe=probe),
             "lab": everup.server("lab", listen=f"127.0.0.1:{self.lab_port}", restart=SOON),
@@ -81,8 +83,8 @@ class Pair:
         self.services["web"] |= settings
         everup.write(self.services, metrics_interval="1s", storm_brake={"limit": 1000})
 
-    def up(self) -> "Pair":
-        self.everup.up()
+    def up(self, up: Callable[[], object] | None = None) -> "Pair":
+        (up or self.everup.up)()
         self.web = self.everup.pid("web.1")
         self.lab = self.everup.pid("lab.1")
         self.keeper = self.everup.keeper_pid
@@ -113,17 +115,22 @@ class Pair:
         """Nobody lost, nobody restarted without reason, what is off stays off, no everup process
         has died."""
         now = self.everup.instances()
-        assert now["web.1"]["pid"] == self.web
-        assert now["web.1"]["state"] == "ready"
-        assert now["web.1"]["restarts"] == 0
-        assert now["lab.1"]["pid"] == self.lab
-        assert now["lab.1"]["run"] == run
-        assert now["off.1"]["state"] == "stopped"
-        assert not now["off.1"]["want"]
-        assert self.everup.keeper_pid == self.keeper
-        assert alive(self.keeper)
-        if engine:
-            assert self.everup.engine_pid == self.engine
+        found = {
+            "web": (now["web.1"]["pid"], now["web.1"]["state"], now["web.1"]["restarts"]),
+            "lab": (now["lab.1"]["pid"], now["lab.1"]["run"]),
+            "off": (now["off.1"]["state"], now["off.1"]["want"]),
+            "keeper": (self.everup.keeper_pid, alive(self.keeper)),
+            "engine": self.everup.engine_pid if engine else 0,
+        }
+        expected = {
+            "web": (self.web, "ready", 0),
+            "lab": (self.lab, run),
+            "off": ("stopped", False),
+            "keeper": (self.keeper, True),
+            "engine": self.engine if engine else 0,
+        }
+        if found != expected:
+            self.everup.fail(f"{found} instead of {expected}")
 
 
 def answered(port: int, old: int) -> int:
@@ -155,7 +162,9 @@ def small_disk(directory: Path, size: str = "4m") -> Iterator[Path]:
     if os.getuid() != 0:
         pytest.skip("needs root")
     directory.mkdir(exist_ok=True)
-    if not run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "everup-test", str(directory)):
+    if not run(
+        "mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "everup-test", str(directory)
+    ):
         pytest.skip("may not mount")
     try:
         yield directory
@@ -171,7 +180,9 @@ def file_system(directory: Path, image: Path) -> Iterator[Path]:
     directory.mkdir(exist_ok=True)
     with image.open("wb") as file:
         file.truncate(16 << 20)
-    if not run("mkfs.ext4", "-q", str(image)) or not run("mount", "-o", "loop", str(image), str(directory)):
+    if not run("mkfs.ext4", "-q", str(image)) or not run(
+        "mount", "-o", "loop", str(image), str(directory)
+    ):
         pytest.skip("may not mount an ext4")
     try:
         yield directory
@@ -186,7 +197,7 @@ def read_only(directory: Path) -> Iterator[None]:
     if not run("chattr", "+i", *map(str, things)):
         pytest.skip("no chattr")
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="not permitted"):
             (directory / "try").touch()
         yield
     finally:
@@ -268,10 +279,10 @@ class Space:
             pytest.skip("may not make a mount namespace")
         self.everup = everup
 
-    def cli(self, *arguments: str, script: str = "") -> "subprocess.CompletedProcess[bytes]":
-        """``everup ARGUMENTS`` in a new namespace, with ``script`` run in it before."""
-        line = [EVERUP, "-c", str(self.everup.config), *arguments]
-        return subprocess.run(
+    def up(self, script: str = "") -> None:
+        """``everup up -d`` in a new one, after ``script``."""
+        line = [EVERUP, "-c", str(self.everup.config), "up", "-d", "--timeout", "20"]
+        done = subprocess.run(
             ["unshare", "-m", "sh", "-c", f'{script}\nexec "$@"', "sh", *line],
             env=self.everup.environment,
             cwd=self.everup.directory,
@@ -280,12 +291,28 @@ class Space:
             timeout=COMMAND_S,
             check=False,
         )
+        if done.returncode:
+            self.everup.fail(f"up: {done.stderr.decode()}")
 
-    def cover(self, path: str) -> None:
-        """From now on there is nothing at ``path`` for it and its services."""
-        assert run("nsenter", "-m", "-t", str(self.everup.keeper_pid), "mount", "-t", "tmpfs", "none", path)
+    @contextlib.contextmanager
+    def covered(self, path: str) -> Iterator[None]:
+        """There is nothing at ``path`` for it and its services."""
+        assert self._run("mount", "-t", "tmpfs", "none", path)
+        try:
+            yield
+        finally:
+            self.uncover(path)
 
     def uncover(self, path: str) -> None:
         # umount(8) wants to read /proc first.
         code = f"import ctypes; assert ctypes.CDLL(None).umount2({path.encode()!r}, 2) == 0"
-        assert run("nsenter", "-m", "-t", str(self.everup.keeper_pid), sys.executable, "-c", code)
+        assert self._run(sys.executable, "-S", "-E", "-c", code)
+
+    def _run(self, *command: str) -> bool:
+        return run("nsenter", "-m", "-t", str(self.everup.keeper_pid), *command)
+
+
+def mounts() -> list[tuple[str, str]]:
+    """(mount point, type)"""
+    rows = Path("/proc/mounts").read_text().splitlines()
+    return [(row.split()[1], row.split()[2]) for row in rows]

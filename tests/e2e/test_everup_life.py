@@ -299,12 +299,15 @@ def test_crash_loop_is_parked_and_revived(everup: Everup) -> None:
     assert before_parking.count("instance.exited") == 4
 
 
-def test_restart_one_by_one(everup: Everup) -> None:
-    """Never more than one replica away, no client refused, the next one only after readiness."""
+@pytest.mark.parametrize("overlap", [True, False])
+def test_restart_one_by_one(everup: Everup, overlap: bool) -> None:
+    """Never more than one replica away (where they overlap: none), no client refused, the next one
+    only after readiness."""
     port = everup.port()
-    everup.up(
-        {"web": everup.server(listen=f"127.0.0.1:{port}", replicas=3, probe=READINESS)},
-    )
+    web = everup.server(
+        listen=f"127.0.0.1:{port}", replicas=3, probe=READINESS, overlap=overlap
+    )  # fmt: skip
+    everup.up({"web": web})
     before = {slot: i["pid"] for slot, i in everup.instances().items()}
     seq = everup.last_seq()
     with Clients(port) as clients:
@@ -316,19 +319,24 @@ def test_restart_one_by_one(everup: Everup) -> None:
         for e in everup.events(after=seq)
         if e["kind"] in ("instance.stopping", "instance.ready")
     ]
-    assert steps == [(kind, f"web.{n}") for n in (1, 2, 3) for kind in ("stopping", "ready")]
+    turn = ("ready", "stopping") if overlap else ("stopping", "ready")
+    assert steps == [(kind, f"web.{n}") for n in (1, 2, 3) for kind in turn]
     assert not clients.refused()
+    assert not (overlap and clients.errors)
     exits = everup.events("instance.exited", after=seq)
     assert [e["cause"] for e in exits] == ["exit 0"] * 3
 
-    # One that does not come back ends the restart: the others stay as they are.
+    # One that does not come to ready ends the restart: the others stay as they are.
     everup.tell("unready.1")
     seq = everup.last_seq()
     kept = everup.pid("web.2"), everup.pid("web.3")
     result = everup.cli("restart", "web", "--timeout", "1", expect=4)
+    assert "not restarted within 1 s; everup goes on with it" in result.err
     assert "web.1 is running" in result.err
     assert (everup.pid("web.2"), everup.pid("web.3")) == kept
+    assert bool(everup.service("web")["outgoing"]) == overlap
     everup.untell("unready.1")
+    everup.wait_event("rollout.done", "web", seq)
 
 
 def test_scale(everup: Everup) -> None:

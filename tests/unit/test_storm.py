@@ -15,7 +15,7 @@ from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.spec import Intensity, Rollout, Service, StormBrake
 from everup.model.spec import Restart as RestartPolicy
-from everup.supervise.storm import Bucket, has_passed, is_empty, missing, take
+from everup.supervise.storm import Bucket, is_empty, missing, passes_at, take
 
 BRAKE = StormBrake(limit=10, period=20.0)
 AT_ONCE = RestartPolicy(delay=0.0, jitter="none", intensity=Intensity(limit=1000))
@@ -44,7 +44,7 @@ def test_limit_0_is_no_brake() -> None:
         bucket, wait_s = take(bucket, brake, 0.0, reserve=5)
         assert wait_s == 0.0
     assert not is_empty(bucket, brake, 0.0)
-    assert not has_passed(bucket, brake, 0.0)
+    assert passes_at(bucket, brake) is None
 
 
 def test_a_storm_is_over_when_half_of_the_budget_is_back() -> None:
@@ -52,9 +52,8 @@ def test_a_storm_is_over_when_half_of_the_budget_is_back() -> None:
     for _ in range(11):
         bucket, _wait_s = take(bucket, BRAKE, 0.0)
     assert bucket.braking
-    assert not has_passed(bucket, BRAKE, 9.9)
-    assert has_passed(bucket, BRAKE, 10.1)
-    assert not has_passed(Bucket(10.0, 0.0), BRAKE, 100.0)  # there was none
+    assert passes_at(bucket, BRAKE) == pytest.approx(10.0)
+    assert passes_at(Bucket(10.0, 0.0), BRAKE) is None  # there was none
 
 
 class Naive:

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -54,9 +55,23 @@ class _Runtime(Runtime):
             _leave("out of memory")
 
 
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_SHORT_EVERY_S = 60.0
+_short_at = -_SHORT_EVERY_S
+
+
 def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if isinstance(context.get("exception"), MemoryError):
+    global _short_at
+    error = context.get("exception")
+    if isinstance(error, MemoryError):
         _leave("out of memory")
+    if isinstance(error, OSError) and error.errno in _SHORT:
+        # asyncio tells of it a hundred times for each connection that it cannot accept.
+        if loop.time() - _short_at >= _SHORT_EVERY_S:
+            _short_at = loop.time()
+            with contextlib.suppress(OSError):
+                os.write(2, f"everup: {context['message']}: {error}; services go on\n".encode())
+        return
     loop.default_exception_handler(context)
 
 

@@ -49,11 +49,13 @@ from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
-from everup.supervise import lifecycle, order
+from everup.supervise import lifecycle, order, storm
 from everup.supervise.lifecycle import Happening, On
 from everup.supervise.restart import is_failure
 from everup.supervise.storm import Bucket
 
+_SAME_S = 0.001
+"""Two wakes that are no further apart are one: the same time, worked out twice."""
 _WATCHED = (State.RUNNING, State.READY)
 
 
@@ -100,7 +102,7 @@ class Engine:
         """The last generation of each service."""
         self.reloading: reload.Reloading | None = None
         self.storm = Bucket()
-        self.spared: dict[Slot, str] = {}
+        self.spared: dict[tuple[Slot, int], str] = {}
         """Who has been told to be spared, and why."""
         self.replaced_at: dict[Slot, float] = {}
         """When a successor was last tried for a condemned last replica."""
@@ -128,17 +130,22 @@ class Engine:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; the actions are to be carried out in their order."""
         self._out = []
+        settle.calm(self, now)
         self._dispatch(event, now)
         self._settle(now)
-        if self.reloading is not None:
+        while (before := self.reloading) is not None:
             reload.advance(self, now)
             self._settle(now)
+            if self.reloading is before:
+                break
         settle.maybe_quit(self)
         return _balance_first(self._out)
 
     def next_deadline(self) -> float | None:
         """When ``Tick`` is due at the latest."""
         due = [heap[0][0] for heap in (self._timers, self._wakes) if heap]
+        if (calm := storm.passes_at(self.storm, self.spec.everup.storm_brake)) is not None:
+            due.append(calm)
         return min(due, default=None)
 
     def of(self, service: str) -> list[Instance]:
@@ -189,6 +196,7 @@ class Engine:
         self._slots_of[slot.service].remove(slot)
         self.waiting.pop(slot, None)
         self.answered.pop(slot, None)
+        self.replaced_at.pop(slot, None)
 
     def forget_service(self, name: str) -> None:
         """The service is no more."""
@@ -215,7 +223,7 @@ class Engine:
     def wake(self, service: str, when: float) -> None:
         """Look at the service again at that time, or before: who still has to wait asks again."""
         known = self._wake_of.get(service)
-        if known is None or when < known:
+        if known is None or when < known - _SAME_S:
             self._wake_of[service] = when
             heapq.heappush(self._wakes, (when, service))
 
@@ -250,15 +258,17 @@ class Engine:
 
     def carry(self, service: Service, old: Instance, new: Instance, now: float) -> None:
         """Put a record that was made by hand in place, with all that follows from the change."""
-        if service.listen and service.name not in self.open_lanes:
-            self.open_lanes[service.name] = service.slots
-            self._out.append(OpenSockets(service.name, service.slots))
+        count = max(service.slots, new.lane)
+        if service.listen and self.open_lanes.get(service.name, 0) < count:
+            self.open_lanes[service.name] = count
+            self._out.append(OpenSockets(service.name, count))
         self._store(old, new)
         self._after(service, old, new, now)
 
     def drop_probes(self, instance: Instance) -> None:
         for kind in ProbeKind:
             self.probes.pop((instance.slot, instance.run, kind), None)
+        self.spared.pop((instance.slot, instance.run), None)
 
     def watch(self, new: Instance) -> None:
         """Run the probes that belong to its state, from the beginning."""

@@ -53,7 +53,7 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
     match verdict:
         case Verdict.HEALTHY:
             if result.kind is ProbeKind.LIVENESS:
-                engine.spared.pop(result.slot, None)
+                engine.spared.pop((result.slot, result.run), None)
             _healthy(engine, instance, result.kind, now)
         case Verdict.SUSPECT:
             _suspect(engine, instance, result, now)
@@ -190,6 +190,7 @@ def _timing(engine: "Engine", before: Instance, fields: Mapping[str, str], now: 
             instance = replace(instance, watchdog_at=now + instance.watchdog_s)
     if fields.get("WATCHDOG") == "1" and instance.watchdog_at is not None:
         instance = replace(instance, watchdog_at=now + instance.watchdog_s)
+        engine.spared.pop((instance.slot, instance.run), None)
         key = (instance.slot, instance.run, ProbeKind.LIVENESS)
         if (state := engine.probes.get(key)) and state.postponed_since and not state.failures:
             engine.probes[key] = replace(state, postponed_since=None)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from everup.engine import reload, rollout, slots
 from everup.engine.adopt import take_over
+from everup.engine.changes import CannotChangeError
 from everup.engine.rollout import How
 from everup.model.action import Signal
 from everup.model.event import Down, Operator, Reload, Restart, Scale, SendSignal, Start, Stop, Up
@@ -40,6 +41,8 @@ def operate(engine: "Engine", event: Operator, now: float) -> None:
         case Scale():
             pass  # it goes
         case Reload(spec=spec, by=by):
+            if engine.reloading is not None:
+                raise CannotChangeError("another reload is under way")
             reload.begin(engine, spec, by, now)
         case SendSignal(slots=those, signal=signal, by=by):
             for slot in those:

@@ -201,6 +201,9 @@ def _ask_anew(
     slot, run = instance.slot, instance.run
     engine.emit(Unwatch(slot, run))
     engine.drop_probes(instance)
+    if instance.suspected and after.probe.readiness is None and after.probe.liveness is None:
+        # Nobody would ever clear it: those who raised it ask no more.
+        engine.put(replace(instance, suspected=False, reason=""), now)
     if after.probe.readiness is None and not instance.is_ready:
         engine.happen(slot, Happening(On.READY), now, run)
     answered = before.probe.startup and not after.probe.startup and not after.notify

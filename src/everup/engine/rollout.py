@@ -145,15 +145,16 @@ def roll(engine: "Engine", name: str, now: float) -> None:
     if rollout.turns and not left and rollout.waiting and pause_s:
         rollout = replace(rollout, not_before=now + pause_s)
     rollout = engine.rolling[name] = replace(rollout, turns=tuple(left))
+    if rollout.waiting and (failed := _failed_since(engine, rollout)):
+        reason = f"{failed.slot} failed after it had been ready: {failed.last_exit}"
+        fail(engine, name, reason, now)
+        return
     if left or now < rollout.not_before:
         due = [t for t in (rollout.not_before, *(turn.deadline for turn in left)) if t > now]
         if due:
             engine.wake(name, min(due))
         return
-    if rollout.waiting and (failed := _failed_since(engine, rollout)):
-        reason = f"{failed.slot} failed after it had been ready: {failed.last_exit}"
-        fail(engine, name, reason, now)
-    elif rollout.waiting:
+    if rollout.waiting:
         _next_batch(engine, name, rollout, now)
     elif missed := _missed(engine, name, rollout):
         _next_batch(engine, name, replace(rollout, waiting=missed), now)
@@ -244,7 +245,7 @@ def _replace(engine: "Engine", rollout: Rollout, slot: Slot, now: float) -> Turn
     old = engine.instances[slot]
     service, leaving = rollout.target, engine.definition(old)
     patience_s = service.start_timeout + service.min_ready
-    overlaps = service.overlaps and not rollout.cold
+    overlaps = service.overlaps and leaving.overlaps and not rollout.cold
     if overlaps and old.state in _SERVING and old.has_process:
         _outgoing(engine, old)
         fresh = Instance(

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def settle(engine: "Engine", name: str, now: float) -> None:
     """Look at one service."""
     _stop_pending(engine, name, now)
+    before = engine.rolling.get(name)
     rollout.roll(engine, name, now)
+    after = engine.rolling.get(name)
+    if before is not None and after is not None and after.gen != before.gen:
+        rollout.roll(engine, name, now)  # back: before anything starts as what has just failed
     _release_groups(engine, name)
     for instance in engine.of(name):
         gone = not instance.state.alive and instance.slot not in engine.outgoing
@@ -159,6 +163,15 @@ def _obstacle(engine: "Engine", service: Service, instance: Instance) -> str:
     return f"waits for {', '.join(missing)}" if missing else ""
 
 
+def calm(engine: "Engine", now: float) -> None:
+    """Tell the end of a storm, whether or not anybody crashes again."""
+    brake = engine.spec.everup.storm_brake
+    at = storm.passes_at(engine.storm, brake)
+    if engine.storm.braking and (at is None or at <= now):
+        engine.storm = storm.Bucket(engine.storm.spent, engine.storm.at)
+        engine.record(Kind.STORM_OVER, "everup")
+
+
 def _brake(engine: "Engine", instance: Instance, now: float) -> str:
     """A restart after a failure takes from the budget of all. The last quarter of it is for
     services that have nobody ready any more."""
@@ -168,9 +181,6 @@ def _brake(engine: "Engine", instance: Instance, now: float) -> str:
     others = engine.all_of(instance.slot.service)
     reserve = brake.limit // 4 if any(i.state is State.READY for i in others) else 0
     engine.storm, wait_s = storm.take(before, brake, now, reserve)
-    if storm.has_passed(engine.storm, brake, now):
-        engine.storm = storm.Bucket(engine.storm.spent, engine.storm.at)
-        engine.record(Kind.STORM_OVER, "everup")
     if not wait_s:
         return ""
     if not before.braking:

@@ -26,12 +26,12 @@ _AGAIN_S = 60.0
 def spared(engine: "Engine", instance: Instance, verdict: str, now: float) -> bool:
     """Whether this instance is not to be killed now, though the verdict is that it failed."""
     reason = _down(engine, instance) or _last(engine, instance) or _braked(engine, now)
-    told = engine.spared.get(instance.slot)
+    told = engine.spared.get((instance.slot, instance.run))
     if not reason:
-        engine.spared.pop(instance.slot, None)
+        engine.spared.pop((instance.slot, instance.run), None)
         return False
     if told != reason:
-        engine.spared[instance.slot] = reason
+        engine.spared[instance.slot, instance.run] = reason
         engine.record(
             Kind.SPARED, str(instance.slot), run=instance.run, verdict=verdict, reason=reason
         )

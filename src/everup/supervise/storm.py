@@ -42,6 +42,9 @@ def is_empty(bucket: Bucket, brake: StormBrake, now: float) -> bool:
     return brake.limit > 0 and missing(bucket, brake, now) + 1 > brake.limit
 
 
-def has_passed(bucket: Bucket, brake: StormBrake, now: float) -> bool:
-    """Whether a storm is over: half of the budget is back."""
-    return bucket.braking and missing(bucket, brake, now) <= brake.limit / 2
+def passes_at(bucket: Bucket, brake: StormBrake) -> float | None:
+    """When the storm will be over if nothing more is taken; None: there is none."""
+    if not bucket.braking or not brake.limit:
+        return None
+    left = max(0.0, bucket.spent - brake.limit / 2)
+    return bucket.at + left * brake.period / brake.limit
