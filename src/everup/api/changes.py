@@ -27,7 +27,7 @@ def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
     try:
         plan = plan_of(engine, spec)
     except CannotChangeError as error:
-        raise Refusal(409, str(error), "everup down, then everup up -d") from None
+        raise Refusal(409, f"{error}; nothing was changed", "look: everup status") from None
     answer: dict[str, Any] = {"plan": plan_payload(engine.spec, spec, plan)}
     answer |= {"after": backend.journal.last_seq, "changed": bool(plan), "slots": []}
     if body.get("dry_run"):

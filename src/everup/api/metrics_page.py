@@ -73,7 +73,7 @@ class _Page(Collector):
             restarts.add_metric(names, instance.restarts)
             if engine.services[slot.service].listen:
                 active = engine.active.get(slot.service, ())
-                balance.add_metric(names, float(slot.replica in active))
+                balance.add_metric(names, float(instance.lane in active))
         yield from (state, restarts, balance)
 
     def _usage(self) -> Iterator[Metric]:

@@ -80,6 +80,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if uid not in (0, os.getuid()):
         return _error(403, f"uid {uid} may not speak to this everup")
     try:
+        if request.method != "GET" and request.app[BACKEND].leaving:
+            raise Refusal(503, "everup is being replaced", "again in a moment")
         return await handler(request)
     except Refusal as refusal:
         return _error(refusal.status, str(refusal), refusal.hint)

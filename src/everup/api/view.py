@@ -30,6 +30,8 @@ class Backend(Protocol):
     metrics: Metrics
     place: Place
     keeper_pid: int
+    leaving: bool
+    """Another engine is about to take over; nothing is taken in any more."""
     started_at: float
 
     def dispatch(self, event: Event) -> None: ...

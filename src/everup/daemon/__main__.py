@@ -55,6 +55,7 @@ class _Runtime(Runtime):
             _leave("out of memory")
 
 
+_SERVE_AGAIN_S = 1.0
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SHORT_EVERY_S = 60.0
 _short_at = -_SHORT_EVERY_S
@@ -106,12 +107,15 @@ async def _serve(runtime: Runtime) -> None:
     serve = (await asyncio.to_thread(importlib.import_module, "everup.api.server")).serve
     gc.collect()
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
+    told = ""
     while True:
         try:
             await serve(runtime, runtime.place.api_socket)
         except Exception as error:
-            runtime.voice.say(f"the API cannot serve ({error}); trying again in 5 s")
-            await asyncio.sleep(5)
+            if str(error) != told:
+                told = str(error)
+                runtime.voice.say(f"the API cannot serve ({told}); trying again every second")
+            await asyncio.sleep(_SERVE_AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,11 @@ class Runtime:
                 self._signal(number)
         self.began.set()
 
+    @property
+    def leaving(self) -> bool:
+        """Another engine is about to take over: nothing is begun any more, nor taken in."""
+        return self._finished is not None and self._finished.done()
+
     def _end(self, status: int) -> None:
         assert self._finished is not None
         if not self._finished.done():
@@ -211,13 +216,16 @@ class Runtime:
     # -- events in, actions out
 
     def dispatch(self, event: Event) -> None:
-        """Run one event, and what follows from carrying out its actions."""
+        """Run one event, and what follows from carrying out its actions. None once it is over: the
+        next engine is to find everything as the journal has it."""
+        if self.leaving:
+            return
         self._events.append(event)
         if self._handling:
             return
         self._handling = True
         try:
-            while self._events:
+            while self._events and not self.leaving:
                 event = self._events.popleft()
                 self._perform(self.engine.handle(event, time.monotonic()))
         finally:
@@ -346,9 +354,12 @@ class Runtime:
                 continue
             pids = self.cgroups.pids(slot, self.crew.second(slot, run)) or [instance.pid]
             with contextlib.suppress(OSError):  # out of descriptors: it drains until its time is up
-                if await asyncio.to_thread(metrics.open_connections, pids) == 0:
+                if await asyncio.to_thread(self._open_connections, service, pids) == 0:
                     self.dispatch(Drained(slot, run))
                     return
+
+    def _open_connections(self, service: Service, pids: list[int]) -> int:
+        return self.bank.busy(service, pids) or metrics.open_connections(pids)
 
     def _quit(self, status: int) -> None:
         for slot in self.engine.instances:
@@ -363,6 +374,10 @@ class Runtime:
     # -- the keeper
 
     def _from_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
+        if self.leaving:  # not heard, so not acknowledged: the next engine hears it
+            for fd in fds:
+                os.close(fd)
+            return
         match message["ev"]:
             case "hello":
                 self._coming = message

@@ -32,10 +32,20 @@ _WORDS = {
     Kind.REFUSED: "notify message refused",
     Kind.ENGINE_STOPPING: "stopping all services",
     Kind.ENGINE_STOPPED: "all services are down",
+    Kind.OUTGOING: "is about to be replaced",
+    Kind.LOST: "ended while nobody looked",
+    Kind.SPARED: "not killed",
+    Kind.STORM: "storm brake: too many restarts, further ones wait",
+    Kind.STORM_OVER: "storm brake: restarts pass again",
     Kind.ROLLOUT_STOPPED: "restart stopped",
+    Kind.RELOADING: "applying the changed config",
+    Kind.RELOADED: "the changed config is in force",
+    Kind.ROLLING_BACK: "reload failed, going back",
+    Kind.ROLLED_BACK: "the config before the reload is in force again",
+    Kind.UPGRADING: "everup replaces itself",
 }
 _QUEUE = 1000
-_DETAILS = ("reason", "cause", "detail", "verdict", "sign", "by")
+_DETAILS = ("reason", "cause", "detail", "verdict", "sign", "by", "version")
 
 
 class Voice:

@@ -159,10 +159,14 @@ def _lost(
     by: _By, runs: Mapping[Slot, int], alive: set[tuple[Slot, int]]
 ) -> Iterable[tuple[Slot, int]]:
     for slot, run in runs.items():
-        ends = (by.get((kind.value, str(slot))) for kind in _ENDS)
-        ended = max((int(end.payload.get("run", 0)) for end in ends if end), default=0)
+        ends = [end for kind in _ENDS if (end := by.get((kind.value, str(slot))))]
+        ended = max((int(end.payload.get("run", 0)) for end in ends), default=0)
         if ended < run and (slot, run) not in alive:
             yield slot, run
+        old = by.get((Kind.OUTGOING.value, str(slot)))
+        if old is not None and (slot, former := int(old.payload["run"])) not in alive:
+            if former != run and all(end.seq < old.seq for end in ends):
+                yield slot, former
 
 
 def _in_roles(found: list[Adopted]) -> Iterable[Adopted]:
