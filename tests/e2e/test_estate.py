@@ -453,7 +453,8 @@ def test_sockets_that_may_not_be_taken(world: World, monkeypatch: pytest.MonkeyP
     assert not bank.can_steer
     assert len(said) == 1
     assert all(":x" in name for name in bank._sockets)
-    bank.close(world.service())
+    service = world.service()
+    bank.close(service.name, service.listen)
 
 
 def test_a_port_that_a_stranger_has_is_not_joined(world: World) -> None:

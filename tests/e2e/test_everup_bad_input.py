@@ -430,3 +430,17 @@ def test_very_long_line(everup: Everup) -> None:
     tail = everup.cli("logs", "a", "-n", "1", "--plain").out
     assert tail == "end\n"
     assert alive(everup.pid("good.1"))
+
+
+def test_overlap_that_cannot_be(everup: Everup) -> None:
+    """Two processes on one port, a oneshot twice: valid, but not without a word."""
+    port = {"command": SLEEP, "port": everup.port(), "overlap": True}
+    once = {"command": SLEEP, "type": "oneshot", "overlap": True}
+    everup.write({"web": port, "once": once, "fine": {"command": SLEEP, "overlap": True}})
+    lines = everup.cli("check", "-q").err.splitlines()
+    warnings = [line for line in lines if line.startswith("warning:")]
+    assert len(warnings) == 2
+    assert "service.web.overlap" in warnings[0]
+    assert "two processes cannot bind one port" in warnings[0]
+    assert "service.once.overlap" in warnings[1]
+    assert "has no effect on a oneshot" in warnings[1]

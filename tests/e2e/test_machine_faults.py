@@ -89,17 +89,15 @@ def all_deleted(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:  # else all of it is in the WAL
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b", 0) as file:
         for at in range(0, path.stat().st_size, 1024):
             os.pwrite(file.fileno(), b"\xa5" * 700, at)
 
 
-def truncated(path: Path) -> None:
-    os.truncate(path, 0)
-
-
 def replaced(path: Path) -> None:
-    path.rename(path.with_name("moved"))
+    all_deleted(path)
     path.write_bytes(b"no database at all\n" * 1000)
 
 
@@ -114,10 +112,13 @@ def wal_deleted(path: Path) -> None:
         os.unlink(f"{path}{suffix}")
 
 
+NOTICED = {all_deleted: "deleted", old_one_restored: "replaced"}
+
+
 @pytest.mark.parametrize(
     ("losses", "kill"),
-    [((all_deleted, truncated), False),
-     ((deleted, overwritten, replaced, old_one_restored, wal_deleted), True)],
+    [((all_deleted, old_one_restored), False),
+     ((deleted, overwritten, replaced, wal_deleted), True)],
     ids=["going on", "engine killed"],
 )  # fmt: skip
 def test_journal_lost(
@@ -135,14 +136,28 @@ def test_journal_lost(
                 pair.kill_engine()
             pair.crash()
             pair.check(run=run)
+            if not kill:
+                everup.wait_event("journal.degraded", reason=NOTICED[lose])
             everup.wait_for(lambda run=run: is_whole(everup, run), f"mended: {lose.__name__}")
-            if kill and lose is replaced:
+            if kill and lose in (overwritten, replaced):
                 assert said(everup, "the journal was corrupt; it is kept as")
     assert len(everup.instances()) == 5
     assert not everup.events("instance.lost")
-    if not kill:
-        reasons = [e["reason"] for e in everup.events("journal.degraded")]
-        assert len(reasons) == len(losses), reasons
+
+
+def test_journal_lost_and_both_killed(everup: Everup) -> None:
+    """The next ``up`` still takes back what runs: it is not started anew."""
+    pair = Pair(everup).up()
+    with Client(pair.web_port):
+        all_deleted(Path(everup.place.journal))
+        for pid in (pair.keeper, pair.engine):
+            os.kill(pid, signal.SIGKILL)
+        everup.wait_for(lambda: not alive(pair.keeper) and not alive(pair.engine), "both are gone")
+        everup.cli("up", "-d")
+        pair.keeper, pair.engine = everup.keeper_pid, everup.engine_pid
+        pair.check(run=1)
+        pair.crash()
+        pair.check(run=2)
 
 
 def is_whole(everup: Everup, run: int) -> bool:
@@ -177,19 +192,17 @@ def test_read_only(ext4: Path, everup: Everup) -> None:
     with Client(pair.web_port):
         with read_only(ext4):
             pair.crash()
-            for _ in range(2):
-                (old,) = engines(everup)
-                os.kill(old, signal.SIGKILL)
-                everup.wait_for(lambda old=old: engines(everup) - {old}, "there is another one")
-                pair.crash()
+            (old,) = engines(everup)
+            os.kill(old, signal.SIGKILL)
+            everup.wait_for(lambda: engines(everup) - {old}, "there is another one")
+            pair.crash()
         everup.wait_for(lambda: is_written(everup), "the journal is written again")
-        pair.check(run=4, engine=False)
+        pair.check(run=3, engine=False)
         pair.engine = everup.engine_pid
         pair.crash()
-        pair.check(run=5)
-    assert [e["run"] for e in everup.events("instance.starting", "lab.1")] == [1, 2, 3, 4, 5]
+        pair.check(run=4)
+    assert [e["run"] for e in everup.events("instance.starting", "lab.1")] == [1, 2, 3, 4]
     assert not everup.events("instance.lost")
-    assert "journal" in everup.events("journal.degraded")[-1]["kind"]
 
 
 def engines(everup: Everup) -> set[int]:
@@ -209,7 +222,9 @@ def test_read_only_commands(ext4: Path, everup: Everup) -> None:
         (old,) = engines(everup)
         os.kill(old, signal.SIGKILL)
         everup.wait_for(lambda: engines(everup) - {old}, "there is another one")
+        everup.wait_for(lambda: answers(everup), "its API answers", deadline_s=5)
         everup.wait_for(lambda: everup.status()["journal_degraded"], "journal_degraded is shown")
+        everup.write(pair.services | {"new": everup.server("new")})
         refused = everup.cli("reload", expect=1)
         assert "nothing was changed" in refused.err
         everup.cli("stop", "lab")
@@ -217,6 +232,12 @@ def test_read_only_commands(ext4: Path, everup: Everup) -> None:
         assert everup.state("lab.1") == "stopped"
     everup.wait_for(lambda: is_written(everup), "the journal is written again")
     assert everup.state("lab.1") == "stopped"
+
+
+def answers(everup: Everup) -> bool:
+    with contextlib.suppress(OSError):
+        return everup.request("GET", "/v1/status")[0] == 200
+    return False
 
 
 # -- descriptors
@@ -245,7 +266,8 @@ def test_out_of_descriptors(everup: Everup, who: str) -> None:
         with no_descriptors(pid):
             os.kill(pair.lab, signal.SIGKILL)
             for run in (2, 4):
-                everup.wait_event("instance.exited", "lab.1", run=run, exit_kind="spawn")
+                failed = everup.wait_event("instance.exited", "lab.1", run=run, exit_kind="spawn")
+        assert who == "keeper" or "Too many open files" in failed["cause"]
         pair.lab = everup.wait_new_pid("lab.1", pair.lab)
         pair.crash()
         pair.check(run=everup.instance("lab.1")["run"])
@@ -256,11 +278,10 @@ def test_out_of_descriptors(everup: Everup, who: str) -> None:
     everup.wait_for(lambda: psutil.Process(pid).num_fds() <= count, "nothing is left open")
 
 
-@pytest.mark.parametrize("who", ["engine", "keeper"])
-def test_out_of_descriptors_is_said(everup: Everup, who: str) -> None:
+def test_keeper_out_of_descriptors_is_said(everup: Everup) -> None:
+    """The reason of a failed start is what was lacking, and not what that has led to."""
     pair = Pair(everup).up()
-    pid = pair.engine if who == "engine" else pair.keeper
-    with no_descriptors(pid):
+    with no_descriptors(pair.keeper):
         os.kill(pair.lab, signal.SIGKILL)
         failed = everup.wait_event("instance.exited", "lab.1", exit_kind="spawn")
     assert "Too many open files" in failed["cause"]
@@ -333,7 +354,12 @@ def test_keeper_out_of_memory(everup: Everup) -> None:
         if alive(keeper):
             limits = (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY)
             psutil.Process(keeper).rlimit(psutil.RLIMIT_AS, limits)
-        everup.wait_state("big.1", "ready", deadline_s=10)
+        try:
+            everup.wait_state("big.1", "ready", deadline_s=5)
+        finally:
+            if alive(keeper):  # whoever waits for its answer is helped by the next one
+                os.kill(keeper, signal.SIGKILL)
+                everup.wait_for(lambda: everup.keeper_pid != keeper, "there is another keeper")
         pair.crash()
     assert everup.pid("web.1") == pair.web
 
@@ -350,12 +376,12 @@ def test_clock_steps(everup: Everup) -> None:
     pair.up()
     run = 1
     with Client(pair.web_port):
-        for hours in (5, -5, 10 * 8766, -10 * 8766, 0):
+        for hours in (5, -10 * 8766, 10 * 8766, 0):
             clock.step(hours)
             before = everup.last_seq()
             pair.crash()
             run += 1
-            if hours < -5:
+            if hours < 0:
                 pair.kill_engine()
             everup.cli("restart", "more")
             pair.check(run=run)
@@ -432,10 +458,10 @@ def test_drain_without_proc(everup: Everup, space: Space) -> None:
     """Nobody can count its connections, so it is not cut off before its time."""
     pair = Pair(everup, drain_timeout="1s")
     pair.up(space.up)
-    with space.covered("/proc"):
-        with socket.create_connection(("127.0.0.1", pair.web_port)) as client:
-            client.sendall(b"GET /slow HTTP/1.1\r\n\r\n"[:-2])
-            everup.cli("stop", "web")
+    address = ("127.0.0.1", pair.web_port)
+    with space.covered("/proc"), socket.create_connection(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")  # and no end of it
+        everup.cli("stop", "web")
     draining = everup.events("instance.draining", "web.1")[-1]
     stopping = everup.events("instance.stopping", "web.1", after=draining["seq"])[-1]
     assert stopping["mono"] - draining["mono"] >= 0.99
@@ -456,4 +482,4 @@ def test_control_groups_are_gone(everup: Everup, space: Space) -> None:
             assert everup.events("instance.spawned", "lab.1")[-1]["cgroup"] is None
         pair.crash()
         assert everup.events("instance.spawned", "lab.1")[-1]["cgroup"] == spawned["cgroup"]
-        pair.check(run=4)
+        pair.check(run=everup.instance("lab.1")["run"])

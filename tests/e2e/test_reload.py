@@ -195,15 +195,15 @@ def test_invalid_config_is_refused(everup: Everup) -> None:
     everup.config.write_text(text.replace("command", "comand"))
     seq = everup.last_seq()
     check = everup.cli("check", expect=2).err.splitlines()
-    result = everup.cli("reload", expect=1)
+    result = everup.cli("reload", expect=2)
     assert f"{everup.config} is not valid; nothing was changed:" in result.err
     for line in check[:-1]:
         assert line.removeprefix("error: ") in result.err
     assert f"everup -c {everup.config} check" in result.err
     everup.config.write_text("[[[")
-    everup.cli("reload", "--dry-run", expect=1)
+    everup.cli("reload", "--dry-run", expect=2)
     everup.config.write_bytes(b"\xff\xfe")
-    everup.cli("reload", expect=1)
+    assert "cannot read" in everup.cli("reload", expect=2).err
     everup.config.write_text(text.replace("[everup]", '[everup]\nmetrics_interval = "5s"'))
     everup.cli("reload")
     assert everup.members() == before
@@ -219,7 +219,7 @@ def test_state_dir_cannot_change(everup: Everup) -> None:
     assert status == 409
     answer = json.loads(body)
     assert "state_dir changes from" in answer["error"]
-    assert "everup down" in answer["hint"]
+    assert "that takes everup down and everup up; nothing was changed" in answer["error"]
     for command in (("reload",), ("up", "-d")):  # not a second everup with the same services
         result = everup.cli(*command, expect=1)
         assert f"everup runs already for {everup.config}" in result.err
@@ -316,6 +316,55 @@ def test_broken_worker_is_rolled_back(everup: Everup) -> None:
     assert everup.instance("once.1")["done"]
 
 
+def test_deploy_that_mends(everup: Everup) -> None:
+    """What was broken before does not stand in the way, and comes up with its new command; a
+    second try that is no better leaves all as it was."""
+    bad = {"command": sh("exit 3"), "restart": {"delay": "10ms", "park_interval": "1h"}}
+    everup.up({"web": bad, "too": bad, "c": SLEEPER, "off": SLEEPER}, expect=4)
+    for slot in ("web.1", "too.1"):
+        everup.wait_state(slot, "parked")
+    everup.cli("stop", "off")
+    pid, text = everup.pid("c.1"), everup.config.read_text()
+    worse = {**bad, "command": sh("exit 4")}
+    everup.write({"web": worse, "too": bad, "c": SLEEPER, "off": SLEEPER})
+    result = everup.cli("reload", expect=1)
+    assert "web: web.1 did not come to ready: it ended: exit 4" in result.err
+    assert_config(everup, text)
+    other = {"command": ["sleep", "2000"], "rollout": QUICK}
+    everup.write({"web": SLEEPER, "too": bad, "c": SLEEPER, "off": other})
+    everup.cli("reload")
+    assert everup.state("web.1") == "ready"
+    assert everup.pid("c.1") == pid
+    assert everup.instance("too.1")["last_exit"] == "exit 3"
+    # What an operator has stopped stays so; its new command is for when it is started.
+    assert everup.state("off.1") == "stopped"
+    everup.cli("start", "off")
+    assert Path(f"/proc/{everup.pid('off.1')}/cmdline").read_text() == "sleep\0002000\0"
+
+
+def test_added_service_is_broken(everup: Everup) -> None:
+    """Nobody else is touched; an address that is taken is named."""
+    port = everup.port()
+    web = version(everup, "one", listen=f"127.0.0.1:{port}", probe=READY)
+    everup.up({"web": web})
+    before, text = everup.members(), everup.config.read_text()
+    everup.write(
+        {
+            "web": version(everup, "two", listen=f"127.0.0.1:{port}"),
+            "new": {"command": ["/nowhere"]},
+        }
+    )
+    result = everup.cli("reload", expect=1)
+    assert "new: new.1 did not come to ready: it ended: cannot run /nowhere" in result.err
+    everup.write({"renamed": web})
+    result = everup.cli("reload", expect=1)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.err, result.err
+    assert everup.members() == before
+    assert_config(everup, text)
+    assert set(everup.instances()) == {"web.1"}
+    assert not everup.events("rollout.started")
+
+
 def test_one_at_a_time(everup: Everup) -> None:
     """A reload or restart while one is under way is refused; a stop of everup ends it."""
     port = everup.port()
@@ -396,6 +445,50 @@ def test_hangup_only_looks(everup: Everup) -> None:
     assert_config(everup, text)
 
 
+def test_both_die_in_the_middle(everup: Everup) -> None:
+    """``up -d`` goes on with the reload, whatever the file says by then, and says so."""
+    port = everup.port()
+    web = {"listen": f"127.0.0.1:{port}", "probe": READY, "replicas": 2}
+    everup.up({"web": version(everup, "one", **web), "b": SLEEPER})
+    other = everup.members()["b.1"]
+    everup.write({"web": version(everup, "two", **web), "b": SLEEPER})
+    two = everup.config.read_text()
+    with load(port) as client:
+        reloading = everup.popen("reload")
+        everup.wait_event("instance.outgoing", "web.2")
+        own = everup.own()
+        everup.kill(*own.keepers, *own.engines)
+        everup.write({"web": version(everup, "three", **web), "b": SLEEPER})
+        result = everup.up()
+        assert "a reload was under way and goes on first" in result.err
+        assert_config(everup, two)
+        reloading.communicate(timeout=DEADLINE_S)
+        everup.cli("reload")
+        summary = client.stop()
+    assert_served(summary)
+    assert {body.split()[1] for body in summary.answers} == {"one", "two", "three"}
+    assert get_plain(port).split()[1] == "three"
+    assert everup.members()["b.1"] == other
+    assert all(len(runs) == 1 for runs in everup.members().values())
+
+
+def test_broken_config_that_waited_for_up(everup: Everup) -> None:
+    """Both were killed, and the new config does not work: taken back, tried, rolled back, told."""
+    port = everup.port()
+    web = {"listen": f"127.0.0.1:{port}", "probe": READY}
+    everup.up({"web": version(everup, "one", **web)})
+    before, text = everup.members(), everup.config.read_text()
+    own = everup.own()
+    everup.kill(*own.keepers, *own.engines)
+    everup.tell("crash.two")
+    everup.write({"web": version(everup, "two", **web)})
+    result = everup.up(expect=1)
+    assert "everup runs, but the changed config was rolled back: web: web.1 did not" in result.err
+    assert f"everup -c {everup.config} reload" in result.err
+    assert everup.members() == before
+    assert_config(everup, text)
+
+
 def test_config_that_changed_while_everup_was_dead(everup: Everup) -> None:
     """Both are killed, the config changes, ``up -d``: taken back first, then applied."""
     port = everup.port()
@@ -408,7 +501,7 @@ def test_config_that_changed_while_everup_was_dead(everup: Everup) -> None:
         everup.write({"web": version(everup, "two", **web), "b": SLEEPER, "c": SLEEPER})
         result = everup.up()
         assert "2 instances of an earlier everup go on running" in result.out
-        everup.wait_event("config.reloaded")
+        assert everup.events("config.reloaded"), "up waits for that as well"
         summary = client.stop()
     assert_served(summary)
     assert get_plain(port).split()[1] == "two"

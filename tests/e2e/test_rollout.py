@@ -1,15 +1,18 @@
 """Restarts on purpose: no request is lost, and nothing is worse than before if one goes wrong."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _everup import DEADLINE_S, FAST_PROBE, SLEEP, Everup, alive, sh
+from _everup import DEADLINE_S, FAST_PROBE, SLEEP, Everup, UnixConnection, alive, python, sh
 
 from load import Load, Summary
 
@@ -213,7 +216,8 @@ def test_successor_that_is_never_ready(everup: Everup) -> None:
     everup.wait_state("web.1", "running")
     everup.wait_state("web.2", "running")
     result = everup.cli("restart", "web", "--json", expect=1)
-    assert result.out == "" or json.loads(result.out)["result"] == "stopped"
+    assert json.loads(result.out)["result"] == "stopped"
+    assert json.loads(result.out)["reasons"]["web"].startswith("web.1 did not come to ready")
     assert "web.1 did not come to ready: it is running after" in result.err
     everup.untell("unready")
     everup.wait_state("web.1", "ready")
@@ -358,6 +362,106 @@ def test_engine_dies_in_the_middle(everup: Everup) -> None:
     assert [len(runs) for runs in after.values()] == [1, 1, 1]
     assert all(after[slot] != before[slot] for slot in before)
     assert all(runs[0][0] in (2, 3) for runs in after.values())
+
+
+NOTIFY = """
+import os, socket, sys, time
+def say(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text, os.environ["NOTIFY_SOCKET"])
+while os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+say(b"READY=1\\nSTATUS=run " + os.environ["EVERUP_RUN"].encode())
+time.sleep(1000)
+"""
+
+
+def test_notify_and_hooks(everup: Everup) -> None:
+    """READY=1 counts for the process that said it; hooks run for each of the two."""
+    hold = everup.control / "hold"
+    hook = {name: sh(f"echo {name} $EVERUP_RUN >> hooks") for name in ("pre_start", "post_stop")}
+    command = python(NOTIFY, str(hold))
+    everup.up({"a": {"command": command, "notify": True, "overlap": True, "hooks": hook}})
+    old = everup.pid("a.1")
+    hold.touch()
+    restarting = everup.popen("restart", "a")
+    everup.wait_event("instance.spawned", "a.1", run=2)
+    row = everup.service("a")["outgoing"][0]
+    assert (row["pid"], row["state"], row["status_text"]) == (old, "ready", "run 1")
+    assert everup.instance("a.1")["state"] == "starting"
+    assert alive(old)
+    hold.unlink()
+    out, _ = restarting.communicate(timeout=DEADLINE_S)
+    assert restarting.returncode == 0, out
+    assert everup.pid("a.1") != old
+    assert everup.instance("a.1")["status_text"] == "run 2"
+    lines = (everup.directory / "hooks").read_text().splitlines()
+    assert lines == ["pre_start 1", "pre_start 2", "post_stop 1"]
+
+
+def test_unix_socket(everup: Everup) -> None:
+    """Both processes share it: no request fails, and what is open may end."""
+    path = str(everup.directory / "web.sock")
+    web = kept(everup, listen=f"unix:{path}", rollout=QUICK, drain_timeout="1h")
+    everup.up({"web": web})
+    old = everup.pid("web.1")
+
+    def ask(client: UnixConnection) -> int:
+        client.request("GET", "/")
+        return int(client.getresponse().read().split()[0])
+
+    busy = UnixConnection(path)
+    assert ask(busy) == old
+    restarting = everup.popen("restart", "web")
+    answers = []
+    while not everup.events("instance.draining", "web.1"):
+        client = UnixConnection(path)
+        answers.append(ask(client))
+        client.close()
+    new = everup.pid("web.1")
+    assert set(answers) <= {old, new}
+    assert ask(busy) == old, "its connection is waited for"
+    assert everup.service("web")["outgoing"][0]["state"] == "draining"
+    busy.close()
+    out, _ = restarting.communicate(timeout=DEADLINE_S)
+    assert restarting.returncode == 0, out
+    assert everup.wait_event("instance.stopping", "web.1")["reason"] == "drained"
+    client = UnixConnection(path)
+    assert ask(client) == new
+    client.close()
+
+
+def test_progress_on_a_terminal(everup: Everup) -> None:
+    """One line that says what is left, on standard error, when it takes longer."""
+    web = kept(everup, listen=f"127.0.0.1:{everup.port()}", replicas=2, rollout={"min_ready": "1s"})
+    everup.up({"web": web})
+    ours, theirs = pty.openpty()
+    try:
+        restarting = everup.popen("restart", "web", stdout=subprocess.PIPE, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+        out, _ = restarting.communicate(timeout=DEADLINE_S)
+    finally:
+        os.close(ours)
+    assert restarting.returncode == 0
+    assert b"restart: 2 left (web.1, web.2)" in shown
+    assert b"restart: 1 left (web.2)" in shown
+    assert shown.endswith(b"\r\x1b[K"), "it is wiped at the end"
+    assert out.decode().startswith("restarted web in ")
+    assert len(out.splitlines()) == 1
+
+
+def test_metrics_know_the_lanes(everup: Everup) -> None:
+    """Who is in the balance goes by the socket of the process, not by the replica's number."""
+    web = kept(everup, listen=f"127.0.0.1:{everup.port()}", probe=READY)
+    everup.up({"web": web})
+    for _ in range(2):
+        _, body = everup.request("GET", "/metrics")
+        assert 'in_balance{instance="web.1",service="web"} 1.0' in body.decode()
+        everup.cli("restart", "web")
 
 
 def listening(pid: int) -> dict[str, int]:

@@ -334,7 +334,7 @@ def test_two_listeners_are_two_groups(bank: Bank) -> None:
             assert who_got_it(bank.group(service, "api")) == 1
         with connect("::1", second):
             assert who_got_it(bank.group(service, "admin")) == 1
-    bank.close(service)
+    bank.close(service.name, service.listen)
     assert bank.held == []
     with pytest.raises(ConnectionRefusedError):
         connect("127.0.0.1", first)
@@ -544,7 +544,7 @@ def test_unix_socket_is_one_for_all_with_its_mode(bank: Bank, tmp_path: Path) ->
     assert bank.held == ["sock:web:main:0"]
     assert bank.names(service, 3) == [("main", "sock:web:main:0")]
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    bank.close(service)
+    bank.close(service.name, service.listen)
     assert not path.exists()
 
 

@@ -28,6 +28,7 @@ from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
 from everup.daemon import handover, takeover
 from everup.daemon.crew import Crew
+from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
 from everup.daemon.recheck import config_problems
 from everup.daemon.voice import Voice
@@ -54,8 +55,8 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
-from everup.model.event import Down, Drained, Event, HookDone, Lag, Probed, SpawnFailed, Tick
-from everup.model.instance import Slot, State
+from everup.model.event import Down, Event, HookDone, Lag, Probed, SpawnFailed, Tick
+from everup.model.instance import Slot
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
@@ -64,7 +65,6 @@ from everup.model.spec import Service, Spec
 _LAG_EVERY_S = 0.5
 _ALIVE_EVERY = 4
 """Measurements of the lag between two signs of life to the keeper."""
-_DRAIN_EVERY_S = 0.1
 _HOUSEKEEPING_S = 5.0
 _PRUNE_EVERY_S = 600.0
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
@@ -98,7 +98,6 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._drains: dict[tuple[Slot, int], asyncio.Task[None]] = {}
         self._finished: asyncio.Future[int] | None = None
         self.began = asyncio.Event()
         self.hello: dict[str, Any] | None = None
@@ -116,6 +115,9 @@ class Runtime:
             definition=self.definition,
             dispatch=self.dispatch,
             place=place,
+        )
+        self.drains = Drains(
+            self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self._spawn_task
         )
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
@@ -291,8 +293,6 @@ class Runtime:
                 self._watch(slot, run, startup)
             case Unwatch(slot=slot, run=run):
                 self.prober.stop(slot, run)
-                if drain := self._drains.pop((slot, run), None):
-                    drain.cancel()
             case RunHook(slot=slot, run=run):
                 self.crew.run_hook(action, self._process(slot, run)[1])
             case OpenSockets(service=name, lanes=lanes):
@@ -303,7 +303,7 @@ class Runtime:
             case CloseSockets(service=name, listen=listen):
                 self.bank.close(name, listen)
             case WatchDrain(slot=slot, run=run):
-                self._drains[slot, run] = self._spawn_task(self._drain(slot, run))
+                self.drains.watch(slot, run)
             case MainPid(slot=slot, run=run, pid=pid):
                 self.crew.main_pid(slot, run, pid)
             case Forget(slot=slot):
@@ -341,25 +341,6 @@ class Runtime:
             if probe is not None:
                 lane = instance.lane or slot.replica
                 self.prober.start(targets.target(service, slot, kind, run, probe, lane))
-
-    async def _drain(self, slot: Slot, run: int) -> None:
-        """Until no connection is open, nor waits to be accepted."""
-        while True:
-            await asyncio.sleep(_DRAIN_EVERY_S)
-            instance = self.engine.process(slot, run)
-            if instance is None or instance.state is not State.DRAINING:
-                return
-            service = self.engine.definition(instance)
-            if self.bank.waiting(service, instance.lane or slot.replica):
-                continue
-            pids = self.cgroups.pids(slot, self.crew.second(slot, run)) or [instance.pid]
-            with contextlib.suppress(OSError):  # out of descriptors: it drains until its time is up
-                if await asyncio.to_thread(self._open_connections, service, pids) == 0:
-                    self.dispatch(Drained(slot, run))
-                    return
-
-    def _open_connections(self, service: Service, pids: list[int]) -> int:
-        return self.bank.busy(service, pids) or metrics.open_connections(pids)
 
     def _quit(self, status: int) -> None:
         for slot in self.engine.instances:

@@ -48,9 +48,7 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     runtime.bank.forget_unused(list(names))
     known = _known(hello, held)
     facts, ended = _children(runtime, hello, held, added)
-    for name in list(held):  # pipes of processes that are gone
-        os.close(held.pop(name))
-        runtime.keeper.drop([name])
+    _salvage(runtime, held)
     _tell(runtime, hello, takeover)
     if not takeover or any(child.get("stranger") for child in hello["children"]):
         found = end_leftovers(runtime.place.state_dir, runtime.cgroups, hello["children"])
@@ -68,6 +66,26 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
         _apply_next(runtime, candidate, up)
     if systemd := os.environ.get("NOTIFY_SOCKET"):
         FdStore(systemd).ready()
+
+
+def _salvage(runtime: "Runtime", held: dict[str, int]) -> None:
+    """The pipes of processes that are gone: their last words are stored, then nobody needs them."""
+    streams: dict[tuple[str, int], dict[str, int]] = {}
+    for name, fd in held.items():
+        kind, _, rest = name.partition(":")
+        slot, _, rest = rest.partition(":")
+        number, _, stream = rest.partition(":")
+        if kind == "pipe" and slot.rpartition(".")[0] in runtime.engine.services:
+            streams.setdefault((slot, int(number)), {})[f"std{stream}"] = fd
+        else:
+            os.close(fd)
+    for (slot, run), fds in streams.items():
+        log = runtime.service(slot.rpartition(".")[0]).log
+        runtime.logs.attach(slot, run, log, fds, resumed=True)
+        runtime.logs.ended(slot, run)
+    if held:
+        runtime.keeper.drop(list(held))
+    held.clear()
 
 
 def _open_notify(runtime: "Runtime", held: int | None) -> None:
