@@ -27,6 +27,7 @@ from everup.model.signal import ProbeKind, ProbeResult, ProbeTarget
 from everup.model.spec import Probe
 
 R = ProbeKind.READINESS
+RUN = 7
 
 
 async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -42,7 +43,7 @@ def block(seconds: float) -> None:
 
 def command(interval: float = 3600.0, timeout: float = 10.0, **fields: object) -> ProbeTarget:
     probe = Probe(exec=("check",), interval=interval, timeout=timeout)
-    return ProbeTarget(Slot("web", 1), R, 7, probe, **fields)  # type: ignore[arg-type]
+    return ProbeTarget(Slot("web", 1), R, RUN, probe, **fields)  # type: ignore[arg-type]
 
 
 def test_rounds_keep_to_their_grid() -> None:
@@ -177,10 +178,10 @@ def test_stop_while_under_way_reports_nothing_and_closes_the_socket() -> None:
                 prober.start(tcp(full.getsockname()[1], slot=Slot("full", 1)))
                 prober.start(http(0, url="http://localhost:1/", slot=Slot("name", 1)))
                 await until(lambda: len(requests) == 3)
-                prober.stop(Slot("web", 1), R)
+                prober.stop(Slot("web", 1), RUN, R)
                 await until(ended.is_set)
                 for slot in (Slot("web", 1), Slot("full", 1), Slot("name", 1), Slot("none", 1)):
-                    prober.stop(slot)
+                    prober.stop(slot, RUN)
                 await until(lambda: {n for n in descriptors() if "socket" in n} <= before)
                 assert not prober._watches
                 assert not prober.reactor._handlers
@@ -200,8 +201,8 @@ def test_close_ends_everything() -> None:
             await until(lambda: len(requests) == 50)
             prober.close()
             prober.close()
-            prober.stop(Slot("web", 1))
-            prober.trigger(Slot("web", 1), R)
+            prober.stop(Slot("web", 1), RUN)
+            prober.trigger(Slot("web", 1), RUN, R)
             with pytest.raises(RuntimeError):
                 prober.start(http(requests.port))
             assert not results
@@ -220,7 +221,7 @@ def test_a_thousand_probes_leak_nothing() -> None:
                 prober.start(http(port, slot=Slot("web", i), interval=0.05))
             await results.many(1000)
             for i in range(40):
-                prober.stop(Slot("web", i))
+                prober.stop(Slot("web", i), RUN)
             await until(lambda: len(descriptors()) <= before)
             assert len(prober._heap) <= 2 * 40 + 256
 
@@ -231,19 +232,19 @@ def test_trigger() -> None:
     async def main() -> None:
         async with serving(OK) as requests, probing() as (prober, results):
             target = http(requests.port)
-            prober.trigger(target.slot, R)  # nothing there yet
+            prober.trigger(target.slot, RUN, R)  # nothing there yet
             prober.start(target, first_after_s=3000.0)
             assert not results
             for count in range(1, 4):
                 for _ in range(5):
-                    prober.trigger(target.slot, R)  # once is enough
+                    prober.trigger(target.slot, RUN, R)  # once is enough
                 assert len(results) == count - 1  # never from within the call
                 await results.many(count)
             assert len(requests) == 3
             assert all(r.ok and r.lateness_s < 1000 for r in results)
             for _ in range(5000):
-                prober.trigger(target.slot, R)
-                prober.stop(target.slot)
+                prober.trigger(target.slot, RUN, R)
+                prober.stop(target.slot, RUN)
                 prober.start(target, first_after_s=3000.0)
             assert len(prober._heap) <= 300
 
@@ -276,12 +277,12 @@ def test_the_report_may_stop_start_and_fail() -> None:
             more.set()
             match len(seen):
                 case 1:
-                    prober.stop(result.slot)
+                    prober.stop(result.slot, result.run)
                     prober.start(target)
                 case 2:
-                    prober.trigger(result.slot, result.kind)
+                    prober.trigger(result.slot, result.run, result.kind)
                 case 3:
-                    prober.stop(result.slot)
+                    prober.stop(result.slot, result.run)
                     raise ValueError("a bug of the receiver")
                 case _:
                     pass
@@ -341,7 +342,7 @@ def test_a_command_is_cancelled_on_timeout_and_never_runs_twice_at_a_time() -> N
             prober.start(command(interval=0.02, timeout=0.05))
             (result,) = await results.many(1)
             assert result.detail == "still running after 50ms, killed"
-            prober.trigger(Slot("web", 1), R)
+            prober.trigger(Slot("web", 1), RUN, R)
             prober.start(command(timeout=0.05))  # its first round has to wait
             await asyncio.sleep(0.1)
             assert started == 1
@@ -350,7 +351,7 @@ def test_a_command_is_cancelled_on_timeout_and_never_runs_twice_at_a_time() -> N
             assert started == 2
             prober.start(command())
             await until(lambda: started == 3)
-            prober.stop(Slot("web", 1))
+            prober.stop(Slot("web", 1), RUN)
             await until(lambda: running == 0)
             assert len(results) == 2
         assert most == 1
@@ -394,13 +395,13 @@ def test_random_orders_of_calls_leave_a_working_prober() -> None:
                             first_after_s=dice.choice([None, 0.0, 0.01]),
                         )
                     case 2:
-                        prober.stop(slot, dice.choice([None, kind]))
+                        prober.stop(slot, RUN, dice.choice([None, kind]))
                     case 3:
-                        prober.trigger(slot, kind)
+                        prober.trigger(slot, RUN, kind)
                     case _:
                         await asyncio.sleep(0)
             for i in range(8):
-                prober.stop(Slot("web", i))
+                prober.stop(Slot("web", i), RUN)
             count = len(results)
             await asyncio.sleep(0.05)
             assert len(results) == count

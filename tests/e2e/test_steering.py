@@ -112,7 +112,8 @@ def test_a_probe_reaches_exactly_the_replica_it_means(
     bank.steer(service, active)
     assert bank.steers
     for replica in (1, 2, 3, 4, 5) * 2:  # whether it is in the balance or not
-        where = target(service, Slot("web", replica), ProbeKind.READINESS, 1, Probe(tcp="listen"))
+        slot = Slot("web", replica)
+        where = target(service, slot, ProbeKind.READINESS, 1, Probe(tcp="listen"), replica)
         with connect(
             where.host, where.port, source=where.source, traffic_class=where.traffic_class
         ):
@@ -153,7 +154,8 @@ def test_a_large_group(bank: Bank, host: str) -> None:
     names = [socket_name("web", "main", n) for n in range(100)]
     group = [bank._sockets[name] for name in names]
     for replica in (1, 62, 63, 100):
-        where = target(service, Slot("web", replica), ProbeKind.LIVENESS, 1, Probe(tcp="listen"))
+        slot = Slot("web", replica)
+        where = target(service, slot, ProbeKind.LIVENESS, 1, Probe(tcp="listen"), replica)
         with connect(
             where.host, where.port, source=where.source, traffic_class=where.traffic_class
         ):
@@ -288,7 +290,7 @@ def test_a_predecessors_flags_are_taken_off(bank: Bank) -> None:
     service = web("127.0.0.1", 2)
     bank.open(service, 2)
     bank.group(service)[1].setblocking(False)
-    bank.names(service, 2)
+    bank.refresh(service, 2)
     assert os.get_blocking(bank.group(service)[1].fileno())
 
 
@@ -523,12 +525,12 @@ def test_in_unknown_order_the_kernel_spreads_and_new_engines_know(bank: Bank) ->
     assert third.ready(service, 3)
     for sock in after._sockets.values():
         sock.close()
-    third.close(service)
+    third.close(service.name, service.listen)
     assert third.can_steer
     third.open(service, 2)  # anew, and in order
     third.steer(service, (2,))
     assert set(spread(service, third, "127.0.0.1", 20)) == {2}
-    third.close(service)
+    third.close(service.name, service.listen)
     assert third.held == []
 
 
