@@ -145,6 +145,15 @@ def test_journal_lost(
     assert not everup.events("instance.lost")
 
 
+def test_accepted_config_lost(everup: Everup) -> None:
+    pair = Pair(everup).up()
+    with Client(pair.web_port):
+        os.unlink(everup.place.accepted)
+        pair.kill_engine()
+        pair.crash()
+        pair.check(run=2)
+
+
 def test_journal_lost_and_both_killed(everup: Everup) -> None:
     """The next ``up`` still takes back what runs: it is not started anew."""
     pair = Pair(everup).up()
@@ -359,9 +368,18 @@ def test_keeper_out_of_memory(everup: Everup) -> None:
         finally:
             if alive(keeper):  # whoever waits for its answer is helped by the next one
                 os.kill(keeper, signal.SIGKILL)
-                everup.wait_for(lambda: everup.keeper_pid != keeper, "there is another keeper")
+                wait_keeper(everup, keeper)
         pair.crash()
     assert everup.pid("web.1") == pair.web
+
+
+def wait_keeper(everup: Everup, old: int) -> None:
+    def another() -> bool:
+        with contextlib.suppress(ValueError):  # it is just being written
+            return everup.keeper_pid != old
+        return False
+
+    everup.wait_for(another, "there is another keeper")
 
 
 # -- the clock
@@ -411,6 +429,7 @@ def test_proc_is_gone(everup: Everup, space: Space) -> None:
     """Under a running everup, also while its engine and its keeper are replaced."""
     pair = Pair(everup)
     pair.up(space.up)
+    grouped = in_a_group(everup)
     with Client(pair.web_port):
         with space.covered("/proc"):
             everup.wait_for(lambda: said(everup, "/proc cannot be read"), "it says so")
@@ -419,19 +438,24 @@ def test_proc_is_gone(everup: Everup, space: Space) -> None:
             pair.crash()
             pair.kill_engine()
             pair.crash()
-            assert said(everup, "where control groups are")
+            assert not grouped or said(everup, "where control groups are")
             everup.cli("restart", "more")
             os.kill(pair.keeper, signal.SIGKILL)
-            everup.wait_for(lambda: everup.keeper_pid != pair.keeper, "there is another keeper")
+            wait_keeper(everup, pair.keeper)
             pair.keeper, pair.engine = everup.keeper_pid, everup.engine_pid
             pair.crash()
             pair.check(run=4)
         everup.wait_for(lambda: said(everup, "/proc can be read again"), "it says so")
         everup.wait_for(lambda: everup.instance("web.1")["usage"], "usage is known again")
         assert "cpu_percent" in everup.status()["machine"]
-        pair.crash()
-        assert everup.events("instance.spawned", "lab.1")[-1]["cgroup"] is not None
-        pair.check(run=5)
+        everup.wait_for(
+            lambda: pair.crash() and in_a_group(everup) == grouped, "it is in a control group again"
+        )
+        pair.check(run=everup.instance("lab.1")["run"])
+
+
+def in_a_group(everup: Everup) -> bool:
+    return everup.events("instance.spawned", "lab.1")[-1]["cgroup"] is not None
 
 
 def said(everup: Everup, text: str) -> bool:

@@ -16,6 +16,8 @@ from everup.keeper.spawn import start_ticks
 
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _SHORT_S = 0.05
+_MADE_ANEW = ("notify", "api")
+"""Sockets that an everup which comes after the death of both processes makes anew."""
 
 Handler = Callable[[wire.Message, list[int]], None]
 
@@ -77,6 +79,10 @@ class KeeperClient:
                 self.close()
                 self._lost()
                 return
+            except wire.CutError as error:  # out of descriptors: the others are still to come
+                self._lacking.add(str(error.message.get("name")))
+                self._handle(error.message, [])
+                continue
             self._note(message, fds)
             self._handle(message, fds)
 
@@ -179,7 +185,7 @@ class KeeperClient:
                 self._lacking.discard(name)
                 if (fd := self._held.pop(name, None)) is not None:
                     os.close(fd)
-                if self._store is not None and name != "notify":
+                if self._store is not None and name not in _MADE_ANEW:
                     self._store.remove(name)
         self._send({"op": "drop", "names": list(names)})
 
@@ -243,9 +249,8 @@ class KeeperClient:
         )
 
     def _shelve(self, name: str, fd: int) -> None:
-        """systemd keeps it as well, for an everup that comes after all of this one has died. (Not
-        the notify socket, which is made anew.)"""
-        if self._store is not None and name != "notify":
+        """systemd keeps it as well, for an everup that comes after all of this one has died."""
+        if self._store is not None and name not in _MADE_ANEW:
             self._store.push(name, fd)
 
     def _keep(self, name: str, fd: int) -> None:

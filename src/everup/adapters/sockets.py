@@ -24,6 +24,8 @@ Hold = Callable[[Sequence[str], Sequence[int]], None]
 Drop = Callable[[Sequence[str]], None]
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _MIXED = "x"
+_CONNECTED = "03"
+"""SS_CONNECTED, as /proc/net/unix writes it."""
 _BACKLOG = struct.Struct("=I")
 _BACKLOG_AT = 24
 """tcpi_unacked: of a listening socket, the connections that wait for accept."""
@@ -157,6 +159,12 @@ class SocketBank:
                     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
                     count += _BACKLOG.unpack_from(info, _BACKLOG_AT)[0]
         return count
+
+    def busy(self, service: Service, pids: Sequence[int]) -> int:
+        """Connections to the service's Unix sockets that these processes have accepted. Raises
+        ``OSError`` where that cannot be told."""
+        paths = {parse_address(x.address).path for x in service.listen if _is_unix(x)}
+        return _unix_connections(paths, pids) if paths else 0
 
     def close(self, service: str, listen: Sequence[Listener]) -> None:
         """Close all of a service; clients are refused from now on."""
@@ -386,6 +394,22 @@ def _listen_unix(path: str, listener: Listener) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _unix_connections(paths: set[str], pids: Sequence[int]) -> int:
+    accepted = set()
+    with open("/proc/net/unix") as file:
+        for line in file:
+            fields = line.split(maxsplit=7)
+            if len(fields) == 8 and fields[5] == _CONNECTED and fields[7].rstrip("\n") in paths:
+                accepted.add(f"socket:[{fields[6]}]")
+    count = 0
+    for pid in pids if accepted else ():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    count += os.readlink(f"/proc/{pid}/fd/{fd}") in accepted
+    return count
 
 
 def _holder(address: Address) -> str:

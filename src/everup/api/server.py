@@ -36,7 +36,7 @@ async def serve(backend: Backend, path: str) -> None:
         shutdown_timeout=_FOLLOWERS_END_S,  # nor one that is still there
     )
     await runner.setup()
-    await web.SockSite(runner, _listen(path)).start()
+    await web.SockSite(runner, _socket(backend, path)).start()
     try:
         await asyncio.Event().wait()
     finally:
@@ -57,6 +57,19 @@ def application(backend: Backend) -> web.Application:
     app.router.add_get("/v1/openapi.json", _openapi)
     app.router.add_get("/metrics", _metrics)
     return app
+
+
+def _socket(backend: Backend, path: str) -> socket.socket:
+    """The one that an engine before us opened, so that clients can wait for us, and so that nothing
+    need be written for it; else a new one."""
+    held = backend.held("api")
+    if held is not None and os.path.exists(path):
+        sock = socket.socket(fileno=os.dup(held))
+        sock.setblocking(False)
+        return sock
+    sock = _listen(path)
+    backend.hold("api", sock.fileno())
+    return sock
 
 
 def _listen(path: str) -> socket.socket:

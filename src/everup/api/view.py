@@ -38,6 +38,12 @@ class Backend(Protocol):
 
     def sample(self) -> None: ...
 
+    def held(self, name: str) -> int | None:
+        """A descriptor that the keeper holds; ours as well, and not to be closed."""
+
+    def hold(self, name: str, fd: int) -> None:
+        """Have the keeper hold a descriptor for engines to come."""
+
     def try_out(self, argv: list[str], engine: list[str], version: str) -> str | None:
         """What keeps that keeper or that engine from running, None: nothing. Blocks."""
 

@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from everup.adapters.place import Place
 from everup.cli.context import NOT_RUNNING, Failure
 
-_RESTART_S = 3.0
-"""The API is away this long at most while everup starts or its engine is being replaced."""
+_RESTART_S = 10.0
+"""The API is away this long at most while everup starts or its engine is being replaced, also on
+a busy machine; asked for only while somebody holds everup's lock."""
 
 Query = Mapping[str, str | int | Sequence[str]]
 
@@ -35,12 +36,12 @@ class Client:
         self.place = place
 
     def get(self, path: str, query: Query | None = None, *, timeout_s: float = 10.0) -> Any:
-        return json.loads(self._ask("GET", path, query, None, timeout_s).read())
+        return json.loads(self._whole("GET", path, query, None, timeout_s))
 
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
     ) -> Any:
-        return json.loads(self._ask("POST", path, None, body or {}, timeout_s).read())
+        return json.loads(self._whole("POST", path, None, body or {}, timeout_s))
 
     def lines(self, path: str, query: Query) -> Iterator[dict[str, Any]]:
         """Lines of JSON as they come."""
@@ -65,6 +66,25 @@ class Client:
         connection = _Connection(self.place.api_socket, timeout_s)
         connection.request(method, target, body, {"Content-Type": "application/json"})
         return connection.getresponse()
+
+    def _whole(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: Mapping[str, Any] | None,
+        timeout_s: float | None,
+    ) -> bytes:
+        """The answer; asked for again if its engine dies in the middle of it."""
+        until = time.monotonic() + _RESTART_S
+        while True:
+            try:
+                return self._ask(method, path, query, body, timeout_s).read()
+            except (OSError, http.client.HTTPException):
+                if method != "GET" or time.monotonic() > until:
+                    raise Failure(
+                        "everup went away before it had answered", "see: everup status", NOT_RUNNING
+                    ) from None
 
     def _ask(
         self,

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from everup.cli.client import Client
-from everup.cli.context import FAILED, NOT_RUNNING, Failure, Here, done, json_option, print_json
+from everup.cli.context import (
+    FAILED,
+    NOT_RUNNING,
+    USAGE,
+    Failure,
+    Here,
+    done,
+    json_option,
+    print_json,
+)
 from everup.cli.itself import refuse_second
 from everup.cli.progress import Line, instances, is_hopeless, is_settled, not_well, patiently
 
@@ -142,15 +151,12 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
     """
     client = Client(here.place)
     began = time.monotonic()
-    try:
-        answer = client.post("/v1/reload", {"dry_run": dry_run})
-    except Failure as failure:
-        if failure.status == NOT_RUNNING:
-            refuse_second(here.place)
-        raise
+    answer = _ask_reload(here, client, dry_run=True)
     if not as_json:
         for text in plan_lines(answer["plan"]):
             click.echo(text)
+    if not dry_run:
+        answer = _ask_reload(here, client, dry_run=False)
     if not answer["changed"]:
         text = f"nothing changes: this is what {here.config} says already"
         done(as_json, answer | {"result": "unchanged"}, text, "everup status")
@@ -179,6 +185,18 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
         )
     took = time.monotonic() - began
     done(as_json, answer | {"result": "applied"}, f"applied in {took:.1f} s", "everup status")
+
+
+def _ask_reload(here: Here, client: Client, *, dry_run: bool) -> Json:
+    try:
+        answer: Json = client.post("/v1/reload", {"dry_run": dry_run})
+    except Failure as failure:
+        if failure.status == NOT_RUNNING:
+            refuse_second(here.place)
+        if failure.text.startswith((f"{here.config} is not valid", f"cannot read {here.config}")):
+            failure.status = USAGE
+        raise
+    return answer
 
 
 def plan_lines(plan: Json) -> list[str]:

@@ -20,7 +20,7 @@ from everup.cli.client import Client, keeper_lives
 from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
 from everup.cli.itself import engine_argv, keeper_argv, refuse_second, upgrade
-from everup.cli.progress import is_hopeless, is_settled, not_well, wait
+from everup.cli.progress import Line, is_hopeless, is_settled, not_well, wait
 
 if TYPE_CHECKING:
     from everup.adapters.estate import Gathered
@@ -68,6 +68,7 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
     _same_format(place)
     passed = _take_back(place, text, meta, quiet=as_json)
+    changed = os.path.exists(place.next)
     if not detach:
         _become_keeper(place, meta, passed)
     sys.stdout.flush()
@@ -82,7 +83,7 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
         _become_keeper(place, meta, passed)
     for descriptor in (lock, *passed):
         os.close(descriptor)
-    _await(here, place, pid, timeout, as_json)
+    _await(place, pid, timeout, as_json, changed)
 
 
 def _other_version(place: Place) -> bool:
@@ -168,7 +169,7 @@ def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) ->
         meta["systemd"] = True
     old = _read(place.accepted)
     gathered = None
-    if inherited or os.path.exists(place.journal):
+    if inherited or os.path.exists(place.journal) or old is not None:
         gathered = _gather(place, text if old is None else old, inherited, meta)
         if gathered.held and not gathered.children and old != text:
             gathered = _gather(place, text, gathered.held, meta)  # addresses may have changed
@@ -284,7 +285,7 @@ def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) ->
     os.execv(sys.executable, [*keeper_argv(), json.dumps(meta), "--", *engine_argv(place)])
 
 
-def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) -> None:
+def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool) -> None:
     client = Client(place)
     began = time.monotonic()
     while not client.running():
@@ -295,6 +296,8 @@ def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) ->
             raise Failure(f"everup (pid {pid}) runs but does not answer", _last_words(place))
         time.sleep(0.02)
     if timeout > 0:
+        if changed:
+            _await_reload(client, began + timeout, timeout)
         ok, now = wait(client, None, is_settled, is_hopeless, timeout)
         if not ok:
             raise not_well("everup runs, but not everything is ready", now, "everup status")
@@ -304,8 +307,31 @@ def _await(here: Here, place: Place, pid: int, timeout: float, as_json: bool) ->
         return
     ready = sum(service["ready"] for service in status["services"])
     took = time.monotonic() - began
-    text = f"up in {took:.1f} s: {ready} instances ready (keeper pid {status['keeper']['pid']})"
+    plural = "instance" if ready == 1 else "instances"
+    text = f"up in {took:.1f} s: {ready} {plural} ready (keeper pid {status['keeper']['pid']})"
     done(False, None, text, "everup status")
+
+
+def _await_reload(client: Client, until: float, timeout: float) -> None:
+    """What runs was taken back as it was; then the changed config is applied, or not."""
+    line = Line()
+    try:
+        while os.path.exists(client.place.next):
+            if time.monotonic() > until:
+                text = f"the changed config is not applied within {timeout:g} s; it goes on"
+                raise Failure(text, "look: everup status")
+            line.show("applying the changed config")
+            time.sleep(0.05)
+    finally:
+        line.end()
+    kinds = ["config.reloading", "config.reloaded", "config.rolled_back", "facility.missing"]
+    found = list(client.lines("/v1/events", {"service": "everup", "kind": kinds, "n": 20}))
+    last = next((event for event in reversed(found)), {"kind": ""})
+    if last["kind"] == "config.rolled_back":
+        text = f"everup runs, but the changed config was rolled back: {last['reason']}"
+        raise Failure(text, "mend it, then: everup reload")
+    if last["kind"] == "facility.missing" and "config" in last["detail"]:
+        raise Failure(f"everup runs, but {last['detail']}", "look: everup status")
 
 
 def _last_words(place: Place) -> str:

@@ -31,8 +31,7 @@ def main() -> int:
     if sys.argv[2:] == ["--try"]:
         return trial.run(place)
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
-    # The text that `everup up` accepted, not the file: that may have changed for the worse.
-    text = Path(place.accepted).read_text()
+    text = _config(place)
     spec = load(text, path=place.config, directory=place.config_dir)
     threading.excepthook = _thread_ended
     with asyncio.Runner() as runner:
@@ -43,6 +42,15 @@ def main() -> int:
             return 1
         except (MemoryError, SystemError):
             _leave("out of memory")
+
+
+def _config(place: Place) -> str:
+    """The text that `everup up` accepted, not the file: that may have changed for the worse."""
+    try:
+        return Path(place.accepted).read_text()
+    except (OSError, UnicodeDecodeError) as error:  # better than nobody to look after them
+        sys.stderr.write(f"everup: {error}; going by {place.config} as it is now\n")
+        return Path(place.config).read_text()
 
 
 class _Runtime(Runtime):

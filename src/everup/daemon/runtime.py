@@ -205,6 +205,12 @@ class Runtime:
         if not self._finished.done():
             self._finished.set_result(status)
 
+    def held(self, name: str) -> int | None:
+        return self.keeper.held_fd(name)
+
+    def hold(self, name: str, fd: int) -> None:
+        self.keeper.hold([name], [fd])
+
     def try_out(self, argv: list[str], engine: list[str], version: str) -> str | None:
         """Whether that keeper and that engine can run here; None: they can."""
         return handover.can_run(argv, engine, version)
@@ -346,7 +352,7 @@ class Runtime:
         for slot in self.engine.instances:
             self.cgroups.forget(slot)
             self.cgroups.forget(slot, second=True)
-        self.keeper.drop(["notify"])
+        self.keeper.drop(["notify", "api"])
         for path in (self.place.notify_socket, self.place.api_socket):
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -364,7 +370,8 @@ class Runtime:
                 self._coming = message
                 self._awaited = set(message["held"])
             case "held":
-                self._taken[message["name"]] = fds[0]
+                if fds:
+                    self._taken[message["name"]] = fds[0]
                 self._awaited.discard(message["name"])
             case "signal" if message.get("again") and self.engine.quitting:
                 pass  # the engine before had it; the journal told us

@@ -32,9 +32,9 @@ _MAX_DELAY_S = 5.0
 
 def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) -> None:
     """The keeper has told all it holds: start, or take over. ``held`` are its descriptors."""
-    lock = held.pop("lock", None)
-    if lock is not None:
-        os.close(lock)  # the client has one for the next keeper
+    for name in ("lock", "api"):  # the client has one, too
+        if (copy := held.pop(name, None)) is not None:
+            os.close(copy)
     _open_notify(runtime, held.pop("notify", None))
     takeover = hello["engine_starts"] > 1
     latest = runtime.journal.latest()

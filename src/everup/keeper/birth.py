@@ -62,6 +62,11 @@ class Body:
             theirs.close()
             os.close(failed)
 
+    @property
+    def stillborn(self) -> bool:
+        """Its birth is known to have failed."""
+        return self._pid is not None and self._pid < 0
+
     def born(self, answer: Mapping[str, Any]) -> None:
         self._pid = answer.get("pid", -answer.get("errno", errno.EAGAIN))
 
@@ -141,7 +146,11 @@ class Nursery:
 
     def body(self, cgroup: str | None) -> Body:
         """A ready one, else a new one. Raises ``SpawnError``, ``OSError``."""
-        return self.bodies.pop(cgroup, None) or Body(self, cgroup)
+        ready = self.bodies.pop(cgroup, None)
+        if ready is not None and ready.stillborn:
+            ready.discard()
+            ready = None
+        return ready or Body(self, cgroup)
 
     def discard(self, now: float | None) -> None:
         """Let the old ones go; None: all."""

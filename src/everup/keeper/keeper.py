@@ -30,6 +30,7 @@ _MAX_ENGINE_DELAY_S = 5.0
 _LEAVE_S = 10.0
 _HUNG_S = 30.0
 ENGINE_FD = 3
+_OUT_OF_MEMORY = 71
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
@@ -365,6 +366,10 @@ def _guarded(handler: Callable[[], None]) -> None:
     """Whatever goes wrong with one child, the others are still to be kept."""
     try:
         handler()
+    except MemoryError:
+        # What was under way is lost, and with it somebody's answer. The engine starts another
+        # keeper, which asks anew; that is better than to know half.
+        os._exit(_OUT_OF_MEMORY)
     except Exception as error:
         say(f"{type(error).__name__} in {getattr(handler, '__name__', handler)}: {error}")
 

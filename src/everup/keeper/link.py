@@ -1,5 +1,6 @@
 """The keeper's end of the talk with one life of the engine."""
 
+import errno
 import select
 import socket
 from collections import deque
@@ -48,14 +49,28 @@ class Link:
             except wire.ClosedError:
                 self.close()
                 return
+            except wire.CutError as error:
+                self._cut(error)
+                continue
             except ValueError as error:
                 self.send({"ev": "error", "text": f"no message: {error!r}"[:300]})
                 continue
             try:
                 self._handle(message, fds)
+            except MemoryError:
+                raise
             except Exception as error:
                 self.send({"ev": "error", "text": f"{message.get('op')}: {error!r}"[:300]})
         self._flush()
+
+    def _cut(self, error: wire.CutError) -> None:
+        """Who asked must not wait for an answer for ever."""
+        message = error.message
+        if message.get("op") == "spawn":
+            note = {"stage": "descriptors", "errno": errno.EMFILE, "text": str(error)}
+            self.send({"ev": "failed", "id": message["id"], **note})
+        else:
+            self.send({"ev": "error", "text": f"{message.get('op')}: {error}"})
 
     def send(self, message: wire.Message, fds: list[int] | None = None) -> None:
         """Tell the engine, if there is one."""

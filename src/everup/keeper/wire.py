@@ -22,6 +22,15 @@ class ClosedError(Exception):
     """The other side is gone."""
 
 
+class CutError(Exception):
+    """This process has no room for all the descriptors that came: those that did are closed.
+    ``message`` has come whole."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__("too few descriptors are free for those that came")
+        self.message = message
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """A connected pair, non-blocking, not inherited."""
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -52,14 +61,15 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]]:
-    """One message and its descriptors. Raises ``BlockingIOError`` when there is none."""
+    """One message and its descriptors. Raises ``BlockingIOError`` when there is none,
+    ``ClosedError``, ``CutError``."""
     try:
-        data, ancillary = _take(sock)
+        data, ancillary, cut = _take(sock)
     except ConnectionResetError:
         # The other side closed without having read all of ours. This is told before what it had
         # sent, once.
         try:
-            data, ancillary = _take(sock)
+            data, ancillary, cut = _take(sock)
         except ConnectionResetError as error:
             raise ClosedError from error
     if not data:
@@ -70,6 +80,10 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]]:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     got = list(fds)
     message = json.loads(data)
+    if cut:
+        for fd in got:
+            os.close(fd)
+        raise CutError(message)
     if message.get("memfd") is True:
         memory = got.pop()
         try:
@@ -79,8 +93,8 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     return message, got
 
 
-def _take(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    data, ancillary, _flags, _address = sock.recvmsg(
+def _take(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], bool]:
+    data, ancillary, flags, _address = sock.recvmsg(
         MAX_PACKET + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
     )
-    return data, ancillary
+    return data, ancillary, bool(flags & socket.MSG_CTRUNC)

@@ -1,0 +1,1 @@
+"""The in-process side of fault tolerance. Standard library alone."""

@@ -1,0 +1,38 @@
+"""Time, waiting and chance, all in one place so that tests can replace them."""
+
+import time
+from collections.abc import Awaitable, Callable
+from random import random as _random
+
+
+async def _asleep(seconds: float) -> None:
+    import asyncio  # only where something asynchronous is guarded: it costs more than all of this
+
+    await asyncio.sleep(seconds)
+
+
+class Clock:
+    """What policies know of time. All of it can be replaced, most simply by
+    ``everup.tolerate.testing.FakeClock``.
+
+    ``now``: seconds, monotonic. ``sleep`` and ``asleep`` wait so many seconds. ``random`` gives
+    numbers in [0, 1).
+    """
+
+    __slots__ = ("asleep", "now", "random", "sleep")
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[float], Awaitable[None]] = _asleep,
+        random: Callable[[], float] = _random,
+    ) -> None:
+        self.now = now
+        self.sleep = sleep
+        self.asleep = asleep
+        self.random = random
+
+
+SYSTEM = Clock()
+"""The real one."""

@@ -1,0 +1,90 @@
+"""How long to wait before the next attempt. Pure: chance comes from the caller.
+
+The jitters are those of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
+March 2015. With many clients at one contended place, full jitter makes the fewest calls; without
+any jitter they come back together, again and again.
+"""
+
+from collections.abc import Callable
+from math import isfinite
+
+Backoff = Callable[[int, float, Callable[[], float]], float]
+"""Seconds to wait, given: how many attempts have failed so far (1, 2, ...), the wait before this
+one (0.0: there was none), and a source of random numbers in [0, 1)."""
+
+
+def constant(delay_s: float = 1.0) -> Backoff:
+    """Always ``delay_s`` seconds; 0 or more. Raises ``ValueError``."""
+    _check("delay_s", delay_s, 0.0)
+
+    def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
+        return delay_s
+
+    return backoff
+
+
+def exponential(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+    """``base_s``, then ``factor`` times as long each time, never more than ``cap_s``; no jitter.
+
+    ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
+    Raises ``ValueError``.
+    """
+    _check("base_s", base_s, 0.0)
+    _check("cap_s", cap_s, base_s)
+    _check("factor", factor, 1.0)
+
+    def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
+        try:
+            delay_s = base_s * factor ** (failed - 1)
+        except OverflowError:  # after a thousand attempts, of a retry without a limit
+            return cap_s if base_s else 0.0
+        return delay_s if delay_s < cap_s else cap_s
+
+    return backoff
+
+
+def full(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+    """Anything between 0 and what ``exponential`` of the same options gives (Brooker's "full
+    jitter"). Raises ``ValueError``."""
+    longest = exponential(base_s, cap_s, factor)
+
+    def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
+        return longest(failed, previous_s, random) * random()
+
+    return backoff
+
+
+def equal(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+    """Half of what ``exponential`` of the same options gives, and anything up to the other half
+    (Brooker's "equal jitter"): never a very short wait. Raises ``ValueError``."""
+    longest = exponential(base_s, cap_s, factor)
+
+    def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
+        half_s = longest(failed, previous_s, random) / 2
+        return half_s + half_s * random()
+
+    return backoff
+
+
+def decorrelated(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 3.0) -> Backoff:
+    """Anything between ``base_s`` and ``factor`` times the wait before, never more than ``cap_s``
+    (Brooker's "decorrelated jitter", whose factor is 3).
+
+    ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
+    Raises ``ValueError``.
+    """
+    _check("base_s", base_s, 0.0)
+    _check("cap_s", cap_s, base_s)
+    _check("factor", factor, 1.0)
+
+    def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
+        most_s = factor * (previous_s if previous_s > base_s else base_s)
+        delay_s = base_s + (most_s - base_s) * random()
+        return delay_s if delay_s < cap_s else cap_s
+
+    return backoff
+
+
+def _check(option: str, value: float, least: float) -> None:
+    if not (isfinite(value) and value >= least):
+        raise ValueError(f"{option} must be {least:g} or more, and finite: {value!r}")

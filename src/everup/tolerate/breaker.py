@@ -1,0 +1,406 @@
+"""Stop calling what keeps failing, and find out carefully when it is well again.
+
+After M. Nygard, *Release It!* (2007), 5.2 Circuit Breaker, with the rate windows and the probe
+limit of resilience4j, and generation numbers so that a late outcome cannot decide for a later time.
+
+What needs a lock, and what does not. All state is one reference, ``_phase``: a call reads it once
+and keeps what it read, which is its generation; an outcome goes to that phase alone, and a phase
+that is over is looked at by nobody. A change of phase is a compare-and-set under the lock. Within a
+phase, bad calls, probes and their slots are counted under the lock; good calls in a closed breaker
+take none (``_windows`` says how they are counted). This holds with the GIL and without. The lock is
+held for a few steps of this package alone: never across the guarded call, the predicates of the
+judge, the clock or a listener. It may be taken twice by one thread, since a signal handler or a
+finalizer may come in the middle and use the same breaker.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from math import inf
+from threading import RLock
+from typing import Any, ParamSpec, TypeVar
+
+from everup.tolerate._base import Policy
+from everup.tolerate._clock import Clock
+from everup.tolerate._outcome import Errors, Judge, Outcome
+from everup.tolerate._windows import (
+    Consecutive,
+    Counts,
+    Growing,
+    Phase,
+    State,
+    TimeWindow,
+    Trip,
+    Why,
+    Window,
+    above,
+    whole,
+)
+from everup.tolerate.errors import BreakerOpen
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# A look at a member of an enum costs 100 ns before CPython 3.12.
+OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
+CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+ALL_PROBES = "half-open, and every probe is under way"
+
+
+class Permit:
+    """One call let through, to be settled once: ``ok``, ``failed`` or ``neutral``. What comes after
+    the first of these is ignored. As a context manager it judges what leaves its body.
+
+    Settle every permit. One that is lost counts nowhere, and half-open it keeps its slot until it
+    expires.
+    """
+
+    __slots__ = ("_breaker", "_phase", "_settled", "_started")
+
+    def __init__(self, breaker: "Breaker", phase: Phase, started: float) -> None:
+        self._breaker = breaker
+        self._phase = phase
+        self._started = started
+        self._settled = False
+
+    @property
+    def generation(self) -> int:
+        """Of the breaker when it let this call through. Outcomes count in that one only."""
+        return self._phase.generation
+
+    def ok(self) -> None:
+        """The call succeeded."""
+        self._breaker._settle(self, OK)
+
+    def failed(self) -> None:
+        """The call failed."""
+        self._breaker._settle(self, FAILED)
+
+    def neutral(self) -> None:
+        """The call says nothing: cancelled, or not made after all."""
+        self._breaker._settle(self, NEUTRAL)
+
+    def _raised(self, error: BaseException) -> None:
+        self._settle(self._breaker._judge.error, error)
+
+    def _returned(self, value: object) -> None:
+        self._settle(self._breaker._judge.value, value)
+
+    def _settle(self, judge: Callable[[Any], Outcome], what: object) -> None:
+        try:
+            outcome = judge(what)
+        except BaseException:
+            self.neutral()  # a predicate raised: the slot is free all the same
+            raise
+        self._breaker._settle(self, outcome)
+
+    def __enter__(self) -> "Permit":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.ok()
+        else:
+            self._raised(error)
+
+    async def __aenter__(self) -> "Permit":
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.__exit__(kind, error, trace)
+
+
+# The permits of ``with breaker:``, innermost last. One breaker may be entered by many threads and
+# tasks at once, so they cannot be kept in it; a context is what each of these has of its own.
+_entered: ContextVar[tuple[Permit, ...]] = ContextVar("everup.tolerate.breaker", default=())
+
+
+class Breaker(Policy):
+    """Rejects calls while what they call keeps failing.
+
+    ``trip``: when it opens: ``Consecutive`` (the default, 5 failures in a row), ``CountWindow`` or
+    ``TimeWindow``. ``open_s``: seconds until a call is let through as a probe (above 0, default
+    30), or ``Growing``. ``probes``: how many may be under way at once in half-open (1 or more,
+    default 1). ``closes_after``: so many successful probes close it (1 or more, default 1); one
+    that fails, or is as slow as ``slow_s`` of ``trip``, opens it again. A probe that hangs loses
+    its slot to the next call after the time that the breaker was open; its outcome still counts
+    while the breaker is half-open. ``on``, ``unless``, ``when``, ``result``: see ``Judge``. A
+    neutral outcome gives its slot back and changes nothing else.
+
+    As a decorator, ``call`` and ``acall``, ``with breaker:`` and ``async with breaker:`` (in
+    generators rather ``with breaker.admit():``, since their body may end in another context), or by
+    hand: ``permit = breaker.admit()``. A rejected call raises ``BreakerOpen``.
+
+    Events: ``opened`` (``why``, ``failures``, ``slow``, ``calls``, ``rate`` of failures,
+    ``open_s``), ``half_open``, ``closed``, ``isolated``, ``reset``, each with ``generation``; and
+    ``rejected`` (``reason``, ``retry_after_s``). Raises ``ValueError`` for options out of range.
+    """
+
+    def __init__(
+        self,
+        name: str = "breaker",
+        *,
+        trip: Trip | None = None,
+        open_s: float | Growing = 30.0,
+        probes: int = 1,
+        closes_after: int = 1,
+        on: Errors = Exception,
+        unless: Errors = (),
+        when: Callable[[Exception], bool] | None = None,
+        result: Callable[[Any], bool] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(name, clock)
+        self._trip: Trip = Consecutive() if trip is None else trip
+        if not isinstance(open_s, Growing):
+            open_s = Growing(above("open_s", open_s, 0), 1.0, open_s)
+        self._growing = open_s
+        self._probes = whole("probes", probes)
+        self._closes_after = whole("closes_after", closes_after)
+        self._judge = Judge(on, unless, when, result)
+        slow_s = self._trip.slow_s
+        self._slow_s = inf if slow_s is None else slow_s
+        self._lock = RLock()
+        self._phase = Phase(CLOSED, 0, self._trip.window(self.clock.now()))
+
+    # -- looking at it, and changing it by hand
+
+    @property
+    def state(self) -> State:
+        """Now. An open breaker whose time is over is open until the next call."""
+        return self._phase.state
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of state, from 0."""
+        return self._phase.generation
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing of weight is lost with it: it is closed. ``Keyed`` asks."""
+        return self._phase.window is not None
+
+    def counts(self) -> Counts:
+        """What the window holds; zeros unless closed."""
+        now = self.clock.now()
+        window = self._phase.window
+        if window is None:
+            return Counts(0, 0, 0)
+        with self._lock:
+            return window.counts(now)
+
+    def isolate(self) -> None:
+        """Reject every call until ``reset``."""
+        while (phase := self._phase).state is not State.ISOLATED:
+            if self._move(phase, Phase(State.ISOLATED, phase.generation + 1, until=inf)):
+                self._tell("isolated", generation=phase.generation + 1)
+                return
+
+    def reset(self) -> None:
+        """Close, whatever the state, and count from nothing."""
+        while not self._close(phase := self._phase, self.clock.now()):
+            pass
+        self._tell("reset", generation=phase.generation + 1)
+
+    # -- by hand, and as a context manager
+
+    def admit(self) -> Permit:
+        """Let one call through. Raises ``BreakerOpen``."""
+        now = self.clock.now()
+        while True:
+            phase = self._phase
+            if phase.window is not None:
+                return Permit(self, phase, now)
+            if phase.until > now:  # open; isolated: for ever
+                after = None if phase.until == inf else phase.until - now
+                reason = "isolated" if after is None else "open"
+                if self._listeners:
+                    self._tell("rejected", reason=reason, retry_after_s=after)
+                raise BreakerOpen(self.name, reason, after)
+            if phase.state is OPEN:
+                # Told before a slot is taken: nothing that a listener does can leak one.
+                half = Phase(HALF_OPEN, phase.generation + 1, None, phase.base_s, phase.open_s)
+                if self._move(phase, half):
+                    self._tell("half_open", generation=half.generation)
+                    now = self.clock.now()
+                continue
+            permit = Permit(self, phase, now)
+            with self._lock:
+                under_way = phase.under_way
+                oldest, since = next(iter(under_way.items()), (None, now))
+                if oldest is not None and now - since >= phase.open_s:
+                    del under_way[oldest]  # hung
+                stands = self._phase is phase
+                if stands and len(under_way) < self._probes:
+                    under_way[permit] = now
+                    return permit
+            if stands:
+                after = max(0.0, since + phase.open_s - now)
+                self._tell("rejected", reason=ALL_PROBES, retry_after_s=after)
+                raise BreakerOpen(self.name, ALL_PROBES, after)
+
+    def __enter__(self) -> Permit:
+        permit = self.admit()
+        _entered.set((*_entered.get(), permit))
+        return permit
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        entered = _entered.get()
+        for index in range(len(entered) - 1, -1, -1):
+            permit = entered[index]
+            if permit._breaker is self:
+                _entered.set(entered[:index] + entered[index + 1 :])
+                permit.__exit__(kind, error, trace)
+                return
+        # Entered in another context: a generator that the loop finalizes. The permit expires.
+
+    async def __aenter__(self) -> Permit:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.__exit__(kind, error, trace)
+
+    # -- around a function: one closure with and one without ``await``, alike otherwise. Options
+    # that are not used cost a look at a local each, and the clock is read only if it matters.
+
+    def around(self, call: Callable[P, T]) -> Callable[P, T]:
+        """The closure for a synchronous call."""
+        now, result, slow_s = self.clock.now, self._judge.result, self._slow_s
+        timed = slow_s < inf
+        clocked = timed or isinstance(self._trip, TimeWindow)
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            phase = self._phase
+            window = phase.window
+            if window is None:
+                permit = self.admit()
+                try:
+                    value = call(*args, **kwargs)
+                except BaseException as error:
+                    permit._raised(error)
+                    raise
+                permit._returned(value)
+                return value
+            started = now() if timed else 0.0
+            try:
+                value = call(*args, **kwargs)
+            except BaseException as error:
+                self._raised(phase, window, started, error)
+                raise
+            at = now() if clocked else 0.0
+            failed = result is not None and bool(result(value))
+            slow = at - started >= slow_s
+            if failed or slow or at >= window.ends:
+                self._count(phase, window, at if clocked else now(), failed, slow)
+            elif (hit := window.hit) is not None:
+                hit()
+            return value
+
+        return guarded
+
+    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The closure for an asynchronous call."""
+        now, result, slow_s = self.clock.now, self._judge.result, self._slow_s
+        timed = slow_s < inf
+        clocked = timed or isinstance(self._trip, TimeWindow)
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            phase = self._phase
+            window = phase.window
+            if window is None:
+                permit = self.admit()
+                try:
+                    value = await call(*args, **kwargs)
+                except BaseException as error:
+                    permit._raised(error)
+                    raise
+                permit._returned(value)
+                return value
+            started = now() if timed else 0.0
+            try:
+                value = await call(*args, **kwargs)
+            except BaseException as error:
+                self._raised(phase, window, started, error)
+                raise
+            at = now() if clocked else 0.0
+            failed = result is not None and bool(result(value))
+            slow = at - started >= slow_s
+            if failed or slow or at >= window.ends:
+                self._count(phase, window, at if clocked else now(), failed, slow)
+            elif (hit := window.hit) is not None:
+                hit()
+            return value
+
+        return guarded
+
+    # -- what follows from a call
+
+    def _raised(self, phase: Phase, window: Window, started: float, error: BaseException) -> None:
+        """A call of a closed phase raised. ``started``: 0 where the time does not matter."""
+        outcome = self._judge.error(error)
+        if outcome is not NEUTRAL:
+            at = self.clock.now()
+            failed, slow = outcome is FAILED, at - started >= self._slow_s
+            self._count(phase, window, at, failed, slow)
+
+    def _settle(self, permit: Permit, outcome: Outcome) -> None:
+        at = self.clock.now()
+        phase = permit._phase
+        with self._lock:
+            if permit._settled:
+                return
+            permit._settled = True
+            phase.under_way.pop(permit, None)
+        if outcome is NEUTRAL or self._phase is not phase:
+            return
+        failed, slow = outcome is FAILED, at - permit._started >= self._slow_s
+        if phase.window is not None:
+            self._count(phase, phase.window, at, failed, slow)
+        elif failed or slow:
+            counts = Counts(phase.succeeded + 1, int(failed), int(slow))
+            self._open(phase, at, Why.PROBE if failed else Why.SLOW_PROBE, counts)
+        else:
+            with self._lock:
+                phase.succeeded += 1
+                enough = phase.succeeded == self._closes_after
+            if enough and self._close(phase, at):
+                self._tell("closed", generation=phase.generation + 1)
+
+    def _count(self, phase: Phase, window: Window, at: float, failed: bool, slow: bool) -> None:
+        with self._lock:
+            if not (failed or slow):
+                window.ok(at)
+                return
+            why = window.bad(at, failed, slow)
+            if why is None:
+                return
+            counts = window.counts(at)
+        self._open(phase, at, why, counts)
+
+    def _open(self, phase: Phase, at: float, why: Why, counts: Counts) -> None:
+        base_s = self._growing.after(phase.base_s)
+        open_s = base_s
+        if self._growing.jitter:
+            open_s -= base_s * self._growing.jitter * self.clock.random()
+        generation = phase.generation + 1
+        if self._move(phase, Phase(OPEN, generation, None, base_s, open_s, until=at + open_s)):
+            self._tell(
+                "opened",
+                why=why.value,
+                failures=counts.failures,
+                slow=counts.slow,
+                calls=counts.calls,
+                rate=counts.failures / counts.calls,
+                open_s=open_s,
+                generation=generation,
+            )
+
+    def _close(self, phase: Phase, at: float) -> bool:
+        window = self._trip.window(at)
+        return self._move(phase, Phase(CLOSED, phase.generation + 1, window))
+
+    def _move(self, old: Phase, new: Phase) -> bool:
+        """Whether it was still ``old``. Who gets True tells of it."""
+        with self._lock:
+            if self._phase is not old:
+                return False
+            self._phase = new
+            return True

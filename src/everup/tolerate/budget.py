@@ -1,0 +1,126 @@
+"""How many retries a whole process may make: a share of its calls, and a few on top."""
+
+from itertools import count
+from math import isfinite
+from threading import RLock
+
+from everup.tolerate._clock import SYSTEM, Clock
+
+_SLICES = 10
+_ALMOST = 1e-9  # 0.29 * 100 is less than 29
+
+
+class RetryBudget:
+    """Keeps retries from multiplying the load on a dependency that fails already.
+
+    Of the calls of the last ``window_s`` seconds the share ``ratio`` may be repeated, and
+    ``floor_per_s`` times ``window_s`` more, so that a process with few calls can retry at all: that
+    many may go at once. Share one object between all that call the same dependency: ``Retry`` and
+    ``Hedge`` take it. Every call deposits, every repetition withdraws before it waits (charged
+    after the wait, all that wait at one time would pass: envoy#30205).
+
+    ``ratio``: 0 or more, default 0.2. ``floor_per_s``: 0 or more, default 10. ``window_s``:
+    seconds, more than 0, default 10. Raises ``ValueError``.
+
+    The defaults and the sliding window in ten slices are those of Finagle's ``RetryBudget``. A
+    budget limits how much worse retries make an overload; it does not end one: that takes a breaker
+    or shedding.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_end",
+        "_lock",
+        "_looked",
+        "_now",
+        "_origin",
+        "_retries",
+        "_seen",
+        "_slice",
+        "_slice_s",
+        "_tick",
+        "floor_per_s",
+        "ratio",
+        "window_s",
+    )
+
+    def __init__(
+        self,
+        ratio: float = 0.2,
+        floor_per_s: float = 10.0,
+        window_s: float = 10.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if not (isfinite(ratio) and ratio >= 0):
+            raise ValueError(f"ratio must be 0 or more, and finite: {ratio!r}")
+        if not (isfinite(floor_per_s) and floor_per_s >= 0):
+            raise ValueError(f"floor_per_s must be 0 or more, and finite: {floor_per_s!r}")
+        if not (isfinite(window_s) and window_s > 0):
+            raise ValueError(f"window_s must be more than 0, and finite: {window_s!r}")
+        self.ratio = ratio
+        self.floor_per_s = floor_per_s
+        self.window_s = window_s
+        self._now = (SYSTEM if clock is None else clock).now
+        # One that the same thread may take again: a signal handler may retry something, too.
+        self._lock = RLock()
+        # Its step is atomic, so a deposit takes no lock. Looking at it is a step as well.
+        self._tick = count().__next__
+        self._looked = 0
+        self._seen = 0
+        self._calls = [0] * _SLICES
+        self._retries = [0] * _SLICES
+        self._slice_s = window_s / _SLICES
+        self._slice = 0
+        self._origin = self._now()
+        self._end = self._origin + self._slice_s
+
+    def deposit(self) -> None:
+        """Count a call: once each, however often it is repeated."""
+        if (now := self._now()) >= self._end:
+            with self._lock:
+                self._advance(now)
+        self._tick()
+
+    def withdraw(self) -> bool:
+        """Pay for one repetition; False: there is not enough left, do not repeat."""
+        now = self._now()
+        with self._lock:
+            if self._left(now) < 1.0 - _ALMOST:
+                return False
+            self._retries[self._slice % _SLICES] += 1
+            return True
+
+    @property
+    def left(self) -> float:
+        """How many repetitions could be paid for now; 0 or more."""
+        now = self._now()
+        with self._lock:
+            return max(0.0, self._left(now))
+
+    def _left(self, now: float) -> float:
+        """With the lock held. Below 0 when calls leave the window before what they paid for."""
+        if now >= self._end:
+            self._advance(now)
+        else:
+            self._credit()
+        # Summed each time, not carried along: this is the rare path, and nothing can drift.
+        reserve = self.floor_per_s * self.window_s
+        return reserve + self.ratio * sum(self._calls) - sum(self._retries)
+
+    def _credit(self) -> None:
+        """Put the deposits since the last look into the slice that is open. With the lock held."""
+        calls = self._tick() - self._looked
+        self._looked += 1
+        self._calls[self._slice % _SLICES] += calls - self._seen
+        self._seen = calls
+
+    def _advance(self, now: float) -> None:
+        """Open the slice of ``now`` and empty those that it leaves behind. With the lock held."""
+        self._credit()
+        new = int((now - self._origin) / self._slice_s)
+        # Never back: another thread may have read a later time and come here first.
+        for number in range(max(self._slice + 1, new - _SLICES + 1), new + 1):
+            self._calls[number % _SLICES] = self._retries[number % _SLICES] = 0
+        if new > self._slice:
+            self._slice = new
+            self._end = self._origin + (new + 1) * self._slice_s

@@ -1,0 +1,225 @@
+"""At most so many calls at once, so that one slow dependency cannot take all threads or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
+
+from everup.tolerate._base import Policy
+from everup.tolerate._clock import Clock
+from everup.tolerate._queue import HELD, WAITING, Places, Waiter, new_gate
+from everup.tolerate.deadline import positive
+from everup.tolerate.errors import BulkheadFull
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Bulkhead(Policy):
+    """At most ``limit`` calls at once (default 10, 1 or more), over threads and tasks of all event
+    loops together. Works as a decorator, as ``with`` and as ``async with``.
+
+    ``queue``: how many may wait for a place (default 0: none, 0 or more). ``wait_s``: how long at
+    most (above 0; default None: until there is one). ``order``: who is next, ``"fifo"`` (default)
+    or ``"lifo"``, the newest, whose caller most likely still waits. A place that gets free goes
+    straight to the next waiter: nobody gets in between, and nobody else wakes up.
+
+    ``target_s`` and ``interval_s`` (default 0.1, above 0): controlled delay, after Nichols and
+    Jacobson, "Controlling Queue Delay" (ACM Queue 10(5), 2012), in the form for servers of Maurer,
+    "Fail at Scale" (ACM Queue 13(8), 2015). A queue that was empty within ``interval_s`` is a
+    burst: who joins may wait ``interval_s``. One that was not is a standing queue, which only adds
+    delay: who joins may wait ``target_s`` (above 0, at most ``interval_s``; try 0.005). With
+    ``order="lifo"`` the newest goes first only while the queue stands: Maurer's adaptive LIFO.
+
+    Do not wait with ``with`` on an event loop's own thread: the tasks that could give a place back
+    cannot run meanwhile.
+
+    Raises ``BulkheadFull``, whose ``retry_after_s`` is None: nobody knows when a call will end.
+    Events: ``rejected`` (``why``: ``full``, ``waited`` or ``codel``), ``queued`` (``waiting``).
+    """
+
+    def __init__(
+        self,
+        limit: int = 10,
+        queue: int = 0,
+        name: str = "bulkhead",
+        wait_s: float | None = None,
+        order: Literal["fifo", "lifo"] = "fifo",
+        target_s: float | None = None,
+        interval_s: float = 0.1,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(name, clock)
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit!r}")
+        if queue < 0:
+            raise ValueError(f"queue must be 0 or more, not {queue!r}")
+        if order not in ("fifo", "lifo"):
+            raise ValueError(f'order must be "fifo" or "lifo", not {order!r}')
+        positive(interval_s, "interval_s")
+        for value, what in ((wait_s, "wait_s"), (target_s, "target_s")):
+            if value is not None:
+                positive(value, what)
+                if not queue:
+                    raise ValueError(f"{what} needs a queue")
+        if target_s is not None and target_s > interval_s:
+            raise ValueError(f"target_s must be at most interval_s, not {target_s!r}")
+        self.limit = limit
+        self.queue = queue
+        self._places = Places(
+            limit, queue, order == "lifo", self.clock, wait_s, target_s, interval_s
+        )
+
+    @property
+    def in_use(self) -> int:
+        """Calls under way now."""
+        return self.limit - len(self._places.free)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait now."""
+        return len(self._places.waiting)
+
+    # -- around a function
+
+    def around(self, call: Callable[P, T]) -> Callable[P, T]:
+        """The closure for a synchronous call."""
+        places, wait = self._places, self._wait
+        free, waiting = places.free, places.waiting
+        take, put, pass_on, match = free.pop, free.append, places.pass_on, places.match
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            held = False
+            if not waiting:
+                try:
+                    take()
+                    held = True
+                except IndexError:
+                    pass
+            if not held:
+                wait()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                # This is places.give_back, written out: a call of it takes as long as all of it.
+                if waiting:
+                    pass_on()
+                else:
+                    put(None)
+                    if waiting:
+                        match()
+
+        return guarded
+
+    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The closure for an asynchronous call."""
+        places, wait = self._places, self._wait_async
+        free, waiting = places.free, places.waiting
+        take, put, pass_on, match = free.pop, free.append, places.pass_on, places.match
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            held = False
+            if not waiting:
+                try:
+                    take()
+                    held = True
+                except IndexError:
+                    pass
+            if not held:
+                await wait()
+            try:
+                return await call(*args, **kwargs)
+            finally:
+                if waiting:
+                    pass_on()
+                else:
+                    put(None)
+                    if waiting:
+                        match()
+
+        return guarded
+
+    # -- around a block
+
+    def __enter__(self) -> Bulkhead:
+        if not self._take():
+            self._wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._places.give_back()
+
+    async def __aenter__(self) -> Bulkhead:
+        if not self._take():
+            await self._wait_async()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._places.give_back()
+
+    # -- waiting
+
+    def _take(self) -> bool:
+        """A place, if nobody waits for one."""
+        if self._places.waiting:
+            return False
+        try:
+            self._places.free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _wait(self) -> None:
+        gate = new_gate()
+        gate.acquire()
+        waiter = Waiter(gate)
+        self._join(waiter)
+        if waiter.state == HELD:
+            return
+        if not self._places.hold(waiter):
+            self._reject(waiter.why)
+
+    async def _wait_async(self) -> None:
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        waiter = Waiter(None, loop, loop.create_future())
+        self._join(waiter)
+        if waiter.state == HELD:
+            return
+        if not await self._places.hold_async(waiter):
+            self._reject(waiter.why)
+
+    def _join(self, waiter: Waiter) -> None:
+        if not self._places.join(waiter):
+            self._reject("full")
+        if self._listeners and waiter.state == WAITING:
+            try:
+                self._tell("queued", waiting=self.waiting)
+            except BaseException:
+                self._places.abandon(waiter)
+                raise
+
+    def _reject(self, why: str) -> NoReturn:
+        self._tell("rejected", why=why)
+        raise BulkheadFull(self.name, _REASONS[why])
+
+
+_REASONS = {
+    "full": "full",
+    "waited": "no place within the time to wait",
+    "codel": "no place soon enough: the queue stands",
+}

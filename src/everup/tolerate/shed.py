@@ -1,0 +1,336 @@
+"""Refuse some calls early, so that the others are in time."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from threading import Lock
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from everup.tolerate._base import Policy
+from everup.tolerate._clock import Clock
+from everup.tolerate._outcome import Errors, Judge, Outcome
+from everup.tolerate.errors import Overloaded
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+__all__ = ["Shed", "ShedPermit", "arrived", "priority"]
+
+arrived: ContextVar[float] = ContextVar("everup.tolerate.arrived")
+"""When the request came that is being served, in seconds of the policy's clock (by default
+``time.monotonic()``). A server's middleware sets it; ``Shed(by="wait")`` reads it."""
+
+priority: ContextVar[int] = ContextVar("everup.tolerate.priority")
+"""How little the request matters that is being served: 0 most. ``Shed(by="priority")`` reads it."""
+
+Number = Callable[..., float | None]
+_BUCKETS = 12  # of the throttle's window
+
+
+class _Wait:
+    """Controlled delay without a queue of its own, as in folly's ``Codel``: see ``Shed``."""
+
+    __slots__ = ("ends_at", "interval_s", "least_s", "max_wait_s", "overloaded", "target_s")
+
+    def __init__(self, max_wait_s: float, target_s: float, interval_s: float) -> None:
+        self.max_wait_s, self.target_s, self.interval_s = max_wait_s, target_s, interval_s
+        self.least_s = 0.0  # of this interval
+        self.ends_at: float | None = None
+        self.overloaded = False
+
+    def refuses(self, waited_s: float, now: float) -> bool:
+        """Count one request, and say whether to shed it."""
+        if self.ends_at is None or now >= self.ends_at:
+            # An interval long past says nothing of now: a quiet time ends every overload.
+            recent = self.ends_at is not None and now < self.ends_at + self.interval_s
+            self.overloaded = recent and self.least_s > self.target_s
+            self.ends_at = now + self.interval_s
+            self.least_s = waited_s
+        elif waited_s < self.least_s:
+            self.least_s = waited_s
+        if waited_s > self.max_wait_s:
+            return True
+        return self.overloaded and waited_s > 2 * self.target_s
+
+
+class _Throttle:
+    """Requests and accepted requests of the last ``window_s``, in a ring of buckets."""
+
+    __slots__ = ("accepts", "all_accepts", "all_requests", "bucket_s", "epoch", "k", "requests")
+
+    def __init__(self, k: float, window_s: float) -> None:
+        self.k = k
+        self.bucket_s = window_s / _BUCKETS
+        self.epoch = 0
+        self.requests = [0] * _BUCKETS
+        self.accepts = [0] * _BUCKETS
+        self.all_requests = 0
+        self.all_accepts = 0
+
+    def chance(self) -> float:
+        """Of being refused, for the next request."""
+        excess = self.all_requests - self.k * self.all_accepts
+        return max(0.0, excess / (self.all_requests + 1))
+
+    def ask(self, now: float) -> tuple[float, int]:
+        """Count a request, before it is sent; its chance of being refused, and its epoch."""
+        epoch = int(now // self.bucket_s)
+        if epoch > self.epoch:
+            for old in range(max(self.epoch + 1, epoch - _BUCKETS + 1), epoch + 1):
+                index = old % _BUCKETS
+                self.all_requests -= self.requests[index]
+                self.all_accepts -= self.accepts[index]
+                self.requests[index] = self.accepts[index] = 0
+            self.epoch = epoch
+        chance = self.chance()
+        self.requests[self.epoch % _BUCKETS] += 1
+        self.all_requests += 1
+        return chance, self.epoch
+
+    def settle(self, epoch: int, requests: int, accepts: int) -> None:
+        """Correct the counts of a request, where they have not left the window."""
+        if epoch + _BUCKETS > self.epoch:
+            index = epoch % _BUCKETS
+            self.requests[index] += requests
+            self.all_requests += requests
+            self.accepts[index] += accepts
+            self.all_accepts += accepts
+
+
+class Shed(Policy):
+    """Refuses calls under overload, by one of three signs. Raises ``Overloaded``.
+
+    ``by="wait"`` (default), on the server: how long the request has waited before it came here.
+    More than ``max_wait_s`` (>= 0, default 0.5): refused, its client has given up or soon will.
+    And where the *least* wait of the last ``interval_s`` (> 0, default 0.5) was above ``target_s``
+    (>= 0, default 0.05), a queue stands that does not drain: then all above twice the target are
+    refused. Controlled delay: Nichols and Jacobson, RFC 8289; this form: Maurer, "Fail at Scale"
+    (2015). The wait is ``waited(...)`` in seconds, or the time since ``since(...)``, seconds of the
+    clock; default: since ``arrived``. Not known (None, or not set): admitted, not counted.
+
+    ``by="priority"``, on either side: ``load()`` says how busy all is, 0 to 1 (as
+    ``Limit.utilisation``), and ``matters(...)`` how little this call matters, 0 most, up to
+    ``levels - 1`` (``levels`` >= 2, default 4; beyond counts as that). The last level is refused
+    from ``start`` on ((0, 1), default 0.7), the one before later, in equal steps up to 1; level 0
+    never. Default: ``priority``; not known: 0.
+
+    ``by="throttle"``, on the client: with a chance of max(0, (requests - k x accepts) /
+    (requests + 1)) over the last ``window_s`` (> 0, default 120): Site Reliability Engineering,
+    ch. 21. ``k`` >= 1, default 2: the smaller, the sooner. Requests are counted before they are
+    sent, refused ones too; ``on``, ``unless``, ``when``, ``result`` say which outcomes were not
+    accepted (see ``Judge``; default: every ``Exception``). Neutral ones are taken back.
+
+    ``waited``, ``since`` and ``matters`` are called with the arguments of the call.
+
+    Events: ``rejected`` (by, and what it went by: wait_s; priority, load; chance).
+    """
+
+    def __init__(
+        self,
+        by: Literal["wait", "priority", "throttle"] = "wait",
+        *,
+        waited: Number | None = None,
+        since: Number | None = None,
+        max_wait_s: float = 0.5,
+        target_s: float = 0.05,
+        interval_s: float = 0.5,
+        matters: Number | None = None,
+        load: Callable[[], float] | None = None,
+        levels: int = 4,
+        start: float = 0.7,
+        k: float = 2.0,
+        window_s: float = 120.0,
+        on: Errors = Exception,
+        unless: Errors = (),
+        when: Callable[[Exception], bool] | None = None,
+        result: Callable[[Any], bool] | None = None,
+        name: str = "shed",
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(name, clock)
+        _check(by in ("wait", "priority", "throttle"), "by: 'wait', 'priority' or 'throttle'")
+        _check(by == "wait" or (waited is None and since is None), "waited, since: by='wait'")
+        _check(
+            by == "priority" or (matters is None and load is None), "matters, load: by='priority'"
+        )
+        _check(by != "priority" or load is not None, "by='priority' needs load")
+        _check(waited is None or since is None, "give waited or since, not both")
+        _check(max_wait_s >= 0 and target_s >= 0, "max_wait_s and target_s must not be below 0")
+        _check(interval_s > 0 and window_s > 0, "interval_s and window_s must be above 0")
+        _check(levels >= 2, "levels must be at least 2")
+        _check(0 < start < 1, "start must be in (0, 1)")
+        _check(k >= 1, "k must be at least 1")
+        self.by = by
+        self.judge = Judge(on, unless, when, result)
+        self._lock = Lock()
+        self._waits = _Wait(max_wait_s, target_s, interval_s)
+        self._throttle = _Throttle(k, window_s)
+        self._waited, self._since, self._matters, self._load = waited, since, matters, load
+        # From which load on each level is refused; level 0 never.
+        self._from = [float("inf")]
+        self._from += [1 - (1 - start) * level / (levels - 1) for level in range(1, levels)]
+
+    @property
+    def overloaded(self) -> bool:
+        """By wait: whether a queue stood in the last interval."""
+        return self._waits.overloaded
+
+    @property
+    def chance(self) -> float:
+        """By throttle: the chance that the next call is refused."""
+        return self._throttle.chance()
+
+    def permit(self, *args: Any, **kwargs: Any) -> "ShedPermit":
+        """For ``with`` and ``async with``: the block is the call. The arguments go to ``waited``,
+        ``since`` and ``matters``. Entering raises ``Overloaded``."""
+        return ShedPermit(self, args, kwargs)
+
+    def around(self, call: Callable[P, T]) -> Callable[P, T]:
+        if self.by != "throttle":
+            admit = self._admit_wait if self.by == "wait" else self._admit_priority
+
+            def admitted(*args: P.args, **kwargs: P.kwargs) -> T:
+                admit(args, kwargs)
+                return call(*args, **kwargs)
+
+            return admitted
+        bad = self.judge.result
+
+        def throttled(*args: P.args, **kwargs: P.kwargs) -> T:
+            epoch = self._admit_throttle()
+            try:
+                got = call(*args, **kwargs)
+                accepted = bad is None or not bad(got)
+            except BaseException as error:
+                self._raised(error, epoch)
+                raise
+            if accepted:
+                self._accepted(epoch)
+            return got
+
+        return throttled
+
+    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        if self.by != "throttle":
+            admit = self._admit_wait if self.by == "wait" else self._admit_priority
+
+            async def admitted(*args: P.args, **kwargs: P.kwargs) -> T:
+                admit(args, kwargs)
+                return await call(*args, **kwargs)
+
+            return admitted
+        bad = self.judge.result
+
+        async def throttled(*args: P.args, **kwargs: P.kwargs) -> T:
+            epoch = self._admit_throttle()
+            try:
+                got = await call(*args, **kwargs)
+                accepted = bad is None or not bad(got)
+            except BaseException as error:
+                self._raised(error, epoch)
+                raise
+            if accepted:
+                self._accepted(epoch)
+            return got
+
+        return throttled
+
+    # -- deciding
+
+    def _admit_wait(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = self.clock.now()
+        if self._waited is not None:
+            waited = self._waited(*args, **kwargs)
+        else:
+            since = arrived.get(None) if self._since is None else self._since(*args, **kwargs)
+            waited = None if since is None else now - since
+        if waited is None:
+            return
+        with self._lock:
+            refused = self._waits.refuses(waited, now)
+        if refused:
+            raise self._rejection(f"waited {waited:.3g} s before it came here", wait_s=waited)
+
+    def _admit_priority(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        level = priority.get(0) if self._matters is None else self._matters(*args, **kwargs)
+        if not level or level < 0 or self._load is None:
+            return
+        load = self._load()
+        if load >= self._from[min(int(level), len(self._from) - 1)]:
+            reason = f"priority {level:g} is too low at a load of {load:.2g}"
+            raise self._rejection(reason, priority=level, load=load)
+
+    def _admit_throttle(self) -> int:
+        now = self.clock.now()
+        with self._lock:
+            chance, epoch = self._throttle.ask(now)
+        if chance > 0 and self.clock.random() < chance:
+            raise self._rejection("too few calls were accepted of late", chance=chance)
+        return epoch
+
+    def _accepted(self, epoch: int) -> None:
+        with self._lock:
+            self._throttle.settle(epoch, 0, 1)
+
+    def _raised(self, error: BaseException, epoch: int) -> None:
+        outcome = self.judge.error(error)
+        if outcome is Outcome.OK:
+            self._accepted(epoch)
+        elif outcome is Outcome.NEUTRAL:
+            with self._lock:
+                self._throttle.settle(epoch, -1, 0)
+
+    def _rejection(self, reason: str, **detail: Any) -> Overloaded:
+        if self._listeners:
+            self._tell("rejected", by=self.by, **detail)
+        return Overloaded(self.name, reason)
+
+
+class ShedPermit:
+    """What ``Shed.permit`` gives: one call, as a block."""
+
+    __slots__ = ("_args", "_epoch", "_kwargs", "_shed")
+
+    def __init__(self, shed: Shed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._shed = shed
+        self._args = args
+        self._kwargs = kwargs
+        self._epoch = 0
+
+    def __enter__(self) -> None:
+        shed = self._shed
+        if shed.by == "throttle":
+            self._epoch = shed._admit_throttle()
+        elif shed.by == "wait":
+            shed._admit_wait(self._args, self._kwargs)
+        else:
+            shed._admit_priority(self._args, self._kwargs)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._shed.by != "throttle":
+            return
+        if error is None:
+            self._shed._accepted(self._epoch)
+        else:
+            self._shed._raised(error, self._epoch)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+def _check(right: bool, text: str) -> None:
+    if not right:
+        raise ValueError(text)

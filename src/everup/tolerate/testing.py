@@ -1,0 +1,104 @@
+"""For the tests of those who use these policies: time that a test moves, chance that it sets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from everup.tolerate._base import Event
+from everup.tolerate._clock import Clock
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class FakeClock(Clock):
+    """A clock that stands still until somebody waits on it.
+
+    ``random``: numbers to give out in turn, over and over; default 0.5. ``slept`` is what was
+    waited for so far.
+    """
+
+    __slots__ = ("_loop", "_random", "slept", "time")
+
+    def __init__(self, start: float = 1000.0, random: Iterable[float] = (0.5,)) -> None:
+        self.time = start
+        self.slept: list[float] = []
+        self._random = itertools.cycle(tuple(random))
+        super().__init__(self._now, self._wait, self._await, lambda: next(self._random))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += seconds
+
+    def _now(self) -> float:
+        return self.time
+
+    def _wait(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += max(0.0, seconds)
+
+    async def _await(self, seconds: float) -> None:
+        import asyncio
+
+        self.slept.append(seconds)
+        await asyncio.sleep(seconds)  # the loop of ``run`` makes time pass
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on an event loop whose time is this clock's: it passes whenever every
+        task waits. Raises ``RuntimeError`` when all wait for ever."""
+        import asyncio
+
+        loop = _loop(self)
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                return runner.run(main)
+        finally:
+            loop.close()
+
+
+def _loop(clock: FakeClock) -> asyncio.AbstractEventLoop:
+    import asyncio
+    import selectors
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            ready = super().select(0)
+            if ready:
+                return ready
+            if timeout is None:
+                # Another thread may still have something to say (run_in_executor).
+                ready = super().select(5.0)
+                if not ready:
+                    raise RuntimeError("every task waits for ever")
+                return ready
+            if timeout > 0:
+                clock.time += timeout
+            return ready
+
+    class Loop(asyncio.SelectorEventLoop):
+        def time(self) -> float:
+            return clock.time
+
+    return Loop(Selector())
+
+
+class Recorder:
+    """Collects the events of policies: ``Recorder(retry, breaker)``."""
+
+    def __init__(self, *policies: Any) -> None:
+        self.events: list[Event] = []
+        self._ends: list[Callable[[], None]] = [p.subscribe(self.events.append) for p in policies]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What happened, in order."""
+        return [event.kind for event in self.events]
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        while self._ends:
+            self._ends.pop()()

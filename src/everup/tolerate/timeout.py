@@ -1,0 +1,370 @@
+"""A call may take so long, and no longer."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from everup.tolerate._base import Policy
+from everup.tolerate._clock import Clock
+from everup.tolerate.deadline import (
+    AT,
+    CUT,
+    SLACK_S,
+    TASK,
+    Entry,
+    Span,
+    current,
+    cut,
+    cut_ended,
+    no_task,
+    positive,
+    task_of,
+    within,
+)
+from everup.tolerate.errors import DeadlineExceeded, Rejected, TimedOut
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MANY = 64
+"""Ended calls that a lane keeps, in vain, behind a slow one before it looks for them."""
+
+
+class _Lane:
+    """The calls of one ``Timeout`` on one event loop. As all may take equally long, the first that
+    began is the first that is due: a deque holds them, and one timer serves all. A call that ends
+    leaves the timer alone: it finds out when it fires, at most once per timeout."""
+
+    # It must not hold the loop: the loop is what it is kept under.
+    __slots__ = ("armed", "blocks", "context", "dead", "now", "queue")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.queue: deque[Entry] = deque()
+        self.dead = 0
+        """Entries of ended calls in the queue."""
+        self.armed = False
+        self.context = Context()  # empty: a timer must not keep some call's variables alive
+        self.blocks: dict[Any, list[Entry]] = {}
+        """What each task has entered with ``async with``."""
+
+    def arm(self, loop: asyncio.AbstractEventLoop, left: float) -> None:
+        """Look again in so many seconds."""
+        self.armed = True
+        loop.call_later(left, self._fire, loop, context=self.context)
+
+    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.armed = False
+        queue, now = self.queue, self.now()
+        due: list[Entry] = []
+        while queue:
+            entry = queue[0]
+            if entry[TASK] is None:
+                self.dead -= 1
+            elif entry[AT] > now + SLACK_S:
+                self.arm(loop, entry[AT] - now)
+                break
+            else:
+                entry[AT] = None
+                due.append(entry)
+            queue.popleft()
+        if due:
+            loop.call_soon(cut, loop, due, self.context, True, context=self.context)
+
+    def leave(self, entry: Entry) -> None:
+        """A call has ended, wherever it stands."""
+        entry[TASK] = None
+        if entry[AT] is None:
+            return
+        queue = self.queue
+        self.dead += 1
+        while queue and queue[0][TASK] is None:
+            queue.popleft()
+            self.dead -= 1
+        if self.dead > _MANY and self.dead * 2 > len(queue):
+            alive = [one for one in queue if one[TASK] is not None]
+            queue.clear()
+            queue.extend(alive)
+            self.dead = 0
+
+
+class _Job:
+    """One call in a thread of its own."""
+
+    __slots__ = ("abandoned", "done", "error", "over", "result")
+
+    def __init__(self) -> None:
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.over = self.abandoned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Timeout(Policy):
+    """A call may take ``seconds`` (above 0). Raises ``TimedOut``.
+
+    **Asynchronous**: the call is cancelled when its time is over. ``TimedOut`` is raised only if
+    that ended it: a result that is there wins; so does what the call raises while it cleans up; and
+    so does whoever else cancels the task, before or after: then it stays cancelled. Cancelling is
+    tried once: a call that swallows it runs on. ``async with`` works alike.
+
+    **Synchronous**: nothing can stop a running function, so this sets a deadline for it (see
+    ``Deadline``), on which code inside looks: with ``check()``, or ``remaining()`` as a timeout for
+    a socket. What ``check()`` raises becomes ``TimedOut``. A result that comes too late is returned
+    all the same, since the work is done and asking again would do it twice; it is told as ``late``.
+    ``with`` works alike.
+
+    **thread=True** (synchronous functions): the call runs in a thread of its own, with a copy of
+    the context variables, and the caller waits only so long, in real time. The thread goes on,
+    hung; what it brings in the end is dropped and told as ``late``. While ``max_hung`` (default 8,
+    1 or more) hang, calls are refused with ``Rejected``. Costs a thread per call. An earlier
+    deadline around it ends the wait too, with ``DeadlineExceeded``.
+
+    Events: ``timed_out``, ``late`` (``error``: its type, None when it brought a result),
+    ``rejected`` (``hung``). Asynchronous calls of one object share one timer per event loop.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        name: str = "timeout",
+        clock: Clock | None = None,
+        *,
+        thread: bool = False,
+        max_hung: int = 8,
+    ) -> None:
+        super().__init__(name, clock)
+        self.seconds = positive(seconds, "seconds")
+        if max_hung < 1:
+            raise ValueError(f"max_hung must be 1 or more, not {max_hung!r}")
+        self.thread = thread
+        self.max_hung = max_hung
+        self.hung = 0
+        """Threads that hang now."""
+        self._lock = threading.Lock()
+        self._lanes: WeakKeyDictionary[Any, _Lane] = WeakKeyDictionary()
+        self._here: tuple[Any, _Lane] = (None, _Lane(self.clock.now))
+        """The loop used last, and its lane: looking into the dictionary costs as much again."""
+
+    def _lane_of(self, loop: Any) -> _Lane:
+        with self._lock:
+            lane = self._lanes.get(loop)
+            if lane is None:
+                lane = self._lanes[loop] = _Lane(self.clock.now)
+            self._here = (loop, lane)
+            return lane
+
+    def _timed_out(self, error: BaseException | None) -> NoReturn:
+        self._tell("timed_out")
+        raise TimedOut(f"{self.name}: took longer than {self.seconds:g} s") from error
+
+    # -- asynchronous
+
+    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The closure for an asynchronous call."""
+        from asyncio import get_running_loop
+
+        find, lane_of, now, seconds = task_of(), self._lane_of, self.clock.now, self.seconds
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            loop = get_running_loop()
+            here, lane = self._here
+            if here is not loop:
+                lane = lane_of(loop)
+            task = find(loop)
+            if task is None:
+                no_task()
+            entry = [task, now() + seconds, task.cancelling(), False]
+            queue = lane.queue
+            queue.append(entry)
+            if not lane.armed:
+                lane.arm(loop, seconds)
+            try:
+                result = await call(*args, **kwargs)
+            except BaseException as error:
+                lane.leave(entry)
+                if entry[3]:
+                    self._after_cut(task, entry, error)
+                raise
+            if queue and queue[0] is entry:
+                queue.popleft()
+            else:
+                lane.leave(entry)
+                if entry[3]:
+                    self._after_cut(task, entry, None)
+            return result
+
+        return guarded
+
+    def _after_cut(self, task: Any, entry: Entry, error: BaseException | None) -> None:
+        if cut_ended(task, entry, error):
+            self._timed_out(error)
+        self._tell_late(error)
+
+    def _tell_late(self, error: BaseException | None) -> None:
+        self._tell("late", error=None if error is None else type(error).__name__)
+
+    async def __aenter__(self) -> Timeout:
+        import asyncio
+
+        task = asyncio.current_task()
+        if task is None:
+            no_task()
+        loop = task.get_loop()
+        lane = self._lane_of(loop)
+        entry = [task, self.clock.now() + self.seconds, task.cancelling(), False]
+        lane.queue.append(entry)
+        lane.blocks.setdefault(task, []).append(entry)
+        if not lane.armed:
+            lane.arm(loop, self.seconds)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        task = asyncio.current_task()
+        lane = self._lane_of(asyncio.get_running_loop())
+        stack = lane.blocks.get(task)
+        if stack is None:
+            raise RuntimeError(f"{self.name}: left in another task than it was entered in")
+        entry = stack.pop()
+        if not stack:
+            del lane.blocks[task]
+        lane.leave(entry)
+        if entry[CUT]:
+            self._after_cut(task, entry, error)
+
+    # -- synchronous
+
+    def around(self, call: Callable[P, T]) -> Callable[P, T]:
+        """The closure for a synchronous call."""
+        if self.thread:
+            return self._in_thread(call)
+        get, put, now, seconds = current.get, current.set, self.clock.now, self.seconds
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            outer = get()
+            limit = now() + seconds
+            at = limit if outer is None else within(limit, now, outer)
+            put((at, now, outer, self))
+            try:
+                result = call(*args, **kwargs)
+            except DeadlineExceeded as error:
+                if at == limit <= now():
+                    self._timed_out(error)
+                raise
+            finally:
+                put(outer)
+            if self._listeners and now() > limit:
+                self._tell_late(None)
+            return result
+
+        return guarded
+
+    def __enter__(self) -> Timeout:
+        if self.thread:
+            raise TypeError(f"{self.name}: a block cannot run in a thread; guard a function")
+        outer, now = current.get(), self.clock.now
+        limit = now() + self.seconds
+        current.set((within(limit, now, outer), now, outer, (self, limit)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        span: Span | None = current.get()
+        while span is not None:
+            at, now, outer, use = span
+            if isinstance(use, tuple) and use[0] is self:
+                break
+            span = outer
+        else:
+            return
+        current.set(outer)
+        if isinstance(error, DeadlineExceeded) and at == use[1] <= now():
+            self._timed_out(error)
+        if error is None and self._listeners and now() > use[1]:
+            self._tell_late(None)
+
+    # -- in a thread
+
+    def _in_thread(self, call: Callable[P, T]) -> Callable[P, T]:
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            hung = self.hung
+            if hung >= self.max_hung:
+                self._tell("rejected", hung=hung)
+                raise Rejected(self.name, f"{hung} threads hang")
+            now, outer = self.clock.now, current.get()
+            began = now()
+            at = within(began + self.seconds, now, outer)
+            context = copy_context()
+            context.run(current.set, (at, now, outer, self))
+            job = _Job()
+            threading.Thread(
+                target=context.run,
+                args=(self._work, job, call, args, kwargs),
+                name=f"everup-{self.name}",
+                daemon=True,  # a hung one must not keep the program from ending
+            ).start()
+            try:
+                job.done.acquire(timeout=min(max(0.0, at - began), threading.TIMEOUT_MAX))
+            finally:
+                # Also where the wait was interrupted: nobody will fetch the result.
+                abandoned = self._abandon(job)
+            if abandoned:
+                if at < began + self.seconds:
+                    raise DeadlineExceeded(f"{self.name}: the deadline around it is over")
+                self._timed_out(None)
+            error = job.error
+            if error is None:
+                return job.result  # type: ignore[no-any-return]
+            try:
+                if isinstance(error, DeadlineExceeded) and at == began + self.seconds <= now():
+                    self._timed_out(error)
+                raise error
+            finally:
+                del error, job  # the traceback holds this frame: break the circle
+
+        return guarded
+
+    def _abandon(self, job: _Job) -> bool:
+        """Nobody waits for it any longer. False: it is over, its result can be taken."""
+        with self._lock:
+            if job.over:
+                return False
+            job.abandoned = True
+            self.hung += 1
+            return True
+
+    def _work(
+        self, job: _Job, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            job.result = call(*args, **kwargs)
+        except BaseException as error:  # all of it belongs to the caller
+            job.error = error
+        with self._lock:
+            job.over = True
+            if job.abandoned:
+                self.hung -= 1
+        job.done.release()
+        if job.abandoned:
+            self._tell_late(job.error)
