@@ -42,6 +42,9 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        until = time.monotonic() + 5  # a block can be over before the second answer
+        while not self.failures and sum(self.pids.values()) < 2 and time.monotonic() < until:
+            time.sleep(_ASK_EVERY_S)
         self._end.set()
         self._thread.join()
         if error is None:

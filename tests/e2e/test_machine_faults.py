@@ -237,6 +237,7 @@ def test_read_only_commands(ext4: Path, everup: Everup) -> None:
         refused = everup.cli("reload", expect=1)
         assert "nothing was changed" in refused.err
         everup.cli("stop", "lab")
+        pair.engine = everup.engine_pid
         pair.kill_engine()
         assert everup.state("lab.1") == "stopped"
     everup.wait_for(lambda: is_written(everup), "the journal is written again")

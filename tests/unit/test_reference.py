@@ -32,7 +32,7 @@ def test_the_page_is_up_to_date(name: str) -> None:
 
 
 def test_every_kind_of_event_is_explained() -> None:
-    explained = re.findall(r"^\| `([a-z.]+)` \| \S", reference.events(), re.MULTILINE)
+    explained = re.findall(r"^\| `([a-z_.]+)` \| \S", reference.events(), re.MULTILINE)
     assert {kind.value for kind in Kind} <= set(explained)
 
 

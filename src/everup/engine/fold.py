@@ -164,9 +164,10 @@ def _lost(
         if ended < run and (slot, run) not in alive:
             yield slot, run
         old = by.get((Kind.OUTGOING.value, str(slot)))
-        if old is not None and (slot, former := int(old.payload["run"])) not in alive:
-            if former != run and all(end.seq < old.seq for end in ends):
-                yield slot, former
+        former = 0 if old is None else int(old.payload["run"])
+        unseen = old is not None and all(end.seq < old.seq for end in ends)
+        if unseen and former != run and (slot, former) not in alive:
+            yield slot, former
 
 
 def _in_roles(found: list[Adopted]) -> Iterable[Adopted]:

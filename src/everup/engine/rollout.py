@@ -296,9 +296,10 @@ def _failed_since(engine: "Engine", rollout: Rollout) -> Instance | None:
     """One that was replaced earlier in this rollout and has crashed since."""
     for slot in rollout.slots:
         instance = engine.instances.get(slot)
-        if slot not in rollout.waiting and instance is not None and instance.want:
-            if instance.gen == rollout.gen and instance.attempt:
-                return instance
+        if slot in rollout.waiting or instance is None or not instance.want:
+            continue
+        if instance.gen == rollout.gen and instance.attempt:
+            return instance
     return None
 
 
