@@ -8,8 +8,8 @@ kill, in milliseconds,
                 it: from then on it acts on whatever happens
   API           until it answers a request for the status
 
-Memory is the proportional set size. The last row of a table is the same everup after all kills; a
-keeper or engine that had leaked with each takeover would show it, as would its descriptors.
+Memory (the resident set, which does not depend on who else runs Python on the machine) and
+descriptors are counted before and after all kills: what leaked with each takeover would show.
 """
 
 import contextlib
@@ -35,7 +35,6 @@ from _common import (
     number,
     parser,
     process_state,
-    pss_bytes,
     say,
     shuffled,
     wait_for,
@@ -137,9 +136,16 @@ class Watched:
         """Bytes and descriptors of the keeper and the engine."""
         time.sleep(2 * REST_S)
         return {
-            name: (pss_bytes(pid), len(os.listdir(f"/proc/{pid}/fd")))
+            name: (rss_bytes(pid), len(os.listdir(f"/proc/{pid}/fd")))
             for name, pid in self.pids().items()
         }
+
+
+def rss_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def soon(what: str, check: Any) -> float:

@@ -110,7 +110,7 @@ class Permit:
 
 # The permits of ``with breaker:``, innermost last. One breaker may be entered by many threads and
 # tasks at once, so they cannot be kept in it; a context is what each of these has of its own.
-_entered: ContextVar[tuple[Permit, ...]] = ContextVar("everup.tolerate.breaker", default=())
+_entered: ContextVar[tuple[Permit, ...]] = ContextVar("everup.breaker", default=())
 
 
 class Breaker(Policy):
@@ -129,9 +129,10 @@ class Breaker(Policy):
     generators rather ``with breaker.admit():``, since their body may end in another context), or by
     hand: ``permit = breaker.admit()``. A rejected call raises ``BreakerOpen``.
 
-    Events: ``opened`` (``why``, ``failures``, ``slow``, ``calls``, ``rate`` of failures,
-    ``open_s``), ``half_open``, ``closed``, ``isolated``, ``reset``, each with ``generation``; and
-    ``rejected`` (``reason``, ``retry_after_s``). Raises ``ValueError`` for options out of range.
+    Events: ``opened`` (``why``, see ``Why``; ``calls``, ``failures``, ``slow``, ``rate`` of
+    failures, ``open_s``), ``half_open``, ``closed``, ``isolated``, ``reset``, each with
+    ``generation``; and ``rejected`` (``reason``, ``retry_after_s``). Raises ``ValueError`` for
+    options out of range.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class Breaker(Policy):
     def admit(self) -> Permit:
         """Let one call through. Raises ``BreakerOpen``."""
         now = self.clock.now()
-        while True:
+        while True:  # until the phase stands still: each turn but the last, it has just changed
             phase = self._phase
             if phase.window is not None:
                 return Permit(self, phase, now)
@@ -258,8 +259,7 @@ class Breaker(Policy):
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.__exit__(kind, error, trace)
 
-    # -- around a function: one closure with and one without ``await``, alike otherwise. Options
-    # that are not used cost a look at a local each, and the clock is read only if it matters.
+    # -- around a function: alike but for ``await``. The clock is read only where it matters.
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
@@ -282,7 +282,7 @@ class Breaker(Policy):
             started = now() if timed else 0.0
             try:
                 value = call(*args, **kwargs)
-            except BaseException as error:
+            except Exception as error:  # all else is neutral
                 self._raised(phase, window, started, error)
                 raise
             at = now() if clocked else 0.0
@@ -317,7 +317,7 @@ class Breaker(Policy):
             started = now() if timed else 0.0
             try:
                 value = await call(*args, **kwargs)
-            except BaseException as error:
+            except Exception as error:  # all else is neutral
                 self._raised(phase, window, started, error)
                 raise
             at = now() if clocked else 0.0
@@ -333,13 +333,12 @@ class Breaker(Policy):
 
     # -- what follows from a call
 
-    def _raised(self, phase: Phase, window: Window, started: float, error: BaseException) -> None:
+    def _raised(self, phase: Phase, window: Window, started: float, error: Exception) -> None:
         """A call of a closed phase raised. ``started``: 0 where the time does not matter."""
         outcome = self._judge.error(error)
         if outcome is not NEUTRAL:
             at = self.clock.now()
-            failed, slow = outcome is FAILED, at - started >= self._slow_s
-            self._count(phase, window, at, failed, slow)
+            self._count(phase, window, at, outcome is FAILED, at - started >= self._slow_s)
 
     def _settle(self, permit: Permit, outcome: Outcome) -> None:
         at = self.clock.now()
@@ -377,25 +376,20 @@ class Breaker(Policy):
 
     def _open(self, phase: Phase, at: float, why: Why, counts: Counts) -> None:
         base_s = self._growing.after(phase.base_s)
-        open_s = base_s
-        if self._growing.jitter:
-            open_s -= base_s * self._growing.jitter * self.clock.random()
-        generation = phase.generation + 1
-        if self._move(phase, Phase(OPEN, generation, None, base_s, open_s, until=at + open_s)):
+        open_s = base_s * (1.0 - self._growing.jitter * self.clock.random())
+        new = Phase(OPEN, phase.generation + 1, None, base_s, open_s, at + open_s)
+        if self._move(phase, new):
             self._tell(
                 "opened",
                 why=why.value,
-                failures=counts.failures,
-                slow=counts.slow,
-                calls=counts.calls,
+                **counts._asdict(),
                 rate=counts.failures / counts.calls,
                 open_s=open_s,
-                generation=generation,
+                generation=new.generation,
             )
 
     def _close(self, phase: Phase, at: float) -> bool:
-        window = self._trip.window(at)
-        return self._move(phase, Phase(CLOSED, phase.generation + 1, window))
+        return self._move(phase, Phase(CLOSED, phase.generation + 1, self._trip.window(at)))
 
     def _move(self, old: Phase, new: Phase) -> bool:
         """Whether it was still ``old``. Who gets True tells of it."""

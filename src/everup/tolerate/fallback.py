@@ -1,7 +1,7 @@
 """Something else instead of a failure."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from threading import Lock
+from threading import RLock
 from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy, is_async
@@ -80,7 +80,9 @@ class Fallback(Policy):
         self.keys = keys
         self.judge = Judge(on, unless, when, result)
         self._awaits = function is not None and is_async(function)
-        self._lock = Lock()
+        # Never held across the user's call. Reentrant: a collection that starts while it is held
+        # may close a coroutine that was thrown away, which then gives back what it had.
+        self._lock = RLock()
         self._good: dict[Hashable, tuple[float, Any]] = {}
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:

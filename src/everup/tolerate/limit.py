@@ -1,7 +1,7 @@
 """A limit on calls at once that finds its own height."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -62,7 +62,9 @@ class Limit(Policy):
         self.judge = Judge(on, unless, when, result)
         self.window_s = window_s
         self.samples = samples
-        self._lock = Lock()  # never held across the user's call
+        # Never held across the user's call. Reentrant: a collection that starts while it is held
+        # may close a coroutine that was thrown away, which then gives back what it had.
+        self._lock = RLock()
         self._state = self.estimator.start()
         self._limit = max(1, int(self._state.limit))
         self._under_way = 0
@@ -121,7 +123,7 @@ class Limit(Policy):
                 self._count = count = self._count + 1
                 if under_way > self._peak:
                     self._peak = under_way
-                due = ended >= self._ends_at and count >= samples
+                due = ended >= self._ends_at and (count >= samples or self._dropped)
             if due:
                 self._step(ended)
             return got
@@ -156,7 +158,7 @@ class Limit(Policy):
                 self._count = count = self._count + 1
                 if under_way > self._peak:
                     self._peak = under_way
-                due = ended >= self._ends_at and count >= samples
+                due = ended >= self._ends_at and (count >= samples or self._dropped)
             if due:
                 self._step(ended)
             return got
@@ -187,7 +189,7 @@ class Limit(Policy):
             self._total_s += ended - started
             self._count += 1
             self._peak = max(self._peak, under_way)
-            due = ended >= self._ends_at and self._count >= self.samples
+            due = ended >= self._ends_at and (self._count >= self.samples or self._dropped)
         if due:
             self._step(ended)
 

@@ -4,7 +4,7 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-__all__ = ["RateLimit", "RatePermit"]
+__all__ = ["RateLimit"]
 
 _CLOSE_S = 1e-6  # rounding: who waits for ``retry_after_s`` and not a bit more is admitted
 _MOST = 1_000_000  # places of a sliding window: 8 bytes each
@@ -55,8 +55,8 @@ class _Tokens:
     def book(self) -> _Place:
         """Take the next place, which is in the future."""
         at = self.next_at
-        self.next_at = at + self.every_s
-        return _Place(at, at, self.next_at)
+        self.next_at = after = at + self.every_s
+        return _Place(at, at, after)
 
     def undo(self, place: _Place) -> bool:
         """Give a place back: works for the last one alone, those behind it count on it."""
@@ -131,6 +131,8 @@ class RateLimit(Policy):
     loop. A call that would have to wait longer is refused at once. One that is cancelled while it
     waits gives its place to those behind it (except to threads: they sleep on).
 
+    Also for ``with`` and ``async with``: the block is the call.
+
     Raises ``RateLimited``; its ``retry_after_s`` says after how many seconds a call would be
     admitted (or may wait), provided that no other comes before it.
 
@@ -154,6 +156,7 @@ class RateLimit(Policy):
         if not 0 <= wait_s < inf:
             raise ValueError("wait_s must not be below 0, and finite: it bounds the queue")
         self.rate, self.per_s, self.kind, self.wait_s = rate, per_s, kind, wait_s
+        self._reason = f"more than {rate:g} in {per_s:g} s"
         self._bucket: _Tokens | _Window
         if kind == "token":
             burst = max(1, int(rate)) if burst is None else burst
@@ -168,21 +171,46 @@ class RateLimit(Policy):
             self._bucket = _Window(int(rate), per_s)
         else:
             raise ValueError("kind must be 'token' or 'window'")
-        self._lock = Lock()
+        # Never held across the user's call. Reentrant: a collection that starts while it is held
+        # may close a coroutine that was thrown away, which then gives back what it had.
+        self._lock = RLock()
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
-    def permit(self) -> "RatePermit":
-        """For ``with`` and ``async with``: entering takes a place, waiting for it as a call would,
-        or raises ``RateLimited``."""
-        return RatePermit(self)
+    def __enter__(self) -> "RateLimit":
+        """Take a place, waiting for it as a call would. Leaving the block does nothing."""
+        self._wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    async def __aenter__(self) -> "RateLimit":
+        await self._await()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         lock, now, take = self._lock, self.clock.now, self._bucket.take
+        waits = self.wait_s > 0
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             with lock:  # the clock, too: times must come in order
-                at = take(now())
+                at = take(time := now())
             if at is not None:
+                if not waits:
+                    raise self._rejection(at - time)
                 self._wait()
             return call(*args, **kwargs)
 
@@ -190,11 +218,14 @@ class RateLimit(Policy):
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         lock, now, take = self._lock, self.clock.now, self._bucket.take
+        waits = self.wait_s > 0
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             with lock:
-                at = take(now())
+                at = take(time := now())
             if at is not None:
+                if not waits:
+                    raise self._rejection(at - time)
                 await self._await()
             return await call(*args, **kwargs)
 
@@ -238,10 +269,10 @@ class RateLimit(Policy):
             future = None
             if wait_s <= self.wait_s + _CLOSE_S:
                 line = self._new_line(loop, wait_s) if line is None else line
+                future = loop.create_future()
+                line.tasks[future] = None  # first: a place too many would be given back
                 if not spare:
                     line.places.append(self._bucket.book())
-                future = loop.create_future()
-                line.tasks[future] = None
         if line is None or future is None:
             raise self._rejection(wait_s)
         if self._listeners:
@@ -257,7 +288,7 @@ class RateLimit(Policy):
         after = max(0.0, wait_s - self.wait_s)
         if self._listeners:
             self._tell("rejected", retry_after_s=after)
-        return RateLimited(self.name, f"more than {self.rate:g} in {self.per_s:g} s", after)
+        return RateLimited(self.name, self._reason, after)
 
     def _new_line(self, loop: "asyncio.AbstractEventLoop", wait_s: float) -> _Line:
         for other in [other for other in self._lines if other.is_closed()]:
@@ -275,7 +306,7 @@ class RateLimit(Policy):
                 self._hand_over(line, places.popleft())
             if places:
                 line.timer = line.loop.call_later(places[0].at - now, self._due, line)
-            else:
+            elif self._lines.get(line.loop) is line:
                 del self._lines[line.loop]
 
     def _hand_over(self, line: _Line, place: _Place) -> None:
@@ -298,37 +329,6 @@ class RateLimit(Policy):
         while len(places) > len(line.tasks) and self._bucket.undo(places[-1]):
             places.pop()
         # Places that others booked behind stay here, for a task that comes before they pass.
-        if not places and self._lines.get(line.loop) is line:
+        if not places and not line.tasks and self._lines.get(line.loop) is line:
             line.timer.cancel()
             del self._lines[line.loop]
-
-
-class RatePermit:
-    """What ``RateLimit.permit`` gives."""
-
-    __slots__ = ("_rate",)
-
-    def __init__(self, rate: RateLimit) -> None:
-        self._rate = rate
-
-    def __enter__(self) -> None:
-        self._rate._wait()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    async def __aenter__(self) -> None:
-        await self._rate._await()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from threading import Lock
+from math import inf
+from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -30,38 +31,52 @@ _BUCKETS = 12  # of the throttle's window
 class _Wait:
     """Controlled delay without a queue of its own, as in folly's ``Codel``: see ``Shed``."""
 
-    __slots__ = ("ends_at", "interval_s", "least_s", "max_wait_s", "overloaded", "target_s")
+    __slots__ = ("ends_at", "interval_s", "least_s", "max_wait_s", "most_s", "target_s")
 
     def __init__(self, max_wait_s: float, target_s: float, interval_s: float) -> None:
         self.max_wait_s, self.target_s, self.interval_s = max_wait_s, target_s, interval_s
         self.least_s = 0.0  # of this interval
-        self.ends_at: float | None = None
-        self.overloaded = False
+        self.ends_at = -inf
+        self.most_s = max_wait_s  # who waited longer is refused: less under overload
+
+    @property
+    def overloaded(self) -> bool:
+        return self.most_s < self.max_wait_s
 
     def refuses(self, waited_s: float, now: float) -> bool:
         """Count one request, and say whether to shed it."""
-        if self.ends_at is None or now >= self.ends_at:
+        if now >= self.ends_at:
             # An interval long past says nothing of now: a quiet time ends every overload.
-            recent = self.ends_at is not None and now < self.ends_at + self.interval_s
-            self.overloaded = recent and self.least_s > self.target_s
+            stands = self.least_s > self.target_s and now < self.ends_at + self.interval_s
+            self.most_s = min(self.max_wait_s, 2 * self.target_s) if stands else self.max_wait_s
             self.ends_at = now + self.interval_s
             self.least_s = waited_s
         elif waited_s < self.least_s:
             self.least_s = waited_s
-        if waited_s > self.max_wait_s:
-            return True
-        return self.overloaded and waited_s > 2 * self.target_s
+        return waited_s > self.most_s
 
 
 class _Throttle:
     """Requests and accepted requests of the last ``window_s``, in a ring of buckets."""
 
-    __slots__ = ("accepts", "all_accepts", "all_requests", "bucket_s", "epoch", "k", "requests")
+    __slots__ = (
+        "accepts",
+        "all_accepts",
+        "all_requests",
+        "bucket_s",
+        "epoch",
+        "k",
+        "least",
+        "over_at",
+        "requests",
+    )
 
-    def __init__(self, k: float, window_s: float) -> None:
+    def __init__(self, k: float, window_s: float, least: int) -> None:
         self.k = k
+        self.least = least
         self.bucket_s = window_s / _BUCKETS
         self.epoch = 0
+        self.over_at = -inf  # the end of the epoch
         self.requests = [0] * _BUCKETS
         self.accepts = [0] * _BUCKETS
         self.all_requests = 0
@@ -69,32 +84,41 @@ class _Throttle:
 
     def chance(self) -> float:
         """Of being refused, for the next request."""
-        excess = self.all_requests - self.k * self.all_accepts
-        return max(0.0, excess / (self.all_requests + 1))
+        requests = self.all_requests
+        excess = requests - self.k * self.all_accepts
+        return excess / (requests + 1) if excess > 0 and requests >= self.least else 0.0
 
-    def ask(self, now: float) -> tuple[float, int]:
-        """Count a request, before it is sent; its chance of being refused, and its epoch."""
-        epoch = int(now // self.bucket_s)
-        if epoch > self.epoch:
-            for old in range(max(self.epoch + 1, epoch - _BUCKETS + 1), epoch + 1):
-                index = old % _BUCKETS
-                self.all_requests -= self.requests[index]
-                self.all_accepts -= self.accepts[index]
-                self.requests[index] = self.accepts[index] = 0
-            self.epoch = epoch
-        chance = self.chance()
+    def ask(self, now: float) -> float:
+        """Count a request, before it is sent, in this ``epoch``; its chance of being refused."""
+        if now >= self.over_at:
+            self._roll(now)
+        requests = self.all_requests  # as in chance()
+        excess = requests - self.k * self.all_accepts
         self.requests[self.epoch % _BUCKETS] += 1
-        self.all_requests += 1
-        return chance, self.epoch
+        self.all_requests = requests + 1
+        return excess / (requests + 1) if excess > 0 and requests >= self.least else 0.0
 
-    def settle(self, epoch: int, requests: int, accepts: int) -> None:
-        """Correct the counts of a request, where they have not left the window."""
+    def _roll(self, now: float) -> None:
+        epoch = int(now // self.bucket_s)
+        for old in range(max(self.epoch + 1, epoch - _BUCKETS + 1), epoch + 1):
+            index = old % _BUCKETS
+            self.all_requests -= self.requests[index]
+            self.all_accepts -= self.accepts[index]
+            self.requests[index] = self.accepts[index] = 0
+        self.epoch = epoch
+        self.over_at = (epoch + 1) * self.bucket_s
+
+    def accept(self, epoch: int) -> None:
+        """A request of that epoch was accepted."""
+        if epoch + _BUCKETS > self.epoch:  # it has not left the window
+            self.accepts[epoch % _BUCKETS] += 1
+            self.all_accepts += 1
+
+    def forget(self, epoch: int) -> None:
+        """A request of that epoch never was."""
         if epoch + _BUCKETS > self.epoch:
-            index = epoch % _BUCKETS
-            self.requests[index] += requests
-            self.all_requests += requests
-            self.accepts[index] += accepts
-            self.all_accepts += accepts
+            self.requests[epoch % _BUCKETS] -= 1
+            self.all_requests -= 1
 
 
 class Shed(Policy):
@@ -117,8 +141,10 @@ class Shed(Policy):
     ``by="throttle"``, on the client: with a chance of max(0, (requests - k x accepts) /
     (requests + 1)) over the last ``window_s`` (> 0, default 120): Site Reliability Engineering,
     ch. 21. ``k`` >= 1, default 2: the smaller, the sooner. Requests are counted before they are
-    sent, refused ones too; ``on``, ``unless``, ``when``, ``result`` say which outcomes were not
-    accepted (see ``Judge``; default: every ``Exception``). Neutral ones are taken back.
+    sent, refused ones too, so a dependency that hangs is seen; but a burst of first calls looks
+    the same, so nothing is refused below ``least`` requests (>= 0, default 20). ``on``,
+    ``unless``, ``when``, ``result`` say which outcomes were not accepted (see ``Judge``; default:
+    every ``Exception``). Neutral ones are taken back.
 
     ``waited``, ``since`` and ``matters`` are called with the arguments of the call.
 
@@ -140,6 +166,7 @@ class Shed(Policy):
         start: float = 0.7,
         k: float = 2.0,
         window_s: float = 120.0,
+        least: int = 20,
         on: Errors = Exception,
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
@@ -160,14 +187,17 @@ class Shed(Policy):
         _check(levels >= 2, "levels must be at least 2")
         _check(0 < start < 1, "start must be in (0, 1)")
         _check(k >= 1, "k must be at least 1")
+        _check(least >= 0, "least must not be below 0")
         self.by = by
         self.judge = Judge(on, unless, when, result)
-        self._lock = Lock()
+        # Never held across the user's call. Reentrant: a collection that starts while it is held
+        # may close a coroutine that was thrown away, which then gives back what it had.
+        self._lock = RLock()
         self._waits = _Wait(max_wait_s, target_s, interval_s)
-        self._throttle = _Throttle(k, window_s)
+        self._throttle = _Throttle(k, window_s, least)
         self._waited, self._since, self._matters, self._load = waited, since, matters, load
         # From which load on each level is refused; level 0 never.
-        self._from = [float("inf")]
+        self._from = [inf]
         self._from += [1 - (1 - start) * level / (levels - 1) for level in range(1, levels)]
 
     @property
@@ -244,10 +274,13 @@ class Shed(Policy):
         else:
             since = arrived.get(None) if self._since is None else self._since(*args, **kwargs)
             waited = None if since is None else now - since
-        if waited is None:
+        waits = self._waits
+        # Mostly it changes nothing. Without the lock, another thread may just be ending the
+        # interval: then this one counts to the one before.
+        if waited is None or (now < waits.ends_at and waits.least_s <= waited <= waits.most_s):
             return
         with self._lock:
-            refused = self._waits.refuses(waited, now)
+            refused = waits.refuses(waited, now)
         if refused:
             raise self._rejection(f"waited {waited:.3g} s before it came here", wait_s=waited)
 
@@ -262,15 +295,17 @@ class Shed(Policy):
 
     def _admit_throttle(self) -> int:
         now = self.clock.now()
+        throttle = self._throttle
         with self._lock:
-            chance, epoch = self._throttle.ask(now)
+            chance = throttle.ask(now)
+            epoch = throttle.epoch
         if chance > 0 and self.clock.random() < chance:
             raise self._rejection("too few calls were accepted of late", chance=chance)
         return epoch
 
     def _accepted(self, epoch: int) -> None:
         with self._lock:
-            self._throttle.settle(epoch, 0, 1)
+            self._throttle.accept(epoch)
 
     def _raised(self, error: BaseException, epoch: int) -> None:
         outcome = self.judge.error(error)
@@ -278,7 +313,7 @@ class Shed(Policy):
             self._accepted(epoch)
         elif outcome is Outcome.NEUTRAL:
             with self._lock:
-                self._throttle.settle(epoch, -1, 0)
+                self._throttle.forget(epoch)
 
     def _rejection(self, reason: str, **detail: Any) -> Overloaded:
         if self._listeners:

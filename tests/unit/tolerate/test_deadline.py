@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -25,9 +25,26 @@ from everup.tolerate.errors import DeadlineExceeded
 from everup.tolerate.testing import FakeClock, Recorder
 
 
+class Strict(FakeClock):
+    """What a callback of the loop raises fails the test."""
+
+    def run(self, main: Coroutine[Any, Any, Any]) -> Any:
+        wrong: list[Any] = []
+
+        async def watched() -> Any:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: wrong.append(context))
+            return await main
+
+        try:
+            return super().run(watched())
+        finally:
+            assert wrong == []
+
+
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock(start=1000.0)
+    return Strict()
 
 
 def test_without_one_nothing_is_limited() -> None:
@@ -100,6 +117,9 @@ def test_blocks_left_in_the_wrong_order_do_no_harm(clock: FakeClock) -> None:
 def test_left_without_being_entered(clock: FakeClock) -> None:
     async def main() -> None:
         await Deadline(1.0, clock=clock).__aexit__(None, None, None)
+        with Deadline(1.0, clock=clock) as limit:
+            await limit.__aexit__(None, None, None)
+            assert remaining() is None
 
     clock.run(main())
 
@@ -212,7 +232,9 @@ def test_what_ends_in_time_passes(clock: FakeClock, way: Way) -> None:
         assert await way(Deadline(2.0, clock=clock), work) == pytest.approx(1.0)
         with pytest.raises(ValueError, match="mine"):
             await way(Deadline(2.0, clock=clock), fail)
-        await asyncio.sleep(5.0)  # no timer is left to cut this off
+        loop: Any = asyncio.get_running_loop()
+        assert all(timer.cancelled() for timer in loop._scheduled)
+        await asyncio.sleep(5.0)
 
     clock.run(main())
 
@@ -348,6 +370,13 @@ def test_outside_a_task_nothing_can_be_cut_off(clock: FakeClock) -> None:
 
         asyncio.get_running_loop().call_soon(by_hand)
         assert "task" in str(await found)
+
+    clock.run(main())
+
+
+def test_finds_the_running_task(clock: FakeClock) -> None:
+    async def main() -> None:
+        assert deadline.task_of()(asyncio.get_running_loop()) is asyncio.current_task()
 
     clock.run(main())
 

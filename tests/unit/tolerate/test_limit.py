@@ -310,6 +310,29 @@ def test_a_coroutine_thrown_away_leaks_no_permit():
     asyncio.run(main())
 
 
+def test_a_coroutine_thrown_away_while_the_lock_is_held():
+    """As the collector may do at any allocation: no deadlock, and no permit leaks."""
+
+    class Collects(AIMD):
+        def step(self, state, sample):
+            thrown.close()
+            return super().step(state, sample)
+
+    limit = Limit(Collects(), window_s=0, samples=1)
+
+    @limit
+    async def forever():
+        await asyncio.Future()
+
+    async def main():
+        thrown.send(None)
+        limit.call(lambda: None)
+        assert limit.under_way == 0
+
+    thrown = forever()
+    asyncio.run(main())
+
+
 def test_a_herd_of_tasks_never_exceeds_the_limit():
     clock = FakeClock()
     limit = Limit(AIMD(5, 5, 5), clock=clock)
