@@ -6,8 +6,8 @@ import pytest
 
 from everup.testing import SimWorld
 
-SEEDS = int(os.environ.get("EVERUP_SEEDS", "1000"))
-BATCH = 50
+SEEDS = int(os.environ.get("EVERUP_SEEDS", "200"))
+BATCH = 20
 FAULTS_S = 60.0
 # Longest way back: a start timeout (60) on each level of a chain of six, parked retries (20)
 # and backoffs (30) between them. Most worlds are well within a few seconds.
