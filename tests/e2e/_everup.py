@@ -536,8 +536,9 @@ def get(port: int, path: str = "/", host: str = "127.0.0.1") -> Json:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    return state_of(pid) not in "ZX"
+    """Whether a process is there and is no zombie, with all of its threads: until the last one has
+    ended, its descriptors are open, and connections go to a socket that nobody will ask."""
+    return any(state not in b"ZX" for state in _threads(pid))
 
 
 def state_of(pid: int) -> str:
@@ -560,10 +561,16 @@ def parent_of(pid: int) -> int:
 
 def stopped(pid: int) -> bool:
     """Whether all of its threads are stopped, or it is gone."""
-    with contextlib.suppress(OSError):
-        tasks = [task.read_bytes() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
-        return all(stat.rpartition(b")")[2].split()[0] in b"TZX" for stat in tasks)
-    return True
+    return all(state in b"TZX" for state in _threads(pid))
+
+
+def _threads(pid: int) -> list[bytes]:
+    """The letter of the state of each of its threads; none: gone."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_bytes().rpartition(b")")[2].split()[0])
+    return states
 
 
 def stop(pid: int) -> None:

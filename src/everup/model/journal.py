@@ -108,7 +108,8 @@ class Kind(StrEnum):
     LOG_RECOVERED = "log.recovered"
     """Output is stored again; ``lost_lines`` and ``lost_bytes`` say what is missing."""
     JOURNAL_DEGRADED = "journal.degraded"
-    """The journal could not be written; events were held in memory meanwhile."""
+    """The journal could not be written, or its file was lost; events were held in memory for
+    ``for_s``; ``lost_events`` are in no journal any more; ``reason`` says why."""
     FACILITY = "facility.missing"
     """The machine lacks something that the config asks for; ``detail`` says what follows."""
     CONFIG = "config.invalid"

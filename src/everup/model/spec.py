@@ -109,6 +109,18 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
+class Slo:
+    """What the service promises its users; ``everup report`` shows the error budget that is left,
+    and a budget that burns too fast is told as it happens."""
+
+    objective: Annotated[float, Field(gt=0, lt=100)] = 99.9
+    """Per cent of the time (of the requests, where their number is known) that the service
+    must be available, above 0 and below 100."""
+    window: Annotated[Duration, Field(ge=86400, le=366 * 86400)] = 30 * 86400.0
+    """The objective holds over each window of this length, 1d to 366d."""
+
+
+@dataclass(frozen=True, slots=True, config=_CONFIG)
 class Limits:
     """Resource limits of each replica; what the machine cannot enforce is told at start."""
 
@@ -250,6 +262,8 @@ class Service:
     """Batches and pauses of restarts on purpose."""
     limits: Limits = field(default_factory=Limits)
     """Memory, tasks, CPU, descriptors."""
+    slo: Slo | None = None
+    """The objective that ``everup report`` and the alerts go by; none by default."""
     hooks: Hooks = field(default_factory=Hooks)
     """Commands around start and stop."""
     log: Log = field(default_factory=Log)

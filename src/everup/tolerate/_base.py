@@ -58,13 +58,18 @@ class Policy:
         return guarded
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function guarded, once."""
+        """Call a function guarded, once. Raises ``TypeError`` where its body would not be guarded:
+        for ``async def`` (use ``acall``) and for generator functions."""
+        if is_async(function):
+            raise TypeError(f"{_name(function)} is asynchronous: use acall")
         return self.around(function)(*args, **kwargs)
 
     async def acall(
         self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call an asynchronous function guarded, once."""
+        """Call an asynchronous function guarded, once. It may be any function that returns an
+        awaitable. Raises ``TypeError`` for generator functions."""
+        is_async(function)
         return await self.around_async(function)(*args, **kwargs)
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
@@ -111,12 +116,15 @@ def is_async(function: Callable[..., Any]) -> bool:
     code = _code(function)
     flags = 0 if code is None else code.co_flags
     if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _COROUTINE:
-        name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
-            f"{name} is a generator function: its body runs after the call has returned, so it "
+            f"{_name(function)} is a generator function: its body runs after the call has returned, so it "
             "would not be guarded. Guard a function that goes through it"
         )
     return bool(flags & _COROUTINE)
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
 
 
 def _code(function: Any) -> CodeType | None:

@@ -9,8 +9,11 @@ class Rejected(Exception):  # noqa: N818 - the field's word
     breakers and limits, and ``Retry`` repeats it only where it is told to.
     """
 
-    def __init__(self, policy: str, reason: str, retry_after_s: float | None = None) -> None:
-        super().__init__(policy, reason, retry_after_s)
+    __slots__ = ("policy", "reason", "retry_after_s")
+
+    # Without super().__init__, which would set ``args`` once more: __new__ has done it. A rejection
+    # is what an open breaker gives to each of thousands of calls.
+    def __init__(self, policy: str, reason: str, retry_after_s: float | None = None, /) -> None:
         self.policy = policy
         self.reason = reason
         self.retry_after_s = retry_after_s
@@ -23,21 +26,31 @@ class Rejected(Exception):  # noqa: N818 - the field's word
 class BreakerOpen(Rejected):
     """The breaker is open, half-open with all its probes under way, or isolated."""
 
+    __slots__ = ()
+
 
 class BulkheadFull(Rejected):
     """No place, and none in the queue or not within its time."""
+
+    __slots__ = ()
 
 
 class LimitReached(Rejected):
     """More calls are under way than the adaptive limit allows."""
 
+    __slots__ = ()
+
 
 class RateLimited(Rejected):
     """More calls than the rate allows."""
 
+    __slots__ = ()
+
 
 class Overloaded(Rejected):
     """Shed: calls wait too long, or this one matters too little."""
+
+    __slots__ = ()
 
 
 class NoQuorum(Exception):  # noqa: N818 - the field's word
