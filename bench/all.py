@@ -18,7 +18,7 @@ from typing import Any
 
 from _common import HERE, Table, machine, say
 
-COMPARISONS = ("respawn", "gap", "deploy", "many", "status")
+COMPARISONS = ("respawn", "gap", "deploy", "takeover", "many", "status")
 ALONE = ("logs", "probes")
 LIMIT_S = {
     "respawn": 700,
@@ -26,6 +26,7 @@ LIMIT_S = {
     "deploy": 3000,
     "many": 1500,
     "status": 500,
+    "takeover": 600,
     "logs": 300,
     "probes": 300,
 }

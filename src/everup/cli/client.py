@@ -14,6 +14,7 @@ from everup.cli.context import NOT_RUNNING, Failure
 _RESTART_S = 10.0
 """The API is away this long at most while everup starts or its engine is being replaced, also on
 a busy machine; asked for only while somebody holds everup's lock."""
+_BUSY = 503
 
 Query = Mapping[str, str | int | Sequence[str]]
 
@@ -107,7 +108,12 @@ class Client:
         until = time.monotonic() + _RESTART_S
         while True:
             try:
-                return self._open(method, target, data, timeout_s)
+                response = self._open(method, target, data, timeout_s)
+                # Refused before anything was done: everup is being replaced.
+                if response.status != _BUSY or time.monotonic() > until:
+                    return response
+                response.close()
+                time.sleep(0.05)
             except PermissionError:
                 raise Failure(
                     "this everup belongs to another user", "ask as that user or as root"

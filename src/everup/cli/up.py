@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from everup.model.journal import Entry
 
 _ANSWER_S = 15.0
+_LOCK_S = 2.0
 _LOG_NAME = "everup.log"
 _LOG_BYTES = 5 << 20
 _INSTANCES = tuple(
@@ -132,14 +133,22 @@ def _prepare(place: Place) -> None:
 
 def _lock(place: Place) -> int:
     lock = os.open(os.path.join(place.state_dir, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        raise Failure(
-            f"everup is already running for {place.state_dir} (keeper pid {pid})",
-            "apply a changed config: everup reload; look: everup status; stop it: everup down",
-        ) from None
+    until = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            pid = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            # Of one that was killed, a thread may still be on its way out; and another command
+            # may look whether somebody has the lock just now.
+            if time.monotonic() > until or os.path.exists(f"/proc/{pid}/exe"):
+                raise Failure(
+                    f"everup is already running for {place.state_dir} (keeper pid {pid})",
+                    "apply a changed config: everup reload; look: everup status; "
+                    "stop it: everup down",
+                ) from None
+            time.sleep(0.01)
     os.set_inheritable(lock, True)  # it goes on with the keeper, which this process becomes
     return lock
 

@@ -322,7 +322,7 @@ class Everup:
     state_dir: str = ".everup"
     """Journal, logs and sockets; relative to the config file."""
     journal_retention: Annotated[Duration, Field(ge=3600)] = 90 * 86400.0
-    """Events older than this are deleted, at least 1h."""
+    """Events older than this are deleted, at least 1h. Counted in time that the machine ran."""
     metrics_interval: Annotated[Duration, Field(ge=1, le=3600)] = 15.0
     """How often CPU, memory and descriptors are sampled, 1s to 1h."""
     starvation_lag: Annotated[Duration, Field(gt=0, le=60)] = 0.25
