@@ -42,6 +42,8 @@ _WORDS = {
     Kind.RELOADED: "the changed config is in force",
     Kind.ROLLING_BACK: "reload failed, going back",
     Kind.ROLLED_BACK: "the config before the reload is in force again",
+    Kind.SLO_BURNING: "spends its error budget too fast",
+    Kind.SLO_CALM: "spends its error budget at an allowed rate again",
     Kind.UPGRADING: "everup replaces itself",
 }
 _QUEUE = 1000
@@ -82,6 +84,9 @@ class Voice:
             details = list(payload["problems"])
         if record.kind is Kind.READY and "took_s" in payload:
             details.append(f"after {payload['took_s']:.3g} s")
+        if record.kind is Kind.SLO_BURNING:
+            over_h = payload["window_s"] / 3600
+            details.append(f"{payload['burn_rate']:.3g} times over {over_h:g} h")
         if record.kind in (Kind.BACKOFF, Kind.PARKED):
             details.append(f"in {payload['delay_s']:.3g} s")
         self.say(f"{record.subject}: {words}" + (f": {'; '.join(details)}" if details else ""))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
 from everup.engine import narrate, observe, operate, reload, settle
+from everup.engine.objective import Objective
 from everup.engine.rollout import Rollout
 from everup.model.action import (
     Action,
@@ -113,6 +114,8 @@ class Engine:
         """Incarnations of slots that were scaled away: their numbers go on if they come back."""
         self.waiting: dict[Slot, str] = {}
         """Why instances that should run are held back."""
+        self.objectives: dict[str, Objective] = {}
+        """Of the services that have one."""
         self.steered: set[str] = set()
         """Services whose sockets this engine has set up."""
         self._dirty: dict[str, None] = {}  # a set that keeps its order: the order is the same in

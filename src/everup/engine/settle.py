@@ -6,7 +6,7 @@ Stops whose turn has come, rollouts, and starts that are allowed.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from everup.engine import lanes, reload, rollout
+from everup.engine import lanes, objective, reload, rollout
 from everup.model.action import CloseSockets, Forget, Quit
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
@@ -37,6 +37,7 @@ def settle(engine: "Engine", name: str, now: float) -> None:
             _start_if_allowed(engine, engine.definition(instance), instance, now)
     lanes.settle(engine, engine.services[name])
     reload.forget_removed(engine, name)
+    objective.look(engine, name, now)
 
 
 # -- stops

@@ -99,6 +99,11 @@ class Kind(StrEnum):
     """A reload failed for ``reason``: the config before it is about to be restored."""
     ROLLED_BACK = "config.rolled_back"
     """The config before the reload is in force again."""
+    SLO_BURNING = "slo.burning"
+    """The error budget of a service is spent ``burn_rate`` times as fast as its ``objective``
+    allows, over ``window_s`` and over a twelfth of it; ``urgency``: page or ticket."""
+    SLO_CALM = "slo.calm"
+    """That is over."""
     UPGRADING = "everup.upgrading"
     """everup is about to be replaced by another version of itself; services go on."""
     REFUSED = "notify.refused"

@@ -134,6 +134,11 @@ class Track:
         """True: up, False: down, None: does not count."""
         return self._state[1]
 
+    @property
+    def since(self) -> float:
+        """When that began."""
+        return self._state[0]
+
     def note(self, now: float, up: bool | None) -> None:
         """From ``now`` on it is up, down, or does not count."""
         since, before = self._state

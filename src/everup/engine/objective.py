@@ -1,0 +1,79 @@
+"""Objectives: a service that spends its error budget too fast is told of while it does.
+
+Only what users were let down by counts: not the time before a service was ready for the first time
+since somebody asked for it, nor that of a restart, reload or stop that an operator wanted.
+"""
+
+from typing import TYPE_CHECKING
+
+from everup.model.instance import State
+from everup.model.journal import Kind
+from everup.model.spec import Service
+from everup.reliability import slo
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+_DOWN_EVERY_S = 15.0
+_BURNING_EVERY_S = 60.0
+
+
+class Objective:
+    """What is known of one service."""
+
+    __slots__ = ("alarm", "due", "met", "track")
+
+    def __init__(self) -> None:
+        self.track = slo.Track()
+        self.alarm = slo.Alarm()
+        self.met = False
+        """It has been ready since somebody wanted it."""
+        self.due = 0.0
+        """When to look again although nothing changes."""
+
+
+def look(engine: "Engine", name: str, now: float) -> None:
+    """Follow a service; record the alerts that begin or are over."""
+    service = engine.services.get(name)
+    if service is None or service.slo is None or service.type == "oneshot":
+        engine.objectives.pop(name, None)
+        return
+    objective = engine.objectives.setdefault(name, Objective())
+    up = _is_up(engine, objective, name)
+    if up != objective.track.up or now >= objective.due:
+        _judge(engine, objective, service, up, now)
+    if up is False or objective.alarm.on:
+        engine.wake(name, objective.due)
+
+
+def _judge(
+    engine: "Engine", objective: Objective, service: Service, up: bool | None, now: float
+) -> None:
+    assert service.slo is not None
+    track, name = objective.track, service.name
+    track.note(now, up)
+    down_s = now - track.since if up is False else 0.0
+    found = slo.burns(track, service.slo.objective, service.slo.window, now)
+    for burn, begins in objective.alarm.step(found, down_s):
+        engine.record(
+            Kind.SLO_BURNING if begins else Kind.SLO_CALM,
+            name,
+            urgency=burn.rule.urgency.value,
+            burn_rate=round(burn.rate, 2),
+            threshold=round(burn.threshold, 2),
+            window_s=burn.rule.long_s,
+            outages=burn.failures,
+            objective=service.slo.objective,
+        )
+    objective.due = now + (_DOWN_EVERY_S if up is False else _BURNING_EVERY_S)
+
+
+def _is_up(engine: "Engine", objective: Objective, name: str) -> bool | None:
+    instances = engine.of(name)
+    if engine.quitting or not any(instance.want for instance in instances):
+        objective.met = False
+        return None
+    if any(instance.state is State.READY for instance in engine.all_of(name)):
+        objective.met = True
+        return True
+    return False if objective.met and name not in engine.rolling else None
