@@ -117,8 +117,8 @@ def is_async(function: Callable[..., Any]) -> bool:
     flags = 0 if code is None else code.co_flags
     if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _COROUTINE:
         raise TypeError(
-            f"{_name(function)} is a generator function: its body runs after the call has returned, "
-            "so it would not be guarded. Guard a function that goes through it"
+            f"{_name(function)} is a generator function: its body runs after the call has "
+            "returned, so it would not be guarded. Guard a function that goes through it"
         )
     return bool(flags & _COROUTINE)
 
