@@ -1,7 +1,7 @@
 """When to restart an ageing process before it fails."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 
 class Rejuvenation(NamedTuple):
@@ -60,7 +60,7 @@ def optimal(shape: float, scale_s: float, planned: float, failed: float) -> Reju
 
     def excess(log_age: float) -> float:
         age = math.exp(log_age)  # in units of the scale
-        hazard = shape * age ** (shape - 1)
+        hazard: float = shape * age ** (shape - 1)
         return hazard * _mean_up_s(age, shape, 1.0) + math.expm1(-(age**shape)) - goal
 
     # By the logarithm: a shape close to 1 puts the root many orders of magnitude away.
@@ -72,7 +72,7 @@ def optimal(shape: float, scale_s: float, planned: float, failed: float) -> Reju
     low = -1.0
     while excess(low) > 0:
         low *= 2
-    interval_s = scale_s * math.exp(brentq(excess, low, high, xtol=1e-12, rtol=1e-14))
+    interval_s = scale_s * math.exp(cast(float, brentq(excess, low, high, xtol=1e-12)))
     best = cost_rate(interval_s, shape, scale_s, planned, failed)
     if best >= without:  # at an age that next to nobody reaches
         return Rejuvenation(math.inf, without, without)

@@ -206,7 +206,9 @@ class Places:
             if waiter.until < now:
                 waiter.state = LATE
                 late.append(waiter)
-            elif waiter.alive():
+            elif waiter.alive() and waiter.state == WAITING:
+                # Its state is looked at last: garbage collection may have closed its coroutine
+                # since it was taken out of the queue. Between here and there nothing is made.
                 waiter.state = HELD
                 return waiter, late
         return None, late

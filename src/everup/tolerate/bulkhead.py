@@ -25,7 +25,8 @@ class Bulkhead(Policy):
     ``queue``: how many may wait for a place (default 0: none, 0 or more). ``wait_s``: how long at
     most (above 0; default None: until there is one). ``order``: who is next, ``"fifo"`` (default)
     or ``"lifo"``, the newest, whose caller most likely still waits. A place that gets free goes
-    straight to the next waiter: nobody gets in between, and nobody else wakes up.
+    straight to the next waiter: nobody gets in between, and nobody else wakes up. ``"codel"`` is
+    ``"fifo"`` with controlled delay and a ``target_s`` of 0.005.
 
     ``target_s`` and ``interval_s`` (default 0.1, above 0): controlled delay, after Nichols and
     Jacobson, "Controlling Queue Delay" (ACM Queue 10(5), 2012), in the form for servers of Maurer,
@@ -47,7 +48,7 @@ class Bulkhead(Policy):
         queue: int = 0,
         name: str = "bulkhead",
         wait_s: float | None = None,
-        order: Literal["fifo", "lifo"] = "fifo",
+        order: Literal["fifo", "lifo", "codel"] = "fifo",
         target_s: float | None = None,
         interval_s: float = 0.1,
         clock: Clock | None = None,
@@ -57,9 +58,11 @@ class Bulkhead(Policy):
             raise ValueError(f"limit must be 1 or more, not {limit!r}")
         if queue < 0:
             raise ValueError(f"queue must be 0 or more, not {queue!r}")
-        if order not in ("fifo", "lifo"):
-            raise ValueError(f'order must be "fifo" or "lifo", not {order!r}')
+        if order not in ("fifo", "lifo", "codel"):
+            raise ValueError(f'order must be "fifo", "lifo" or "codel", not {order!r}')
         positive(interval_s, "interval_s")
+        if order == "codel" and target_s is None:
+            target_s = min(_TARGET_S, interval_s)
         for value, what in ((wait_s, "wait_s"), (target_s, "target_s")):
             if value is not None:
                 positive(value, what)
@@ -82,6 +85,11 @@ class Bulkhead(Policy):
     def waiting(self) -> int:
         """Calls that wait now."""
         return len(self._places.waiting)
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing of weight is lost with it: no call is under way. ``Keyed`` asks."""
+        return self.in_use == 0
 
     # -- around a function
 
@@ -217,6 +225,9 @@ class Bulkhead(Policy):
         self._tell("rejected", why=why)
         raise BulkheadFull(self.name, _REASONS[why])
 
+
+_TARGET_S = 0.005
+"""CoDel's own."""
 
 _REASONS = {
     "full": "full",

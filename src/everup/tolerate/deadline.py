@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar, Token, copy_context
 from functools import update_wrapper
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -120,6 +120,23 @@ def within(limit: float, now: Callable[[], float], outer: Span | None) -> float:
     return min(limit, now() + outer[0] - outer[1]())
 
 
+def leave(belongs: Callable[[Any], bool]) -> Span | None:
+    """Take out the innermost span whose use ``belongs``, and give it; None: it was not entered in
+    this context. Those inside it, where blocks are left in the wrong order, stay."""
+    span = current.get()
+    inside: list[Span] = []
+    while span is not None:
+        outer = span[2]
+        if belongs(span[3]):
+            for at, now, _outer, use in reversed(inside):
+                outer = (at, now, outer, use)
+            current.set(outer)
+            return span
+        inside.append(span)
+        span = outer
+    return None
+
+
 def positive(seconds: float, what: str, zero: bool = False) -> float:
     """``seconds`` when it is a finite number above 0 (or 0); else ``ValueError``."""
     if not isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
@@ -175,7 +192,9 @@ def cut_ended(task: Any, entry: Entry, error: BaseException | None) -> bool:
 class _Use:
     """One block or call under a ``Deadline``."""
 
-    __slots__ = ("context", "entry", "loop", "owner", "task", "timer")
+    __slots__ = ("context", "entry", "loop", "owner", "task", "timer", "token")
+
+    token: Token[Span | None]
 
     def __init__(self, owner: Deadline) -> None:
         self.owner = owner
@@ -218,7 +237,8 @@ class Deadline(Policy):
     times at once. ``with`` and synchronous functions are not stopped: code asks ``remaining()`` or
     calls ``check()``. ``async with`` and asynchronous functions are cancelled at the deadline.
 
-    A result that is there wins: it is returned, late or not.
+    A result that is there wins: it is returned, late or not. Do not ``yield`` inside a block: a
+    generator's body may go on, or end, in another task or context (PEP 789).
 
     Raises ``DeadlineExceeded``: when it is over before the call begins (which is then not made),
     from ``check()``, and where something asynchronous was cut off. Events: ``refused``, ``cut``.
@@ -236,7 +256,7 @@ class Deadline(Policy):
             self._tell("refused")
             raise DeadlineExceeded(f"{self.name}: over before the call was made")
         use = _Use(self)
-        current.set((at, now, outer, use))
+        use.token = current.set((at, now, outer, use))
         return use, at
 
     def _open_async(self) -> _Use:
@@ -251,14 +271,8 @@ class Deadline(Policy):
 
     def _close(self) -> _Use | None:
         """Leave the innermost block of this deadline; None: it was not entered here."""
-        span = current.get()
-        while span is not None:
-            _at, _now, outer, use = span
-            if isinstance(use, _Use) and use.owner is self:
-                current.set(outer)
-                return use
-            span = outer
-        return None
+        span = leave(lambda use: isinstance(use, _Use) and use.owner is self)
+        return None if span is None else span[3]
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
@@ -277,7 +291,6 @@ class Deadline(Policy):
         """The closure for an asynchronous call."""
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            outer = current.get()
             use = self._open_async()
             try:
                 result = await call(*args, **kwargs)
@@ -288,7 +301,10 @@ class Deadline(Policy):
                 use.end(None)
                 return result
             finally:
-                current.set(outer)
+                try:
+                    current.reset(use.token)
+                except ValueError:
+                    pass  # thrown away, and closed in another context: that one's deadline stays
 
         return guarded
 

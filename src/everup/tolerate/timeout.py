@@ -17,10 +17,10 @@ from everup.tolerate.deadline import (
     SLACK_S,
     TASK,
     Entry,
-    Span,
     current,
     cut,
     cut_ended,
+    leave,
     no_task,
     positive,
     task_of,
@@ -116,7 +116,8 @@ class Timeout(Policy):
     **Asynchronous**: the call is cancelled when its time is over. ``TimedOut`` is raised only if
     that ended it: a result that is there wins; so does what the call raises while it cleans up; and
     so does whoever else cancels the task, before or after: then it stays cancelled. Cancelling is
-    tried once: a call that swallows it runs on. ``async with`` works alike.
+    tried once: a call that swallows it runs on. ``async with`` works alike; do not ``yield`` inside
+    it (PEP 789). ``remaining()`` does not show this time: use ``Deadline`` for what is sent on.
 
     **Synchronous**: nothing can stop a running function, so this sets a deadline for it (see
     ``Deadline``), on which code inside looks: with ``check()``, or ``remaining()`` as a timeout for
@@ -127,7 +128,9 @@ class Timeout(Policy):
     **thread=True** (synchronous functions): the call runs in a thread of its own, with a copy of
     the context variables, and the caller waits only so long, in real time. The thread goes on,
     hung; what it brings in the end is dropped and told as ``late``. While ``max_hung`` (default 8,
-    1 or more) hang, calls are refused with ``Rejected``. Costs a thread per call. An earlier
+    1 or more) hang, calls are refused with ``Rejected``; a thread that ends makes room again. Those
+    under way may still come to hang, so there are never more than ``max_hung`` - 1 plus the calls
+    made at once: a ``Bulkhead`` around it bounds these. Costs a thread per call. An earlier
     deadline around it ends the wait too, with ``DeadlineExceeded``.
 
     Events: ``timed_out``, ``late`` (``error``: its type, None when it brought a result),
@@ -151,16 +154,27 @@ class Timeout(Policy):
         self.max_hung = max_hung
         self.hung = 0
         """Threads that hang now."""
-        self._lock = threading.Lock()
+        # Re-entrant: garbage collection may run any __del__ in the middle of what it guards.
+        self._lock = threading.RLock()
         self._lanes: WeakKeyDictionary[Any, _Lane] = WeakKeyDictionary()
         self._here: tuple[Any, _Lane] = (None, _Lane(self.clock.now))
         """The loop used last, and its lane: looking into the dictionary costs as much again."""
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing of weight is lost with it: no thread hangs. ``Keyed`` asks."""
+        return self.hung == 0
 
     def _lane_of(self, loop: Any) -> _Lane:
         with self._lock:
             lane = self._lanes.get(loop)
             if lane is None:
-                lane = self._lanes[loop] = _Lane(self.clock.now)
+                # Calls that a closed loop left behind hold it: it would never be collected.
+                for ref in self._lanes.keyrefs():
+                    old = ref()
+                    if old is not None and old.is_closed():
+                        self._lanes.pop(old, None)
+                lane = self._lanes.setdefault(loop, _Lane(self.clock.now))
             self._here = (loop, lane)
             return lane
 
@@ -237,8 +251,11 @@ class Timeout(Policy):
     ) -> None:
         import asyncio
 
+        loop = asyncio._get_running_loop()
+        if loop is None:
+            return  # thrown away together with its loop
         task = asyncio.current_task()
-        lane = self._lane_of(asyncio.get_running_loop())
+        lane = self._lane_of(loop)
         stack = lane.blocks.get(task)
         if stack is None:
             raise RuntimeError(f"{self.name}: left in another task than it was entered in")
@@ -290,18 +307,13 @@ class Timeout(Policy):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        span: Span | None = current.get()
-        while span is not None:
-            at, now, outer, use = span
-            if isinstance(use, tuple) and use[0] is self:
-                break
-            span = outer
-        else:
+        span = leave(lambda use: isinstance(use, tuple) and use[0] is self)
+        if span is None:
             return
-        current.set(outer)
-        if isinstance(error, DeadlineExceeded) and at == use[1] <= now():
+        at, now, _outer, (_self, limit) = span
+        if isinstance(error, DeadlineExceeded) and at == limit <= now():
             self._timed_out(error)
-        if error is None and self._listeners and now() > use[1]:
+        if error is None and self._listeners and now() > limit:
             self._tell_late(None)
 
     # -- in a thread

@@ -112,7 +112,7 @@ def test_sync_limits_and_gives_back(clock: FakeClock) -> None:
     errors = []
     for _ in range(2):
         with pytest.raises(BulkheadFull, match="bulkhead: full") as caught:
-            work(3) if limited.in_use else limited.call(limited.call, limited.call, work, 1)
+            limited.call(lambda: limited.call(lambda: work(1)))
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert errors[0].retry_after_s is None
@@ -128,9 +128,11 @@ def test_sync_limits_and_gives_back(clock: FakeClock) -> None:
             limited.call(fail)
     with limited, limited:
         assert limited.in_use == 2
+        assert not limited.forgettable
         with pytest.raises(BulkheadFull), limited:
             pytest.fail("entered")
     assert idle(limited)
+    assert limited.forgettable
 
 
 @BLOCK
@@ -340,6 +342,31 @@ def test_a_burst_may_wait_and_a_standing_queue_may_not(clock: FakeClock) -> None
     assert idle(limited)
 
 
+def test_codel_is_fifo_with_controlled_delay(clock: FakeClock) -> None:
+    limited = Bulkhead(1, 9, clock=clock, order="codel", wait_s=9.0)
+
+    async def main() -> None:
+        crowd = Crowd(limited, True)
+        crowd.come(1, 2, 3)
+        await asyncio.sleep(0.09)
+        await crowd.go(1)
+        assert crowd.inside == [1, 2]
+        crowd.come(4)
+        await asyncio.sleep(0.02)  # 3 is over; it has stood for 0.11
+        crowd.come(5, 6)
+        began = clock.time
+        with pytest.raises(BulkheadFull, match="stands"):
+            await crowd.tasks[5]
+        assert clock.time - began == pytest.approx(0.005)
+        await crowd.go(2)
+        assert crowd.inside == [1, 2, 4]
+        await crowd.go(4)
+
+    clock.run(main())
+    assert idle(limited)
+    assert Bulkhead(1, 1, order="codel", interval_s=0.001)._places._target_s == 0.001
+
+
 def test_adaptive_lifo(clock: FakeClock) -> None:
     """First in first out in a burst; the newest first while the queue stands."""
     limited = Bulkhead(1, 9, clock=clock, order="lifo", target_s=0.1, interval_s=0.1)
@@ -459,6 +486,38 @@ def test_a_waiting_coroutine_that_is_thrown_away(clock: FakeClock) -> None:
 
     clock.run(main())
     gc.collect()
+
+
+@pytest.mark.parametrize("when", ["looked at", "chosen"])
+def test_collected_while_it_is_chosen(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Garbage collection closes the waiting coroutine in the middle of the hand-over."""
+    limited = Bulkhead(1, 2, clock=clock)
+
+    async def main() -> None:
+        await limited.__aenter__()
+        one, two = limited.__aenter__(), limited.__aenter__()
+        one.send(None)
+        two.send(None)
+        name = "alive" if when == "looked at" else "wake"
+        step: Any = getattr(_queue.Waiter, name)
+
+        def collect(waiter: _queue.Waiter) -> bool:
+            found: bool = step(waiter)
+            monkeypatch.setattr(_queue.Waiter, name, step)
+            one.close()
+            return found
+
+        monkeypatch.setattr(_queue.Waiter, name, collect)
+        leave(limited)
+        assert (limited.in_use, limited.waiting) == (1, 0)
+        with pytest.raises(StopIteration):  # the other has it
+            two.send(None)
+        leave(limited)
+
+    clock.run(main())
+    assert idle(limited)
 
 
 def test_interrupted_threads_leave_the_queue(clock: FakeClock) -> None:
@@ -1061,6 +1120,7 @@ TestNaive.settings = settings(deadline=None, max_examples=80, stateful_step_coun
         ({"order": "random"}, "order must be"),
         ({"queue": 1, "wait_s": 0}, "wait_s must be above 0"),
         ({"queue": 1, "target_s": -1}, "target_s must be above 0"),
+        ({"order": "codel"}, "target_s needs a queue"),
         ({"interval_s": 0}, "interval_s must be above 0"),
         ({"queue": 1, "target_s": 0.2}, "at most interval_s"),
         ({"wait_s": 1}, "wait_s needs a queue"),

@@ -109,6 +109,8 @@ def test_blocks_left_in_the_wrong_order_do_no_harm(clock: FakeClock) -> None:
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
+    assert remaining() == 2.0
+    second.__exit__(None, None, None)
     assert remaining() is None
     second.__exit__(None, None, None)
     assert remaining() is None
@@ -334,6 +336,85 @@ def test_nested_cuts_off_at_the_minimum(
     assert clock.time == pytest.approx(1001.0)
 
 
+def test_tasks_left_in_the_wrong_order_are_not_cut_off_later(clock: FakeClock) -> None:
+    async def main() -> None:
+        first, second = Deadline(5.0, clock=clock), Deadline(2.0, clock=clock)
+        await first.__aenter__()
+        await second.__aenter__()
+        await first.__aexit__(None, None, None)
+        assert remaining() == 2.0
+        await second.__aexit__(None, None, None)
+        await asyncio.sleep(9.0)
+
+    clock.run(main())
+
+
+@WAYS
+@pytest.mark.parametrize("turns", range(6))
+def test_cancelled_at_every_await(clock: FakeClock, way: Way, turns: int) -> None:
+    limit = Deadline(1.0, clock=clock)
+
+    async def work() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(way(limit, work))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() is not ended
+        loop: Any = asyncio.get_running_loop()
+        assert all(timer.cancelled() for timer in loop._scheduled)
+
+    clock.run(main())
+
+
+@WAYS
+def test_entered_while_already_cancelling(clock: FakeClock, way: Way) -> None:
+    """The baseline: a task that cleans up after a cancellation may use deadlines."""
+
+    async def body() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            with pytest.raises(DeadlineExceeded):
+                await way(Deadline(1.0, clock=clock), forever)
+            assert task.cancelling() == 1
+            return "clean"
+        return "never"
+
+    async def main() -> None:
+        task = asyncio.ensure_future(body())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        assert await task == "clean"
+
+    clock.run(main())
+
+
+def test_what_is_thrown_away_leaves_the_deadlines_of_others(clock: FakeClock) -> None:
+    """Garbage collection closes a call in whatever task it comes upon."""
+
+    async def main() -> None:
+        guarded = Deadline(5.0, clock=clock)(forever)()
+        guarded.send(None)
+        assert remaining() == 5.0  # driven by hand, it set it here
+
+        async def other() -> float | None:
+            async with Deadline(2.0, clock=clock):
+                guarded.close()
+                return remaining()
+
+        assert await asyncio.create_task(other()) == 2.0
+
+    clock.run(main())
+
+
 def test_a_plain_block_in_a_task_only_carries_it(clock: FakeClock) -> None:
     async def main() -> None:
         with Deadline(1.0, clock=clock):
@@ -353,7 +434,8 @@ def test_tasks_inherit_it_and_siblings_do_not(clock: FakeClock) -> None:
                 await asyncio.sleep(0.1)
                 return await asyncio.create_task(look())
 
-        assert await asyncio.gather(one(1.0), one(2.0), look()) == [1001.0, 1002.0, None]
+        seen: list[float | None] = list(await asyncio.gather(one(1.0), one(2.0), look()))
+        assert seen == [1001.0, 1002.0, None]
 
     clock.run(main())
 

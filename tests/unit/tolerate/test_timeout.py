@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from everup.tolerate import timeout
 from everup.tolerate.deadline import Deadline, check, remaining
 from everup.tolerate.errors import DeadlineExceeded, Rejected, TimedOut
-from everup.tolerate.testing import FakeClock, Recorder
+from everup.tolerate.testing import FakeClock, Recorder, _loop
 from everup.tolerate.timeout import Timeout
 
 
@@ -576,6 +578,51 @@ def test_the_timer_keeps_no_variables_alive(clock: FakeClock) -> None:
     clock.run(main())
 
 
+def test_calls_left_on_a_closed_loop_are_let_go(clock: FakeClock) -> None:
+    """They hold their loop, and the queue holds them."""
+    limit = Timeout(5.0, clock=clock)
+
+    def left_behind() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        loop = _loop(clock)
+        ways: list[Any] = [as_function(limit, forever), as_block(limit, forever)]
+        tasks = [loop.create_task(way) for way in ways]
+        loop.run_until_complete(asyncio.sleep(0))
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        return weakref.ref(loop)
+
+    wrong: list[Any] = []
+    gone, hook, sys.unraisablehook = left_behind(), sys.unraisablehook, wrong.append
+    try:
+        clock.run(limit.acall(asyncio.sleep, 0))  # another loop
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert gone() is None
+    assert len(limit._lanes) == 1
+    assert wrong == []
+
+
+def test_a_collection_may_come_while_the_lock_is_held(clock: FakeClock) -> None:
+    """A finalizer may use the same object, on another loop too."""
+    limit = Timeout(5.0, clock=clock)
+    lanes: Any = limit._lanes
+    hand_over = lanes.setdefault
+    inner: list[str] = []
+
+    def collected(loop: Any, lane: Any) -> Any:
+        lanes.setdefault = hand_over
+        other = _loop(clock)
+        inner.append(str(limit._lane_of(other).armed))
+        other.close()
+        return hand_over(loop, lane)
+
+    lanes.setdefault = collected
+    assert clock.run(limit.acall(asyncio.sleep, 0, "done")) == "done"
+    assert inner == ["False"]
+
+
 def test_outside_a_task_nothing_can_be_cut_off(clock: FakeClock) -> None:
     limit = Timeout(1.0, clock=clock)
 
@@ -651,13 +698,16 @@ def test_sync_a_deadline_around_or_inside_is_not_ours(clock: FakeClock, way: Syn
         clock.sleep(seconds)
         check()
 
+    def later() -> None:
+        late(2.5)
+
     def shorter() -> None:
         with Deadline(1.0, clock=clock):
             late()
 
-    for seconds in (1.5, 2.5):  # also when both are over
+    for call in (late, later):  # also when both are over
         with Deadline(1.0, clock=clock), pytest.raises(DeadlineExceeded):
-            way(Timeout(2.0, clock=clock), lambda seconds=seconds: late(seconds))
+            way(Timeout(2.0, clock=clock), call)
     with pytest.raises(DeadlineExceeded):
         way(Timeout(2.0, clock=clock), shorter)
 
@@ -682,8 +732,11 @@ def test_sync_blocks_left_in_the_wrong_order(clock: FakeClock) -> None:
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
+    assert remaining() == 2.0
+    second.__exit__(None, None, None)
     assert remaining() is None
     second.__exit__(None, None, None)
+    assert remaining() is None
 
 
 def test_arguments() -> None:
@@ -745,6 +798,7 @@ def test_thread_hung_calls_are_bounded_and_told() -> None:
         with pytest.raises(TimedOut, match="whole"):
             limit.call(hang, fail)
     assert limit.hung == 2
+    assert not limit.forgettable
     with pytest.raises(Rejected, match="2 threads hang") as caught:
         limit.call(hang, False)
     assert caught.value.retry_after_s is None
@@ -753,8 +807,43 @@ def test_thread_hung_calls_are_bounded_and_told() -> None:
     for _ in range(2):
         assert told.acquire(timeout=10)
     assert limit.hung == 0
+    assert limit.forgettable
     assert sorted(str(e.detail["error"]) for e in seen.events[3:]) == ["None", "ValueError"]
     assert Timeout(30.0, thread=True).call(lambda: "again") == "again"
+
+
+def test_thread_calls_made_at_once_may_all_hang_but_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then it refuses until all but ``max_hung`` - 1 have ended."""
+    limit = Timeout(0.001, thread=True, max_hung=2)
+    go, meet, told = threading.Event(), threading.Barrier(4, timeout=30), threading.Semaphore(0)
+    limit.subscribe(lambda event: told.release() if event.kind == "late" else None)
+
+    def caller() -> None:
+        with contextlib.suppress(TimedOut):
+            limit.call(hang)
+
+    def hang() -> None:
+        go.wait(30)
+
+    def together() -> Context:
+        meet.wait()  # all four are let through before the first has hung
+        return copy_context()
+
+    monkeypatch.setattr(timeout, "copy_context", together)
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join(30)
+    assert limit.hung == 4
+    with pytest.raises(Rejected, match="4 threads hang"):
+        limit.call(hang)
+    go.set()
+    for _ in range(4):
+        assert told.acquire(timeout=30)
+    assert limit.hung == 0
 
 
 def test_thread_a_deadline_around_ends_the_wait() -> None:
@@ -798,16 +887,22 @@ def test_thread_what_checks_is_stopped(clock: FakeClock) -> None:
 
 def test_thread_interrupted_wait_gives_the_call_up(monkeypatch: pytest.MonkeyPatch) -> None:
     limit, go, ended = Timeout(30.0, thread=True), threading.Event(), threading.Event()
+    began = threading.Event()
     limit.subscribe(lambda event: ended.set())
+
+    def hang() -> None:
+        began.set()
+        go.wait(30)
 
     class Interrupted:
         def acquire(self, timeout: float) -> bool:
+            assert began.wait(30)
             raise KeyboardInterrupt
 
         def release(self) -> None:
             pass
 
-    job = __import__("everup.tolerate.timeout", fromlist=["_Job"])._Job
+    job = timeout._Job
     init = job.__init__
 
     def broken(self: Any) -> None:
@@ -816,7 +911,7 @@ def test_thread_interrupted_wait_gives_the_call_up(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(job, "__init__", broken)
     with pytest.raises(KeyboardInterrupt):
-        limit.call(go.wait, 30)
+        limit.call(hang)
     assert limit.hung == 1
     go.set()
     assert ended.wait(10)
