@@ -21,6 +21,7 @@ from everup.model.spec import (
     Restart,
     Rollout,
     Service,
+    Slo,
     Spec,
     StormBrake,
     Watchdog,
@@ -41,6 +42,7 @@ LIVE: dict[str, Any] = {
     "autostart": False,
     "overlap": False,
     "rollout": Rollout(batch=2),
+    "slo": Slo(99.0),
 }
 """A change of these, and what it is changed to: no process need know."""
 RESTART: dict[str, Any] = {
