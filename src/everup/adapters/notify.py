@@ -7,15 +7,24 @@ message. A datagram from a process that belongs to no instance is dropped and co
 import array
 import contextlib
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+
+from everup.model.instance import BreakerState
 
 MAX_DATAGRAM = 4096
 MAX_FIELDS = 64
 _Owner = TypeVar("_Owner")
+OF_DEPENDENCY = {
+    "EVERUP_DEPENDENCY": re.compile(r"[A-Za-z0-9_.-]{1,63}"),
+    "EVERUP_BREAKER": re.compile("|".join(state.value for state in BreakerState)),
+    "EVERUP_CALLS": re.compile(r"[0-9]{1,12}(,[0-9]{1,12}){3}"),
+    "EVERUP_P99_MS": re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?(e[+-]?[0-9]{1,2})?"),
+}
 _CREDENTIALS = struct.Struct("3i")
 _ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(
     64 * array.array("i").itemsize
@@ -31,6 +40,39 @@ def parse(data: bytes) -> tuple[tuple[str, str], ...]:
         if separator and name and name.replace("_", "").isalnum() and name.isascii():
             fields.append((name, value))
     return tuple(fields)
+
+
+class Dependency(NamedTuple):
+    """What a datagram says of something that its sender depends on."""
+
+    name: str
+    breaker: BreakerState | None
+    """None: not said."""
+    calls: tuple[int, int, int, int]
+    """ok, failed, rejected, neutral since the datagram before."""
+    p99_ms: float | None
+
+
+def dependency(fields: tuple[tuple[str, str], ...]) -> Dependency | str | None:
+    """Of the fields of one datagram, those about a dependency (``EVERUP_...``, as
+    ``everup.tolerate.sinks.everup`` writes them). A text says why they make no sense; None: there
+    are none."""
+    said = {name: value for name, value in fields if name in OF_DEPENDENCY}
+    if not said:
+        return None
+    for name, pattern in OF_DEPENDENCY.items():
+        if name in said and not pattern.fullmatch(said[name]):
+            return f"{name}={said[name][:80]!r}"
+    if "EVERUP_DEPENDENCY" not in said:
+        return f"{next(iter(said))} without EVERUP_DEPENDENCY"
+    breaker, p99_ms = said.get("EVERUP_BREAKER"), said.get("EVERUP_P99_MS")
+    ok, failed, rejected, neutral = map(int, said.get("EVERUP_CALLS", "0,0,0,0").split(","))
+    return Dependency(
+        said["EVERUP_DEPENDENCY"],
+        None if breaker is None else BreakerState(breaker),
+        (ok, failed, rejected, neutral),
+        None if p99_ms is None else float(p99_ms),
+    )
 
 
 class NotifySocket(Generic[_Owner]):

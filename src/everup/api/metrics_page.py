@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector
 from everup import __version__
 from everup.adapters.metrics import machine
 from everup.api.view import FRESH_S, Backend
-from everup.model.instance import State
+from everup.engine import hearsay
+from everup.model.instance import BreakerState, State
 
 _USAGE = (
     ("everup_instance_memory_bytes", "Resident memory of all processes.", "rss_bytes", False),
@@ -51,6 +52,7 @@ class _Page(Collector):
         info.add_metric([__version__], 1)
         yield info
         yield from self._instances()
+        yield from self._dependencies()
         yield from self._usage()
         yield from _machine(machine())
 
@@ -75,6 +77,34 @@ class _Page(Collector):
                 active = engine.active.get(slot.service, ())
                 balance.add_metric(names, float(instance.lane in active))
         yield from (state, restarts, balance)
+
+    def _dependencies(self) -> Iterator[Metric]:
+        """What the processes say of what they depend on."""
+        labels = ["service", "instance", "dependency"]
+        calls = CounterMetricFamily(
+            "everup_dependency_calls",
+            "Calls to what it depends on, by how they went, as its process tells them.",
+            labels=[*labels, "outcome"],
+        )
+        breaker = GaugeMetricFamily(
+            "everup_dependency_breaker",
+            "1 for the state of its breaker.",
+            labels=[*labels, "state"],
+        )
+        latency = GaugeMetricFamily(
+            "everup_dependency_p99_seconds", "Latest p99 of the calls.", labels=labels
+        )
+        engine = self._backend.engine
+        for slot, instance in engine.instances.items():
+            for name, said in hearsay.shown(engine, instance).items():
+                names = [slot.service, str(slot), name]
+                for outcome in ("ok", "failed", "rejected", "neutral"):
+                    calls.add_metric([*names, outcome], said[outcome])
+                for state in BreakerState if said["state"] else ():
+                    breaker.add_metric([*names, state.value], float(said["state"] == state.value))
+                if said["p99_ms"] is not None:
+                    latency.add_metric(names, said["p99_ms"] / 1000)
+        yield from (calls, breaker, latency)
 
     def _usage(self) -> Iterator[Metric]:
         slots = list(self._backend.engine.instances)

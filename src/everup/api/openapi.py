@@ -4,7 +4,7 @@ from typing import Any
 
 from everup import __version__
 from everup.engine.rollout import How
-from everup.model.instance import State
+from everup.model.instance import BreakerState, State
 from everup.model.journal import Kind
 
 _JSON = "application/json"
@@ -144,6 +144,11 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     number, flag = {"type": "number"}, {"type": "boolean"}
     state = {"type": "string", "enum": [state.value for state in State]}
+    dependency = _object(
+        ["state", "calls", "ok", "failed", "rejected", "neutral", "p99_ms"],
+        state={"enum": [*(state.value for state in BreakerState), None]}, calls=_INT,
+        ok=_INT, failed=_INT, rejected=_INT, neutral=_INT, p99_ms={"type": ["number", "null"]},
+    ) | {"description": "What its process says of something that it depends on"}  # fmt: skip
     instance = _object(
         ["slot", "state", "since", "restarts"],
         slot=_TEXT, state=state, since=_TIME, since_s=number, want=flag,
@@ -151,6 +156,7 @@ def _schemas() -> dict[str, Any]:
         done=flag, suspected=flag,
         reason=_TEXT, status_text=_TEXT, last_exit={"type": ["string", "null"]},
         usage={"type": ["object", "null"]}, probes={"type": "object"},
+        dependencies={"type": "object", "additionalProperties": dependency},
         in_balance=flag, standby=flag, retry_in_s=number,
     )  # fmt: skip
     rollout = _object(

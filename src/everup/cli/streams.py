@@ -14,7 +14,7 @@ from everup.cli.context import USAGE, Failure, Here, json_option
 
 _SEEN = frozenset({"seq", "time", "mono", "kind", "subject"})
 _FOR_EVERUP = frozenset(
-    {"start", "leader", "cgroup", "pipes", "since", "spawned_mono", "lane", "gen"}
+    {"start", "leader", "cgroup", "pipes", "since", "spawned_mono", "lane", "gen", "so_far"}
 )
 """What the next engine needs and people do not; ``--json`` has it."""
 _LAPSE = re.compile(r"(\d+)(s|m|h|d)")

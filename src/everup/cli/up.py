@@ -32,7 +32,8 @@ _LOCK_S = 2.0
 _LOG_NAME = "everup.log"
 _LOG_BYTES = 5 << 20
 _INSTANCES = tuple(
-    f"EVERUP_{name}" for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE")
+    f"EVERUP_{name}"
+    for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE", "NOTIFY")
 )
 """Variables that tell which instance a process belongs to: everup itself to none."""
 

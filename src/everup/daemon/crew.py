@@ -137,7 +137,11 @@ class Crew:
         return request
 
     def _extra(self, service: Service, lane: int) -> dict[str, str]:
-        extra = {"EVERUP_STATE": self._place.state_dir}
+        extra = {
+            "EVERUP_STATE": self._place.state_dir,
+            # Beside NOTIFY_SOCKET, which makes programs speak that were not asked to.
+            "EVERUP_NOTIFY": self._place.notify_socket,
+        }
         if service.listen:
             names = self._bank.names(service, lane)
             extra["LISTEN_FDS"] = str(len(names))

@@ -9,7 +9,7 @@ from everup.adapters.cgroups import Cgroups
 from everup.daemon.crew import Crew
 from everup.engine.core import Engine
 from everup.keeper.spawn import start_ticks
-from everup.model.event import Event, Notified
+from everup.model.event import Event, Heard, Notified
 from everup.model.instance import Slot
 
 _TELL_EVERY_S = 60.0
@@ -71,6 +71,14 @@ class Ears:
 
     def _heard(self, owner: Owner, fields: tuple[tuple[str, str], ...]) -> None:
         slot, run = owner
+        match notify.dependency(fields):
+            case str(wrong):
+                self._refuse(f"{wrong} of {slot}")
+            case notify.Dependency() as said:
+                self._dispatch(Heard(slot, *said, run=run))
+        fields = tuple(pair for pair in fields if pair[0] not in notify.OF_DEPENDENCY)
+        if not fields:
+            return
         main = dict(fields).get("MAINPID", "")
         facts = {}
         if main and not (main.isdigit() and self.owner(int(main)) == owner):

@@ -30,6 +30,7 @@ _WORDS = {
     Kind.LOG_RECOVERED: "output is stored again",
     Kind.CONFIG: "config invalid; the old one stays in force",
     Kind.REFUSED: "notify message refused",
+    Kind.DEPENDENCY_STATE: "breaker",
     Kind.ENGINE_STOPPING: "stopping all services",
     Kind.ENGINE_STOPPED: "all services are down",
     Kind.OUTGOING: "is about to be replaced",
@@ -87,6 +88,8 @@ class Voice:
         if record.kind is Kind.SLO_BURNING:
             over_h = payload["window_s"] / 3600
             details.append(f"{payload['burn_rate']:.3g} times over {over_h:g} h")
+        if record.kind is Kind.DEPENDENCY_STATE:
+            details = [f"{payload['dependency']} is {payload['state']}"]
         if record.kind in (Kind.BACKOFF, Kind.PARKED):
             details.append(f"in {payload['delay_s']:.3g} s")
         self.say(f"{record.subject}: {words}" + (f": {'; '.join(details)}" if details else ""))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from everup.engine import reload, rollout
+from everup.engine import hearsay, reload, rollout
 from everup.engine.rollout import How, Rollout, Turn
 from everup.model.action import Signal
 from everup.model.event import Adopted, Unfinished, Up
@@ -129,6 +129,7 @@ def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) 
     service = engine.definition(old)
     new = _stopping(service, old, found, now) if _leaves(found) else _up(service, old, found, now)
     engine.carry(service, old, new, now)
+    hearsay.taken_over(engine, slot, found.run, found.heard, now)
     if _leaves(found):
         if found.state is State.DRAINING:
             _drain_again(engine, new, now)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
-from everup.engine import narrate, observe, operate, reload, settle
+from everup.engine import hearsay, narrate, observe, operate, reload, settle
 from everup.engine.objective import Objective
 from everup.engine.rollout import Rollout
 from everup.model.action import (
@@ -30,6 +30,7 @@ from everup.model.event import (
     Drained,
     Event,
     Exited,
+    Heard,
     HookDone,
     Lag,
     Notified,
@@ -88,6 +89,8 @@ class Engine:
         """By slot, incarnation and kind."""
         self.answered: dict[Slot, float] = {}
         """When each instance last answered a probe."""
+        self.said: dict[tuple[Slot, int], hearsay.Said] = {}
+        """What each process says of what it depends on."""
         self.active: dict[str, tuple[int, ...]] = {}
         """The lanes in the balance of each service."""
         self.open_lanes: dict[str, int] = {}
@@ -302,6 +305,8 @@ class Engine:
                 self.happen(slot, Happening(On.DRAINED, reason="drained"), now, run)
             case Notified():
                 observe.notified(self, event, now)
+            case Heard():
+                hearsay.heard(self, event, now)
             case Lag():
                 self.guard = starvation.step(self.guard, event, self.spec.everup, now)
             case Up() | Down() | Start() | Stop() | Restart() | Scale() | Reload() | SendSignal():
@@ -389,6 +394,8 @@ class Engine:
         ended = old.state.alive and not new.state.alive
         if ended and not new.want and service.listen and not self._shares_lane(old):
             self._out.append(EmptyQueue(slot.service, old.lane))
+        if old.pid and not new.pid:
+            hearsay.ended(self, old)
         crashed = old.pid and not new.pid and not old.asked and old.up_at is not None
         if slot in self.outgoing or slot.service in self.rolling:
             return  # a rollout decides by itself what a crash in it means

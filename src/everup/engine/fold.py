@@ -211,5 +211,18 @@ def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
     )
     return Adopted(
         child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled,
-        child.lane, child.gen, since, facts=facts,
+        child.lane, child.gen, since, facts=facts, heard=_heard(by, subject, child.run),
     )  # fmt: skip
+
+
+def _heard(by: _By, subject: str, run: int) -> dict[str, Any]:
+    """What the process had said of its dependencies: ``so_far``, and how many of its calls are in
+    an event of their own (``summed``)."""
+    found = [by.get((k.value, subject)) for k in (Kind.DEPENDENCY_STATE, Kind.DEPENDENCY_CALLS)]
+    mine = [e for e in found if e and e.payload.get("run") == run and "so_far" in e.payload]
+    if not mine:
+        return {}
+    last = max(mine, key=lambda e: e.seq)
+    sums = mine[-1].payload["so_far"] if mine[-1].kind == Kind.DEPENDENCY_CALLS.value else {}
+    summed = {name: row["calls"] for name, row in sums.items()}
+    return {"so_far": last.payload["so_far"], "summed": summed}

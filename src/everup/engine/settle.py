@@ -6,7 +6,7 @@ Stops whose turn has come, rollouts, and starts that are allowed.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from everup.engine import lanes, objective, reload, rollout
+from everup.engine import hearsay, lanes, objective, reload, rollout
 from everup.model.action import CloseSockets, Forget, Quit
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def settle(engine: "Engine", name: str, now: float) -> None:
     """Look at one service."""
+    hearsay.settle(engine, name, now)
     _stop_pending(engine, name, now)
     before = engine.rolling.get(name)
     rollout.roll(engine, name, now)

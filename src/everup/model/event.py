@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from everup.model.instance import ExitCause, Slot, State
+from everup.model.instance import BreakerState, ExitCause, Slot, State
 from everup.model.signal import ProbeResult
 from everup.model.spec import Spec
 
@@ -67,6 +67,23 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What an instance says of something that it depends on."""
+
+    slot: Slot
+    dependency: str
+    """Its own name for it, not checked against the config."""
+    breaker: BreakerState | None = None
+    """None: not said."""
+    calls: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Those ok, failed, rejected and neutral since it spoke last."""
+    p99_ms: float | None = None
+    """Of the same calls; None: not said."""
+    run: int | None = None
+    """None: of the present incarnation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """The last open connection of a draining instance has ended."""
 
@@ -106,6 +123,8 @@ class Adopted:
     outgoing: bool = False
     """Another process has taken its place, or is about to."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    heard: Mapping[str, Any] = field(default_factory=dict)
+    """What it had said of its dependencies, as the journal has it; see ``engine.hearsay``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,5 +223,5 @@ class SendSignal:
 
 
 Operator = Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
-World = Spawned | SpawnFailed | Exited | HookDone | Probed | Notified | Drained | Lag | Tick
+World = Spawned | SpawnFailed | Exited | HookDone | Probed | Notified | Heard | Drained | Lag | Tick
 Event = Operator | World

@@ -44,6 +44,15 @@ class State(StrEnum):
 _ALIVE = frozenset({State.STARTING, State.RUNNING, State.READY, State.DRAINING, State.STOPPING})
 
 
+class BreakerState(StrEnum):
+    """What an instance says of its circuit breaker for something that it depends on."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+    ISOLATED = "isolated"
+
+
 class ExitKind(StrEnum):
     """What ended a process."""
 

@@ -108,6 +108,14 @@ class Kind(StrEnum):
     """everup is about to be replaced by another version of itself; services go on."""
     REFUSED = "notify.refused"
     """A datagram on the notify socket came from no process of ours, or made no sense."""
+    DEPENDENCY_STATE = "dependency.state"
+    """The instance says that its circuit breaker for ``dependency`` went from ``before`` to
+    ``state``, with its calls so far: ``ok``, ``failed``, ``rejected`` (by itself, not made),
+    ``neutral`` (cancelled). Of one that changes often not each time; ``changes`` says how many."""
+    DEPENDENCY_CALLS = "dependency.calls"
+    """What the instance says of its calls to what it depends on: for each ``dependencies`` those
+    ``ok``, ``failed``, ``rejected`` and ``neutral`` since the last such event of this process.
+    Every 15 minutes if there were any, and when it ends."""
     LOG_LOST = "log.lost"
     """Output could not be stored and was dropped; counted."""
     LOG_RECOVERED = "log.recovered"

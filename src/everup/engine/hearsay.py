@@ -1,0 +1,207 @@
+"""What instances say of what they depend on: breaker states and how calls went.
+
+Kept as it is told, believed by nobody here: it is evidence for whoever looks for causes. Bounded:
+so many dependencies for each process, so many events of the journal for each dependency, whatever
+a process sends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from everup.model.event import Heard
+from everup.model.instance import BreakerState, Slot
+from everup.model.journal import Kind
+from everup.model.record import Instance
+
+if TYPE_CHECKING:
+    from everup.engine.core import Engine
+
+MOST = 64
+"""Dependencies of one process."""
+CALLS_EVERY_S = 900.0
+STATES = 10
+"""Changes of one breaker that are told at once; after these, of several the last."""
+STATE_EVERY_S = 60.0
+"""A further one for each so many seconds."""
+RESERVE = 5
+"""So many must be left for a half-open one: in a long outage a breaker tries again and again, and
+the journal shall hear at once when that helped."""
+
+
+class Calls(NamedTuple):
+    """How calls went."""
+
+    ok: int = 0
+    failed: int = 0
+    rejected: int = 0
+    neutral: int = 0
+
+    def plus(self, other: tuple[int, ...]) -> "Calls":
+        return Calls(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: "Calls") -> "Calls":
+        return Calls(*(a - b for a, b in zip(self, other, strict=True)))
+
+
+_NONE = Calls()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One, as one process sees it."""
+
+    state: BreakerState | None = None
+    """Of its breaker, as it was told last; None: never."""
+    told: BreakerState = BreakerState.CLOSED
+    """The same, as the journal has it."""
+    changes: int = 0
+    """Of state, that the journal does not have."""
+    calls: Calls = _NONE
+    """Since the process began."""
+    summed: Calls = _NONE
+    """Of these, those in a ``dependency.calls`` of the journal."""
+    p99_ms: float | None = None
+    left: float = STATES
+    """Events that may be written at once."""
+    at: float = 0.0
+    """As of then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one process has said."""
+
+    dependencies: Mapping[str, Dependency]
+    calls_at: float
+    """When its calls may be summed up next."""
+    refused: bool = False
+    """It has more than there is room for; told once."""
+
+
+def heard(engine: "Engine", event: Heard, now: float) -> None:
+    """A process said something of a dependency."""
+    instance = engine.process(event.slot, event.run)
+    if instance is None or not instance.has_process:
+        return
+    key = (instance.slot, instance.run)
+    said = engine.said.get(key) or Said({}, now + CALLS_EVERY_S)
+    old = said.dependencies.get(event.dependency)
+    if old is None and len(said.dependencies) >= MOST:
+        if not said.refused:
+            detail = f"EVERUP_DEPENDENCY of {event.slot}: it has {MOST} already"
+            engine.record(Kind.REFUSED, "everup", detail=detail, count=1)
+            engine.said[key] = replace(said, refused=True)
+        return
+    old = old or Dependency(at=now)
+    state = event.breaker or old.state
+    new = replace(
+        old,
+        state=state,
+        changes=old.changes + (state is not (old.state or old.told)),
+        calls=old.calls.plus(event.calls),
+        p99_ms=old.p99_ms if event.p99_ms is None else event.p99_ms,
+    )
+    engine.said[key] = replace(said, dependencies={**said.dependencies, event.dependency: new})
+    _write(engine, key, now)
+
+
+def settle(engine: "Engine", service: str, now: float) -> None:
+    """Write what may be written by now."""
+    for instance in engine.all_of(service):
+        key = (instance.slot, instance.run)
+        if key in engine.said:
+            _write(engine, key, now)
+
+
+def ended(engine: "Engine", old: Instance) -> None:
+    """The process has ended: its last sums."""
+    said = engine.said.pop((old.slot, old.run), None)
+    if said is not None:
+        _sum(engine, (old.slot, old.run), said)
+
+
+def taken_over(engine: "Engine", slot: Slot, run: int, told: Mapping[str, Any], now: float) -> None:
+    """What the process had said to the engine before, see ``fold.heard``."""
+    if not told:
+        return
+    found = {}
+    for name, row in told["so_far"].items():
+        calls, state = Calls(*row["calls"]), BreakerState(row["state"]) if row["state"] else None
+        summed = Calls(*told["summed"].get(name, _NONE))
+        found[name] = Dependency(
+            state, state or BreakerState.CLOSED, 0, calls, summed, row["p99_ms"], at=now
+        )
+    engine.said[slot, run] = Said(found, now + CALLS_EVERY_S)
+    _write(engine, (slot, run), now)
+
+
+def shown(engine: "Engine", instance: Instance) -> dict[str, dict[str, Any]]:
+    """For people and programs: by dependency."""
+    said = engine.said.get((instance.slot, instance.run))
+    return {} if said is None else {n: _row(d) for n, d in sorted(said.dependencies.items())}
+
+
+def _row(it: Dependency) -> dict[str, Any]:
+    state = None if it.state is None else it.state.value
+    return {"state": state, "calls": sum(it.calls), **it.calls._asdict(), "p99_ms": it.p99_ms}
+
+
+# -- into the journal
+
+
+def _write(engine: "Engine", key: tuple[Slot, int], now: float) -> None:
+    said = engine.said[key]
+    due: list[float] = []
+    for name, it in said.dependencies.items():
+        if it.state is None or it.state is it.told:
+            continue
+        left = min(STATES, it.left + (now - it.at) / STATE_EVERY_S)
+        need = RESERVE if it.state is BreakerState.HALF_OPEN else 1
+        if left >= need:
+            new = replace(it, told=it.state, changes=0, left=left - 1, at=now)
+            said = replace(said, dependencies={**said.dependencies, name: new})
+            engine.record(
+                Kind.DEPENDENCY_STATE, str(key[0]), run=key[1], dependency=name,
+                before=it.told.value, state=it.state.value, changes=it.changes,
+                **it.calls._asdict(), p99_ms=it.p99_ms, so_far=_so_far(said),
+            )  # fmt: skip
+        else:
+            # By rounding, what is due then can be a hair too little: not at once again.
+            due.append(now + max(1.0, (need - left) * STATE_EVERY_S))
+    if any(it.calls != it.summed for it in said.dependencies.values()):
+        if said.calls_at <= now:
+            said = replace(_sum(engine, key, said), calls_at=now + CALLS_EVERY_S)
+        else:
+            due.append(said.calls_at)
+    engine.said[key] = said
+    if due:
+        engine.wake(key[0].service, min(due))
+
+
+def _sum(engine: "Engine", key: tuple[Slot, int], said: Said) -> Said:
+    """What there is of calls that the journal does not have."""
+    fresh = {name: it.calls.minus(it.summed) for name, it in said.dependencies.items()}
+    fresh = {name: calls for name, calls in fresh.items() if any(calls)}
+    if not fresh:
+        return said
+    summed = {n: replace(it, summed=it.calls) for n, it in said.dependencies.items()}
+    said = replace(said, dependencies=summed)
+    dependencies = {name: calls._asdict() for name, calls in fresh.items()}
+    engine.record(
+        Kind.DEPENDENCY_CALLS, str(key[0]), run=key[1], dependencies=dependencies,
+        so_far=_so_far(said),
+    )  # fmt: skip
+    return said
+
+
+def _so_far(said: Said) -> dict[str, Any]:
+    """For the next engine, which sees the last event of a kind alone."""
+    return {
+        name: {
+            "state": None if it.state is None else it.state.value,
+            "calls": list(it.calls),
+            "p99_ms": it.p99_ms,
+        }
+        for name, it in said.dependencies.items()
+    }
