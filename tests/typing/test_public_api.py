@@ -22,6 +22,41 @@ HEAD = (
     "from everup.model.spec import Service\n"
 )
 
+TOLERATE_WRONG = {
+    "an argument of another type": "rows(3)",
+    "an argument that there is not": "rows('a', least=1)",
+    "an argument of another type, async": "arows(3)",
+    "an answer of another type": "a: int = rows('a')",
+    "an async function called as if it were none": "b: list[str] = arows('a')",
+    "a call with an argument of another type": "guard.call(rows, 3)",
+    "a call without its argument": "guard.call(rows)",
+    "an async call of what is not": "guard.acall(rows, 'a')",
+    "an async call with an argument of another type": "guard.acall(arows, 3)",
+    "what is no policy": "Pipeline(Retry)",
+    "what is no policy, but goes into one": "Pipeline(RetryBudget())",
+    "a name in the place of a policy": "Pipeline('db', Retry())",
+    "members to be set": "guard.policies = ()",
+    "an option that there is not": "Retry(tries=3)",
+    "an option of another type": "Timeout('1s')",
+    "what is no exception": "Retry(on='OSError')",
+    "a policy by key without the key": "Keyed(Breaker)",
+    "a policy by key that makes none": "Keyed(str, key=str)",
+    "a name that there is not": "tolerate.Rtery",
+}
+TOLERATE_HEAD = (
+    "from everup import tolerate\n"
+    "from everup.tolerate import Breaker, Keyed, Pipeline, Retry, RetryBudget, Timeout\n"
+    "guard = Pipeline(Retry(), Timeout(1.0))\n"
+    "@guard\n"
+    "def rows(table: str) -> list[str]: return [table]\n"
+    "@guard\n"
+    "async def arows(table: str) -> list[str]: return [table]\n"
+)
+PROGRAMS = {
+    "public_api.py": (HEAD, WRONG),
+    "tolerate_api.py": (TOLERATE_HEAD, TOLERATE_WRONG),
+}
+
 
 def run(checker: str, path: Path, where: Path) -> subprocess.CompletedProcess[str]:
     """Away from the project's own settings, with the library as it is installed."""
@@ -34,14 +69,18 @@ def run(checker: str, path: Path, where: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_right_use_passes_and_every_wrong_one_is_told(checker: str, tmp_path: Path) -> None:
+def test_right_use_passes_and_every_wrong_one_is_told(
+    checker: str, program: str, tmp_path: Path
+) -> None:
+    head, wrongs = PROGRAMS[program]
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
-    right.write_text((HERE / "public_api.py").read_text())
-    wrong.write_text(HEAD + "\n".join(WRONG.values()) + "\n")
+    right.write_text((HERE / program).read_text())
+    wrong.write_text(head + "\n".join(wrongs.values()) + "\n")
     answer = run(checker, right, tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     answer = run(checker, wrong, tmp_path)
     assert answer.returncode == 1, answer.stdout + answer.stderr
-    for number, what in enumerate(WRONG, HEAD.count("\n") + 1):
+    for number, what in enumerate(wrongs, head.count("\n") + 1):
         assert f"wrong.py:{number}:" in answer.stdout, f"{what}: not told\n{answer.stdout}"

@@ -1,0 +1,162 @@
+"""Several policies around one call, compiled to one closure."""
+
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from everup.tolerate._base import Listener, Policy, is_async
+from everup.tolerate.errors import Rejected
+from everup.tolerate.fallback import Fallback
+from everup.tolerate.keyed import Keyed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST = 1000
+"""Functions that ``call`` keeps compiled, and as many that ``acall`` does."""
+
+
+class Pipeline(Policy):
+    """Policies one inside the other; the first is the outermost.
+
+    ``Pipeline(Fallback([]), Retry(), Breaker(), Timeout(1.0))``: each attempt may take a second,
+    the breaker sees each attempt, the retry repeats what fails, and the fallback answers when all
+    of that did not help. Pipelines may be members of pipelines: it is as if their members stood
+    there. One without members guards nothing.
+
+    It is compiled once for each function that it decorates. ``call`` and ``acall`` compile once for
+    each plain function as long as that lives, up to 1000 of them; anything else that can be called
+    is compiled each time. What the members keep, they keep over all of it.
+
+    It has no events of its own; ``subscribe`` tells of those of all members. Raises ``TypeError``
+    for what is no policy, and as its members do for what they cannot guard.
+    """
+
+    def __init__(self, *policies: Policy, name: str = "pipeline") -> None:
+        super().__init__(name)
+        flat: list[Policy] = []
+        for place, policy in enumerate(policies, 1):
+            if not isinstance(policy, Policy):
+                raise TypeError(f"{name}: argument {place} is no policy: {_what(policy)}")
+            # A subclass may do more than its members do.
+            flat += policy.policies if type(policy) is Pipeline else (policy,)
+        self._policies: tuple[Policy, ...] = tuple(flat)
+        self._calls: MutableMapping[Any, Callable[..., Any]] = WeakKeyDictionary()
+        self._acalls: MutableMapping[Any, Callable[..., Any]] = WeakKeyDictionary()
+        self._token = object()
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Its members, the outermost first; those of nested pipelines in their place."""
+        return self._policies
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing of weight is lost with it: so say all members. ``Keyed`` asks."""
+        return all(getattr(policy, "forgettable", True) for policy in self._policies)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """As in ``Policy``, of the events of all members; a policy that is in it twice tells each
+        event once."""
+        members = {id(policy): policy for policy in self._policies}
+        ends = [policy.subscribe(listener) for policy in members.values()]
+
+        def end() -> None:
+            while ends:
+                ends.pop()()
+
+        return end
+
+    # -- around a function
+
+    def around(self, call: Callable[P, T]) -> Callable[P, T]:
+        """The closure for a synchronous call."""
+        guarded = call
+        for policy in reversed(self._policies):
+            guarded = policy.around(self._known(policy, guarded, call))
+        return guarded
+
+    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The closure for an asynchronous call."""
+        guarded: Callable[P, Any] = call
+        for policy in reversed(self._policies):
+            guarded = policy.around_async(self._known(policy, guarded, call))
+        return guarded
+
+    def _known(self, policy: Policy, inner: Callable[P, T], call: object) -> Callable[P, T]:
+        """What a policy guards in here. A ``Fallback`` keeps the last good value of each callable,
+        and must know it again when the pipeline is compiled anew."""
+        if inner is call or not isinstance(policy, (Fallback, Keyed)):
+            return inner
+        return _Inner(inner, (self._token, call))
+
+    # -- once
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function guarded, once; see ``Policy.call``."""
+        guarded = self._calls.get(function) if type(function) is FunctionType else None
+        if guarded is None:
+            if type(function) is not FunctionType or len(self._calls) >= _MOST:
+                return super().call(function, *args, **kwargs)
+            if is_async(function):
+                raise TypeError(f"{function.__qualname__} is asynchronous: use acall")
+            made = self.around(self._weakly(function))
+            guarded = self._calls.setdefault(function, made)  # of two threads, the first's
+        return guarded(*args, **kwargs)  # type: ignore[no-any-return]
+
+    async def acall(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call an asynchronous function guarded, once; see ``Policy.acall``."""
+        guarded = self._acalls.get(function) if type(function) is FunctionType else None
+        if guarded is None:
+            if type(function) is not FunctionType or len(self._acalls) >= _MOST:
+                return await super().acall(function, *args, **kwargs)
+            is_async(function)
+            made = self.around_async(self._weakly(function))
+            guarded = self._acalls.setdefault(function, made)
+        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def _weakly(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, not kept alive: a compiled closure that held it would hold its own key.
+        Whoever calls it here has it. When it is gone, nobody waits for what is still under way (in
+        the hung thread of a ``Timeout``, say)."""
+        alive, name = ref(function), self.name
+
+        def through(*args: Any, **kwargs: Any) -> Any:
+            known = alive()
+            if known is None:
+                raise Rejected(name, "whoever called has gone, and the function with it")
+            return known(*args, **kwargs)
+
+        return through
+
+
+class _Inner:
+    """Part of a pipeline, equal to what it makes of the same callable at another time."""
+
+    __slots__ = ("_call", "_of")
+
+    def __init__(self, call: Callable[..., Any], of: tuple[object, object]) -> None:
+        self._call = call
+        self._of = of
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Inner) and self._of == other._of
+
+    def __hash__(self) -> int:
+        return hash(self._of)
+
+
+def _what(thing: object) -> str:
+    if isinstance(thing, type) and issubclass(thing, Policy):
+        return f"{thing.__name__} is a class, give an object: {thing.__name__}(...)"
+    if isinstance(thing, str):
+        return f"{thing!r}; a name is given as name={thing!r}"
+    if callable(thing):
+        return f"{thing!r}; the function comes afterwards: Pipeline(...)(function)"
+    return repr(thing)
