@@ -17,14 +17,13 @@ from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._race import (
     GIVEN,
     RACE,
-    Arguments,
     Entry,
     Lane,
     Race,
     Tasks,
     ThreadRace,
-    Threads,
 )
+from everup.tolerate._threads import Arguments, Threads
 from everup.tolerate.budget import RetryBudget
 from everup.tolerate.deadline import no_task, positive, task_of
 

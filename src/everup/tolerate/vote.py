@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy, is_async
 from everup.tolerate._clock import Clock
-from everup.tolerate._race import Job, Tasks, Threads
+from everup.tolerate._race import Tasks
+from everup.tolerate._threads import Job, Threads
 from everup.tolerate.deadline import positive
 from everup.tolerate.errors import NoQuorum
 
