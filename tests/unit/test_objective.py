@@ -2,7 +2,7 @@
 
 from _bench import CRASH, READINESS, WEB, WEB2, Bench, web
 
-from everup.model.event import Restart, Start, Stop, Tick
+from everup.model.event import Remembered, Restart, Start, Stop, Tick
 from everup.model.journal import Kind
 from everup.model.spec import Restart as RestartPolicy
 from everup.model.spec import Service, Slo
@@ -95,3 +95,48 @@ def test_no_objective_no_alert() -> None:
     wait(bench, 1000)
     assert bench.told(*ALERTS) == []
     assert not bench.engine.objectives
+
+
+# -- another engine takes over
+
+
+def burning() -> Bench:
+    bench = ready(promised())
+    crash(bench)
+    wait(bench, 1)
+    for _ in range(4):
+        crash(bench)
+        wait(bench, 40)
+    assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]
+    return bench
+
+
+def test_the_next_engine_goes_on_with_the_alerts() -> None:
+    bench = burning()
+    before, spans = bench.now, []
+    track = bench.engine.objectives["web"].track
+    for since, until in track._counted:
+        at = since
+        for down_since, down_until in track._down:
+            spans += [(at, down_since, True), (down_since, down_until, False)]
+            at = down_until
+        spans.append((at, until, True))
+    bench.die()
+    bench.play()
+    assert bench.engine.objectives["web"].alarm.on
+    bench.tell(Remembered((("web", tuple(spans)),)))
+    wait(bench, 100)
+    assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]  # neither again nor over
+    assert bench.engine.objectives["web"].track.seen(before, 3600)[2] >= 4
+    wait(bench, 600)
+    assert bench.told(*ALERTS)[-1] == (Kind.SLO_CALM, "web")
+
+
+def test_nobody_can_tell_what_was_before() -> None:
+    bench = burning()
+    bench.die()
+    bench.play()
+    wait(bench, 30)
+    assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]
+    wait(bench, 60)  # nothing has come: it goes by what it sees itself
+    assert bench.told(*ALERTS)[-1] == (Kind.SLO_CALM, "web")

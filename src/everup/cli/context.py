@@ -16,7 +16,7 @@ from everup.adapters.place import Place
 _NAME = "everup.toml"
 _COMMAND = re.compile(
     r"\beverup (?=(?:up|down|status|start|stop|restart|reload|reexec|scale|signal|logs|events|"
-    r"check|init)\b)"
+    r"check|init|report|plan)\b)"
 )
 _SYSTEM = "/etc/everup/everup.toml"
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "signal": ("everup.cli.operate", "Send a signal to the main processes."),
     "logs": ("everup.cli.streams", "Show the output of services."),
     "events": ("everup.cli.streams", "Show the journal."),
+    "report": ("everup.cli.report", "Show how available the services were, and why not."),
     "check": ("everup.cli.config", "Check the config and show what it means."),
     "init": ("everup.cli.config", "Write a first everup.toml."),
     "reexec": ("everup.cli.itself", "Replace everup itself; the services go on."),

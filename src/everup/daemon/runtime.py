@@ -26,7 +26,7 @@ from everup.adapters.place import Place
 from everup.adapters.pressure import cpu_pressure
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
-from everup.daemon import handover, takeover
+from everup.daemon import handover, memory, takeover
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
@@ -55,7 +55,16 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
-from everup.model.event import Down, Event, HookDone, Lag, Probed, SpawnFailed, Tick
+from everup.model.event import (
+    Down,
+    Event,
+    HookDone,
+    Lag,
+    Probed,
+    Remembered,
+    SpawnFailed,
+    Tick,
+)
 from everup.model.instance import Slot
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -67,6 +76,8 @@ _ALIVE_EVERY = 4
 """Measurements of the lag between two signs of life to the keeper."""
 _HOUSEKEEPING_S = 5.0
 _PRUNE_EVERY_S = 600.0
+_SIGN_EVERY_S = 600.0
+_REMEMBER_S = 3 * 86400.0
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
@@ -193,6 +204,7 @@ class Runtime:
         for number in self._signals:
             if not self.engine.quitting:
                 self._signal(number)
+        self._spawn_task(self._remember())
         self.began.set()
 
     @property
@@ -453,7 +465,8 @@ class Runtime:
         self.record(Kind.FACILITY, subject, detail=text)
 
     async def _housekeeping(self) -> None:
-        sampled = pruned = -1e9
+        sampled, pruned = -1e9, time.monotonic()
+        written, quiet_since = self.journal.last_seq, pruned
         while True:
             now, settings = time.monotonic(), self.engine.spec.everup
             try:
@@ -462,11 +475,35 @@ class Runtime:
                     self.sample()
                 if now - pruned >= _PRUNE_EVERY_S:
                     pruned = now
-                    self.journal.prune(settings.journal_retention)
+                    self._spawn_task(self._prune(settings.journal_retention))
+                if self.journal.last_seq != written:
+                    written, quiet_since = self.journal.last_seq, now
+                elif now - quiet_since >= _SIGN_EVERY_S:
+                    self._perform([Record(Kind.ENGINE_ALIVE, "everup", {}, durable=True)])
                 self.journal.retry()
             except Exception as error:
                 self.voice.say(f"housekeeping: {type(error).__name__}: {error}")
             await asyncio.sleep(min(_HOUSEKEEPING_S, settings.metrics_interval))
+
+    async def _prune(self, retention_s: float) -> None:
+        """Delete what is too old, once it is counted."""
+        try:
+            if memory.is_due(self.place, retention_s):
+                await memory.keep(self.place)
+        except (OSError, TimeoutError) as error:
+            self.voice.say(f"housekeeping: {error or 'the history took too long'}")
+        self.journal.prune(retention_s)
+
+    async def _remember(self) -> None:
+        """Tell the engine what was before it, as far as objectives go by it."""
+        names = [name for name, service in self.engine.services.items() if service.slo]
+        if not names:
+            return
+        try:
+            self.dispatch(await memory.remember(self.place, names, _REMEMBER_S))
+        except (OSError, TimeoutError, ValueError) as error:
+            self.voice.say(f"error budgets start anew: {error or 'the history took too long'}")
+            self.dispatch(Remembered(()))
 
     def sample(self) -> None:
         """Measure every running instance now."""

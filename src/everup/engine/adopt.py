@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from everup.engine import hearsay, reload, rollout
+from everup.engine import hearsay, objective, reload, rollout
 from everup.engine.rollout import How, Rollout, Turn
 from everup.model.action import Signal
 from everup.model.event import Adopted, Unfinished, Up
@@ -36,6 +36,7 @@ def take_over(engine: "Engine", event: Up, now: float) -> None:
         if slot in engine.instances:
             failing = replace(engine.instances[slot], attempt=attempt, parked=parked)
             engine.put(failing, now)
+    objective.resume(engine, event.burning, now)
     for slot, run in event.lost:
         engine.record(Kind.LOST, str(slot), run=run)
     formers = {} if event.reload is None else _redo(engine, event)

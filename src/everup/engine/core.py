@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
-from everup.engine import hearsay, narrate, observe, operate, reload, settle
+from everup.engine import hearsay, narrate, objective, observe, operate, reload, settle
 from everup.engine.objective import Objective
 from everup.engine.rollout import Rollout
 from everup.model.action import (
@@ -36,6 +36,7 @@ from everup.model.event import (
     Notified,
     Probed,
     Reload,
+    Remembered,
     Restart,
     Scale,
     SendSignal,
@@ -238,7 +239,7 @@ class Engine:
         outgoing = self.outgoing.get(new.slot)
         is_old = outgoing is not None and outgoing.run == new.run
         old = outgoing if is_old and outgoing is not None else self.instances[new.slot]
-        self._out.extend(narrate.records(old, new, now))
+        self._out.extend(narrate.records(old, new, now, self.answered.get(new.slot)))
         self._store(old, new)
 
     def happen(self, slot: Slot, event: Happening, now: float, run: int | None = None) -> None:
@@ -250,7 +251,7 @@ class Engine:
         new, effects = lifecycle.step(service, old, event, self.random(), now)
         if new is old and not effects:
             return
-        self._out.extend(narrate.records(old, new, now))
+        self._out.extend(narrate.records(old, new, now, self.answered.get(new.slot)))
         self._store(old, new)
         for effect in effects:
             if isinstance(effect, RunHook):
@@ -307,6 +308,8 @@ class Engine:
                 observe.notified(self, event, now)
             case Heard():
                 hearsay.heard(self, event, now)
+            case Remembered():
+                objective.remember(self, event)
             case Lag():
                 self.guard = starvation.step(self.guard, event, self.spec.everup, now)
             case Up() | Down() | Start() | Stop() | Restart() | Scale() | Reload() | SendSignal():

@@ -93,6 +93,7 @@ def fold(
         tuple(_lost(by, runs, {(child.slot, child.run) for child in alive})),
         tuple(_unfinished(by, names)) if alive else (),
         pending if alive else None,
+        tuple(_burning(by)),
     )
 
 
@@ -113,6 +114,17 @@ def _slot(subject: str) -> Slot | None:
         return Slot.parse(subject)
     except ValueError:
         return None
+
+
+def _burning(by: _By) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """The last alert of a service tells which are on after it."""
+    for (kind, subject), entry in by.items():
+        if kind != Kind.SLO_BURNING.value:
+            continue
+        calm = by.get((Kind.SLO_CALM.value, subject))
+        last = entry if calm is None or calm.seq < entry.seq else calm
+        if windows := tuple(float(s) for s in last.payload.get("burning", ())):
+            yield subject, windows
 
 
 # -- rollouts and reloads

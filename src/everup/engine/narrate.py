@@ -36,9 +36,15 @@ def spawned_payload(instance: Instance) -> dict[str, Any]:
     } | dict(instance.facts)
 
 
-def records(old: Instance, new: Instance, now: float) -> list[Record]:
-    """The journal entries of one change, in their order."""
+def records(
+    old: Instance, new: Instance, now: float, answered_at: float | None = None
+) -> list[Record]:
+    """The journal entries of one change, in their order. ``answered_at``: when a probe of the slot
+    succeeded last."""
     subject, out = str(new.slot), []
+    told: dict[str, Any] = {"run": new.run}
+    if answered_at is not None and answered_at >= (old.spawned_at or now):
+        told["ok_ago_s"] = round(now - answered_at, 4)  # the failure began after that
     if old.pid and not new.pid and new.last_exit is not None:
         payload = {"run": old.run, "pid": old.pid} | cause_payload(new.last_exit)
         if old.spawned_at is not None:
@@ -50,24 +56,26 @@ def records(old: Instance, new: Instance, now: float) -> list[Record]:
     if new.pid and not old.pid:
         out.append(Record(Kind.SPAWNED, subject, spawned_payload(new)))
     if new.verdict and not old.verdict:
-        out.append(Record(Kind.UNHEALTHY, subject, {"run": new.run, "reason": new.verdict}))
+        out.append(Record(Kind.UNHEALTHY, subject, told | {"reason": new.verdict}))
     if new.state is not old.state:
-        out.extend(_entered(old, new, now))
+        out.extend(_entered(old, new, now, told if old.state is State.READY else {}))
     if old.attempt and new.attempt == 0 and new.state in (State.READY, State.RUNNING):
         out.append(Record(Kind.STABLE, subject, {"run": new.run}))
     if new.suspected and not old.suspected:
-        out.append(Record(Kind.SUSPECTED, subject, {"run": new.run, "reason": new.reason}))
+        out.append(Record(Kind.SUSPECTED, subject, told | {"reason": new.reason}))
     elif old.suspected and not new.suspected and new.pid:
         out.append(Record(Kind.CLEARED, subject, {"run": new.run}))
     return out
 
 
-def _entered(old: Instance, new: Instance, now: float) -> list[Record]:
+def _entered(old: Instance, new: Instance, now: float, told: dict[str, Any]) -> list[Record]:
     if new.state is State.STOPPED and new.want and not new.done:
         return []  # a passage on the way back up: what follows is told, or why it waits
     payload: dict[str, Any] = {"run": new.run}
     if new.reason:
         payload["reason"] = new.reason
+    if new.state is State.RUNNING:
+        payload |= told
     if new.state is State.STARTING:
         payload |= {"lane": new.lane, "gen": new.gen}
     if new.state in (State.BACKOFF, State.PARKED) and new.deadline is not None:

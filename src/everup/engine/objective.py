@@ -4,8 +4,10 @@ Only what users were let down by counts: not the time before a service was ready
 since somebody asked for it, nor that of a restart, reload or stop that an operator wanted.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from everup.model.event import Remembered
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.spec import Service
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 
 _DOWN_EVERY_S = 15.0
 _BURNING_EVERY_S = 60.0
+_REMEMBER_S = 60.0
 
 
 class Objective:
     """What is known of one service."""
 
-    __slots__ = ("alarm", "due", "met", "track")
+    __slots__ = ("alarm", "due", "met", "quiet_until", "track")
 
     def __init__(self) -> None:
         self.track = slo.Track()
@@ -30,6 +33,27 @@ class Objective:
         """It has been ready since somebody wanted it."""
         self.due = 0.0
         """When to look again although nothing changes."""
+        self.quiet_until = 0.0
+        """It is not known yet what was before this engine: nothing is said until then."""
+
+
+def resume(engine: "Engine", burning: Iterable[tuple[str, tuple[float, ...]]], now: float) -> None:
+    """These alerts were on when the engine before this one died."""
+    for name, windows_s in burning:
+        objective = engine.objectives[name] = Objective()
+        objective.alarm.resume(windows_s)
+        objective.quiet_until = now + _REMEMBER_S
+
+
+def remember(engine: "Engine", event: Remembered) -> None:
+    """What the journal knows of the time before this engine."""
+    for name, spans in event.spans:
+        service = engine.services.get(name)
+        if service is not None and service.slo is not None:
+            engine.objectives.setdefault(name, Objective()).track.restore(spans)
+            engine.touch(name)
+    for objective in engine.objectives.values():
+        objective.quiet_until = objective.due = 0.0
 
 
 def look(engine: "Engine", name: str, now: float) -> None:
@@ -52,6 +76,9 @@ def _judge(
     assert service.slo is not None
     track, name = objective.track, service.name
     track.note(now, up)
+    if now < objective.quiet_until:
+        objective.due = objective.quiet_until
+        return
     down_s = now - track.since if up is False else 0.0
     found = slo.burns(track, service.slo.objective, service.slo.window, now)
     for burn, begins in objective.alarm.step(found, down_s):
@@ -64,6 +91,7 @@ def _judge(
             window_s=burn.rule.long_s,
             outages=burn.failures,
             objective=service.slo.objective,
+            burning=sorted(rule.long_s for rule in objective.alarm.on),
         )
     objective.due = now + (_DOWN_EVERY_S if up is False else _BURNING_EVERY_S)
 

@@ -173,6 +173,16 @@ class Up:
     """Incarnations that were started and are not there, though nobody saw them end."""
     rollouts: tuple[Unfinished, ...] = ()
     reload: Pending | None = None
+    burning: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Alerts on error budgets that were on, by service: their windows in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """When services were up and down before this engine, as the journal tells it."""
+
+    spans: tuple[tuple[str, tuple[tuple[float, float, bool], ...]], ...]
+    """By service: (from, until, up), monotonic seconds, in order; other time does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,5 +233,17 @@ class SendSignal:
 
 
 Operator = Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
-World = Spawned | SpawnFailed | Exited | HookDone | Probed | Notified | Heard | Drained | Lag | Tick
+World = (
+    Spawned
+    | SpawnFailed
+    | Exited
+    | HookDone
+    | Probed
+    | Notified
+    | Heard
+    | Drained
+    | Lag
+    | Remembered
+    | Tick
+)
 Event = Operator | World

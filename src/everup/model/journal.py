@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 class Kind(StrEnum):
     ENGINE_STARTED = "engine.started"
     """everup's engine runs; ``takeover`` when it found instances of an earlier engine."""
+    ENGINE_ALIVE = "engine.alive"
+    """Nothing has happened for a while, and everup runs: should the machine crash, that is the
+    time up to which it is known to have been well."""
     ENGINE_STOPPING = "engine.stopping"
     """everup stops all services and ends; ``by`` says who asked."""
     ENGINE_STOPPED = "engine.stopped"
@@ -26,15 +29,17 @@ class Kind(StrEnum):
     SPAWNED = "instance.spawned"
     """The command runs as ``pid``."""
     RUNNING = "instance.running"
-    """Started, but its readiness probe has not (or no longer) succeeded."""
+    """Started, but its readiness probe has not (or no longer: ``ok_ago_s``) succeeded."""
     READY = "instance.ready"
     """Ready: gets connections."""
     SUSPECTED = "instance.suspected"
-    """A probe failed once: out of the balance while others are ready; nothing else."""
+    """A probe failed once: out of the balance while others are ready; nothing else. The last one
+    that succeeded was ``ok_ago_s`` before."""
     CLEARED = "instance.cleared"
     """The suspicion has passed."""
     UNHEALTHY = "instance.unhealthy"
-    """Verdict of failure (liveness, startup, watchdog): it is about to be killed."""
+    """Verdict of failure (liveness, startup, watchdog): it is about to be killed. The last probe
+    that succeeded was ``ok_ago_s`` before."""
     POSTPONED = "verdict.postponed"
     """A verdict waits because the machine or everup itself is starved of CPU."""
     DRAINING = "instance.draining"

@@ -149,9 +149,19 @@ class Track:
         self._forget(now)
 
     def restore(self, spans: Iterable[tuple[float, float, bool]]) -> None:
-        """What was before: (from, until, up) in order, before any ``note``."""
+        """What was before the first ``note``: (from, until, up) in order. What overlaps with what
+        is known is left out."""
+        known = self._counted[0][0] if self._counted else self._state[0]
+        if self._state[1] is None and not self._counted:
+            known = math.inf
+        counted, down = self._counted, self._down
+        self._counted, self._down = [], []
         for since, until, up in spans:
-            self._take(since, until, up)
+            self._take(since, min(until, known), up)
+        for since, until in counted:
+            _join(self._counted, since, until)
+        for since, until in down:
+            _join(self._down, since, until)
 
     def seen(self, now: float, window_s: float) -> tuple[float, float, int]:
         """Seconds that counted in the last ``window_s``, seconds down of them, and outages."""
@@ -232,6 +242,11 @@ class Alarm:
     @property
     def on(self) -> frozenset[Rule]:
         return frozenset(self._on)
+
+    def resume(self, windows_s: Iterable[float]) -> None:
+        """These were on when somebody else had the watch: by their long windows."""
+        known = set(windows_s)
+        self._on = {rule for rule in RULES if rule.long_s in known}
 
     def step(self, burns: Iterable[Burn], down_s: float) -> list[Alert]:
         """``down_s``: how long the outage that goes on now has lasted; 0: none."""

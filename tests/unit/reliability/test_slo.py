@@ -184,3 +184,15 @@ def test_burning_needs_both_windows() -> None:
     assert Burn(rule, 20, 20, 14.4, 3).burning
     assert not Burn(rule, 20, 1, 14.4, 3).burning
     assert not Burn(rule, 1, 20, 14.4, 3).burning
+
+
+def test_what_was_before_may_come_late() -> None:
+    found = Track()
+    found.note(100, True)
+    found.note(110, False)
+    found.note(120, True)
+    found.restore(
+        [(0, 50, True), (50, 60, False), (60, 115, True)]
+    )  # overlaps
+    assert found.seen(130, 130) == (130, 20, 2)
+    assert found.seen(130, 25) == (25, 10, 1)

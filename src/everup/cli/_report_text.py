@@ -1,0 +1,289 @@
+"""The report in a terminal."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from everup.cli.context import named
+
+if TYPE_CHECKING:
+    from everup.reliability.account import Account
+    from everup.reliability.history import History
+    from everup.reliability.interval import Interval
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_LEVELS = "▁▂▃▄▅▆▇█"
+_WIDTH = 12
+_COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "unknown": "yellow"}
+_RIGHT = frozenset(("FAILURES", "MTTF", "MTTR", "DOWN", "BURN 1H", "LEFT", "AVAILABILITY"))
+
+
+def show(
+    history: "History",
+    found: "Account",
+    edges: Sequence[int],
+    service: str | None,
+    html: str | None,
+) -> None:
+    """Tables, what they mean in one line, and what to do next."""
+    if not found.services:
+        click.echo(
+            "nothing to report yet: no service was up, or meant to be, in this time  "
+            + click.style(f"(next: {named('everup status')})", dim=True)
+        )
+        return
+    if html is not None:
+        click.echo(f"wrote {html}")
+    days = [datetime.fromtimestamp(t, UTC).astimezone() for t in (found.start, found.end)]
+    until = " to ".join(day.strftime("%Y-%m-%d %H:%M:%S") for day in days)
+    click.echo(click.style(f"{until} ({lapse(found.end - found.start)})", bold=True))
+    _services(history, found, edges)
+    chosen: Any = found.services[0] if service else found.whole
+    _failures(chosen.failures)
+    _repairs(chosen.repairs)
+    if service:
+        _instances(found.services[0])
+    _maintenance(found)
+    _slowest([i for s in found.services for i in s.open], "down now")
+    _slowest(chosen.slowest, "slowest recoveries")
+    _notes(found)
+    _summary(found, service)
+
+
+def _table(
+    rows: Sequence[Sequence[str]], colours: dict[tuple[int, int], str] | None = None
+) -> None:
+    heads = rows[0]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(heads))]
+    for number, row in enumerate(rows):
+        cells = []
+        for n, cell in enumerate(row):
+            padded = cell.rjust(widths[n]) if heads[n] in _RIGHT else cell.ljust(widths[n])
+            colour = (colours or {}).get((number, n))
+            cells.append(click.style(padded, fg=colour) if colour else padded)
+        click.echo("  ".join(cells).rstrip())
+
+
+def _services(history: "History", found: "Account", edges: Sequence[int]) -> None:
+    from everup.reliability.account import bins
+
+    heads = ["SERVICE", "NOW", "AVAILABILITY", "95 % INTERVAL", "DOWN", "FAILURES", "MTTF", "MTTR"]
+    objectives = any(s.slo for s in found.services)
+    heads += ["OBJECTIVE", "BUDGET LEFT", "BURN 1H"] if objectives else []
+    rows, colours = [[*heads, "FAILURES OVER TIME"]], {}
+    for number, s in enumerate(found.services, 1):
+        counts = [count for count, _, _ in bins(history, edges, [s.name])]
+        mttf = s.failures.mttf_s
+        row = [
+            s.name, s.state, share(s.availability and s.availability.value),
+            between(s.availability), lapse(s.times.down_s), str(s.failures.count),
+            lapse(mttf.value if mttf else None), lapse(s.repairs.total.mean_s),
+        ]  # fmt: skip
+        colours[number, 1] = _COLOURS.get(s.state, "")
+        if objectives:
+            slo = s.slo
+            if slo:
+                colours[number, 9] = "green" if slo.left > 0.25 else "red"
+            row += [
+                f"{slo.objective:g} % in {lapse(slo.window_s)}" if slo else "-",
+                f"{bar(slo.left)} {100 * slo.left:.0f} %" if slo else "-",
+                f"{slo.burn_1h:.1f}x" if slo else "-",
+            ]
+        rows.append([*row, spark(counts)])
+    _table(rows, colours)
+
+
+def _failures(failures: Any) -> None:
+    if not failures.count:
+        return
+    click.echo()
+    most = max(failures.by_kind.values())
+    rows = [["FAILURES", "KIND", ""]]
+    for kind, count in failures.by_kind.items():
+        rows.append([str(count), kind, bar(count / most)])
+    _table(rows)
+    if failures.relapses:
+        click.echo(
+            f"{failures.relapses} of them came within 10 min of the one before: they count as "
+            "downtime, not in MTTF and trend"
+        )
+    if failures.mttf_s is not None:
+        low, high = failures.mttf_s.low, failures.mttf_s.high
+        words = {
+            "more frequent": "failures become more frequent",
+            "less frequent": "failures become rarer",
+            "no trend shown": "no trend shown",
+        }.get(failures.trend, "")
+        p = f" (p = {failures.trend_p:.2g})" if words and failures.trend_p is not None else ""
+        click.echo(
+            f"an instance runs {lapse(failures.mttf_s.value)} between failures, "
+            f"95 %: {lapse(low)} to {lapse(high)}" + (f"; {words}{p}" if words else "")
+        )
+
+
+def _repairs(repairs: Any) -> None:
+    if not repairs.total.count:
+        return
+    click.echo()
+    rows = [["RECOVERY", "MEDIAN", "P95", "MEAN", "", "COUNT"]]
+    whole = repairs.total.mean_s or 1.0
+    for name in ("detect", "decide", "recover", "total"):
+        part = getattr(repairs, name)
+        share = bar((part.mean_s or 0.0) / whole) if name != "total" else ""
+        rows.append(
+            [name, lapse(part.median_s), lapse(part.p95_s), lapse(part.mean_s), share,
+             str(part.count)]
+        )  # fmt: skip
+    _table(rows)
+
+
+def _instances(s: Any) -> None:
+    click.echo()
+    rows = [["INSTANCE", "NOW", "AVAILABILITY", "FAILURES", "UP", "DOWN", "MAINTENANCE", "UNKNOWN"]]
+    for i in s.instances:
+        t = i.times
+        rows.append(
+            [i.name, i.state, share(i.availability), str(i.failures), lapse(t.up_s),
+             lapse(t.down_s), lapse(t.maintenance_s), lapse(t.unknown_s)]
+        )  # fmt: skip
+    _table(rows, {(n, 1): _COLOURS.get(row[1], "") for n, row in enumerate(rows) if n})
+    if s.replica_weighted is not None:
+        click.echo(
+            f"any replica ready: {share(s.availability and s.availability.value)}; "
+            f"of its capacity (replica-weighted): {share(s.replica_weighted)}"
+        )
+    if s.requests is not None:
+        r = s.requests
+        click.echo(
+            f"by requests, as its callers told: {share(r.availability and r.availability.value)} "
+            f"({r.ok} ok, {r.failed} failed, {r.rejected} turned away by breakers and limits)"
+        )
+
+
+def _maintenance(found: "Account") -> None:
+    planned = [s for s in found.services if s.times.maintenance_s >= 0.5 or s.deploys]
+    if not planned:
+        return
+    parts = []
+    for s in planned[:8]:
+        words = [lapse(s.times.maintenance_s)] if s.times.maintenance_s >= 0.5 else []
+        failed = f" ({s.deploys_failed} failed)" if s.deploys_failed else ""
+        words += [f"{s.deploys} rollouts{failed}"] if s.deploys else []
+        parts.append(f"{s.name} {', '.join(words)}")
+    more = f" and {len(planned) - 8} more" if len(planned) > 8 else ""
+    click.echo()
+    click.echo(f"maintenance, left out of availability: {'; '.join(parts)}{more}")
+
+
+def _slowest(incidents: Sequence[Any], title: str) -> None:
+    if not incidents:
+        return
+    click.echo()
+    rows = [
+        [title.upper(), "INSTANCE", "KIND", "DOWN", "DETECT", "DECIDE", "RECOVER", "LOOK AT IT"]
+    ]
+    for i in incidents:
+        rows.append(
+            [when(i.start), i.instance, i.kind, lapse(i.down_s), lapse(i.detect_s),
+             lapse(i.decide_s), lapse(i.recover_s),
+             named(f"everup events -s {i.instance} --after {i.first_seq - 1}")]
+        )  # fmt: skip
+    _table(rows)
+
+
+def _notes(found: "Account") -> None:
+    if found.off_s >= 1:
+        click.echo(f"everup or the machine was off for {lapse(found.off_s)}: neither up nor down")
+    if found.lost_events:
+        click.echo(f"{found.lost_events} events were lost: the numbers may be off by as many")
+
+
+def _summary(found: "Account", service: str | None) -> None:
+    """One line, and the next useful command."""
+    click.echo()
+    spent = [s for s in found.services if s.slo and s.slo.left <= 0]
+    down = [s for s in found.services if s.state == "down"]
+    worst = min(
+        found.services, key=lambda s: s.availability.value or 0.0 if s.availability else 1.0
+    )
+    target = service or worst.name
+    if down:
+        text = f"{', '.join(s.name for s in down)} {'is' if len(down) == 1 else 'are'} down now"
+        following = f"everup events -s {down[0].name}"
+    elif spent:
+        text = f"the error budget is spent: {', '.join(s.name for s in spent)}"
+        following = (
+            f"everup report {spent[0].name}" if not service else f"everup events -s {target}"
+        )
+    elif not found.whole.failures.count:
+        text, following = "nothing failed in this time", "everup status"
+    else:
+        text = (
+            f"{found.whole.failures.count} failures, every service up "
+            f"{share(found.whole.every_service_up)} of the time"
+        )
+        following = f"everup report {target}" if not service else f"everup events -s {target}"
+    click.echo(text + click.style(f"  (next: {named(following)})", dim=True))
+
+
+# -- pieces
+
+
+def bar(part: float) -> str:
+    """A part of a whole as a small bar."""
+    eighths = round(max(0.0, min(1.0, part)) * _WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(_WIDTH)
+
+
+def spark(counts: Sequence[int]) -> str:
+    """At most 32 columns; a dot for none."""
+    size = -(-len(counts) // 32)
+    sums = [sum(counts[n : n + size]) for n in range(0, len(counts), size)]
+    most = max(sums, default=0)
+    return "".join("·" if not n else _LEVELS[(n * 7) // most] for n in sums)
+
+
+def lapse(seconds: float | None) -> str:
+    """A length of time in two or three digits; - for none."""
+    if seconds is None:
+        return "-"
+    if seconds == float("inf"):
+        return "∞"
+    for limit, unit, size in (
+        (0.0005, "0", 0), (0.9995, "ms", 0.001), (119.5, "s", 1), (7170, "m", 60),
+        (172_000, "h", 3600),
+    ):  # fmt: skip
+        if seconds < limit:
+            return "0" if not size else f"{seconds / size:.3g}{unit}"
+    days = seconds / 86400
+    return f"{days:.3g}d" if days < 1000 else f"{days:.0f}d"
+
+
+def share(value: float | None) -> str:
+    """Per cent with as many nines as there are."""
+    if value is None:
+        return "-"
+    if value == 1:
+        return "100 %"
+    if value == 0:
+        return "0 %"
+    digits = 2
+    while digits < 6 and 1 - value < 10 ** -(digits + 1):
+        digits += 1
+    return f"{100 * value:.{digits}f} %"
+
+
+def between(interval: "Interval | None") -> str:
+    """The interval of a share; - where it says nothing."""
+    if interval is None or (interval.low == 0 and interval.high == 1):
+        return "-"
+    low, high = (share(value).removesuffix(" %") for value in (interval.low, interval.high))
+    return f"{low} to {high}"
+
+
+def when(moment: float) -> str:
+    """In the user's zone."""
+    return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%m-%d %H:%M:%S")
