@@ -479,9 +479,14 @@ def take_the_rest() -> list[int]:
 def no_descriptors() -> Iterator[None]:
     gc.collect()  # what other tests left open
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    # Holes are filled first: what the journal gives back must be below the limit.
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    fillers = [os.dup(0)]
+    while fillers[-1] <= highest:
+        fillers.append(os.dup(0))
+    limit = fillers.pop()
+    os.close(limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         with pytest.raises(OSError) as error:  # noqa: PT011
             os.dup(0)
@@ -489,6 +494,8 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fillers:
+            os.close(fd)
 
 
 def test_out_of_descriptors(journal: Journal, path: Path, said: Said) -> None:
