@@ -18,15 +18,14 @@ key, ``Meter`` counts, ``pipelines`` reads them from a file, and ``testing`` has
 tests. Standard library alone. Each name is loaded when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # checkers take it for True; importing typing costs more than all of this
 if TYPE_CHECKING:
     from everup.tolerate import backoff, testing
     from everup.tolerate._base import Event, Listener, Policy
     from everup.tolerate._clock import Clock
     from everup.tolerate._estimators import AIMD, Estimator, Gradient2, Vegas
     from everup.tolerate._outcome import Errors, Judge, Outcome
+    from everup.tolerate._permit import Permit
     from everup.tolerate._windows import (
         Consecutive,
         Counts,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
         TimeWindow,
         Why,
     )
-    from everup.tolerate.breaker import Breaker, Permit
+    from everup.tolerate.breaker import Breaker
     from everup.tolerate.budget import RetryBudget
     from everup.tolerate.bulkhead import Bulkhead
     from everup.tolerate.chaos import Chaos
@@ -146,7 +145,8 @@ _FROM = {
     "_estimators": "AIMD Estimator Gradient2 Vegas",
     "_outcome": "Errors Judge Outcome",
     "_windows": "Consecutive CountWindow Counts Growing State TimeWindow Why",
-    "breaker": "Breaker Permit",
+    "_permit": "Permit",
+    "breaker": "Breaker",
     "budget": "RetryBudget",
     "bulkhead": "Bulkhead",
     "chaos": "Chaos",
@@ -173,6 +173,8 @@ _WHERE = {name: module for module, names in _FROM.items() for name in names.spli
 if not TYPE_CHECKING:  # pragma: no branch
 
     def __getattr__(name: str) -> object:
+        from importlib import import_module
+
         if name in ("backoff", "testing"):
             return import_module(f"{__name__}.{name}")
         if name not in _WHERE:

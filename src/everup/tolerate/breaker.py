@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._outcome import Errors, Judge, Outcome
+from everup.tolerate._permit import Permit
 from everup.tolerate._windows import (
     Consecutive,
     Counts,
@@ -43,69 +44,6 @@ T = TypeVar("T")
 OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
 ALL_PROBES = "half-open, and every probe is under way"
-
-
-class Permit:
-    """One call let through, to be settled once: ``ok``, ``failed`` or ``neutral``. What comes after
-    the first of these is ignored. As a context manager it judges what leaves its body.
-
-    Settle every permit. One that is lost counts nowhere, and half-open it keeps its slot until it
-    expires.
-    """
-
-    __slots__ = ("_breaker", "_phase", "_settled", "_started")
-
-    def __init__(self, breaker: "Breaker", phase: Phase, started: float) -> None:
-        self._breaker = breaker
-        self._phase = phase
-        self._started = started
-        self._settled = False
-
-    @property
-    def generation(self) -> int:
-        """Of the breaker when it let this call through. Outcomes count in that one only."""
-        return self._phase.generation
-
-    def ok(self) -> None:
-        """The call succeeded."""
-        self._breaker._settle(self, OK)
-
-    def failed(self) -> None:
-        """The call failed."""
-        self._breaker._settle(self, FAILED)
-
-    def neutral(self) -> None:
-        """The call says nothing: cancelled, or not made after all."""
-        self._breaker._settle(self, NEUTRAL)
-
-    def _raised(self, error: BaseException) -> None:
-        self._settle(self._breaker._judge.error, error)
-
-    def _returned(self, value: object) -> None:
-        self._settle(self._breaker._judge.value, value)
-
-    def _settle(self, judge: Callable[[Any], Outcome], what: object) -> None:
-        try:
-            outcome = judge(what)
-        except BaseException:
-            self.neutral()  # a predicate raised: the slot is free all the same
-            raise
-        self._breaker._settle(self, outcome)
-
-    def __enter__(self) -> "Permit":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self.ok()
-        else:
-            self._raised(error)
-
-    async def __aenter__(self) -> "Permit":
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.__exit__(kind, error, trace)
 
 
 # The permits of ``with breaker:``, innermost last. One breaker may be entered by many threads and
@@ -210,12 +148,8 @@ class Breaker(Policy):
             phase = self._phase
             if phase.window is not None:
                 return Permit(self, phase, now)
-            if phase.until > now:  # open; isolated: for ever
-                after = None if phase.until == inf else phase.until - now
-                reason = "isolated" if after is None else "open"
-                if self._listeners:
-                    self._tell("rejected", reason=reason, retry_after_s=after)
-                raise BreakerOpen(self.name, reason, after)
+            if phase.until > now:
+                raise self._rejection(phase, now)
             if phase.state is OPEN:
                 # Told before a slot is taken: nothing that a listener does can leak one.
                 half = Phase(HALF_OPEN, phase.generation + 1, None, phase.base_s, phase.open_s)
@@ -237,6 +171,14 @@ class Breaker(Policy):
                 after = max(0.0, since + phase.open_s - now)
                 self._tell("rejected", reason=ALL_PROBES, retry_after_s=after)
                 raise BreakerOpen(self.name, ALL_PROBES, after)
+
+    def _rejection(self, phase: Phase, now: float) -> BreakerOpen:
+        """Of an open or (for ever) isolated phase."""
+        after = None if phase.until == inf else phase.until - now
+        reason = "isolated" if after is None else "open"
+        if self._listeners:
+            self._tell("rejected", reason=reason, retry_after_s=after)
+        return BreakerOpen(self.name, reason, after)
 
     def __enter__(self) -> Permit:
         permit = self.admit()
@@ -267,18 +209,34 @@ class Breaker(Policy):
         timed = slow_s < inf
         clocked = timed or isinstance(self._trip, TimeWindow)
 
+        if not timed and result is None and isinstance(self._trip, Consecutive):
+
+            def plain(*args: P.args, **kwargs: P.kwargs) -> T:
+                # As below, less what is decided.
+                phase = self._phase
+                window = phase.window
+                if window is None:
+                    if phase.until > (at := now()):
+                        raise self._rejection(phase, at)
+                    return self._probe(self.admit(), call, args, kwargs)
+                try:
+                    value = call(*args, **kwargs)
+                except Exception as error:  # all else is neutral
+                    self._raised(phase, window, 0.0, error)
+                    raise
+                if window.ends < 0.0:
+                    self._count(phase, window, now(), False, False)
+                return value
+
+            return plain
+
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             phase = self._phase
             window = phase.window
             if window is None:
-                permit = self.admit()
-                try:
-                    value = call(*args, **kwargs)
-                except BaseException as error:
-                    permit._raised(error)
-                    raise
-                permit._returned(value)
-                return value
+                if phase.until > (at := now()):
+                    raise self._rejection(phase, at)
+                return self._probe(self.admit(), call, args, kwargs)
             started = now() if timed else 0.0
             try:
                 value = call(*args, **kwargs)
@@ -302,18 +260,34 @@ class Breaker(Policy):
         timed = slow_s < inf
         clocked = timed or isinstance(self._trip, TimeWindow)
 
+        if not timed and result is None and isinstance(self._trip, Consecutive):
+
+            async def plain(*args: P.args, **kwargs: P.kwargs) -> T:
+                # As below, less what is decided.
+                phase = self._phase
+                window = phase.window
+                if window is None:
+                    if phase.until > (at := now()):
+                        raise self._rejection(phase, at)
+                    return await self._probe_async(self.admit(), call, args, kwargs)
+                try:
+                    value = await call(*args, **kwargs)
+                except Exception as error:  # all else is neutral
+                    self._raised(phase, window, 0.0, error)
+                    raise
+                if window.ends < 0.0:
+                    self._count(phase, window, now(), False, False)
+                return value
+
+            return plain
+
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             phase = self._phase
             window = phase.window
             if window is None:
-                permit = self.admit()
-                try:
-                    value = await call(*args, **kwargs)
-                except BaseException as error:
-                    permit._raised(error)
-                    raise
-                permit._returned(value)
-                return value
+                if phase.until > (at := now()):
+                    raise self._rejection(phase, at)
+                return await self._probe_async(self.admit(), call, args, kwargs)
             started = now() if timed else 0.0
             try:
                 value = await call(*args, **kwargs)
@@ -330,6 +304,26 @@ class Breaker(Policy):
             return value
 
         return guarded
+
+    def _probe(self, permit: Permit, call: Callable[..., T], args: Any, kwargs: Any) -> T:
+        try:
+            value = call(*args, **kwargs)
+        except BaseException as error:
+            permit._raised(error)
+            raise
+        permit._returned(value)
+        return value
+
+    async def _probe_async(
+        self, permit: Permit, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any
+    ) -> T:
+        try:
+            value = await call(*args, **kwargs)
+        except BaseException as error:
+            permit._raised(error)
+            raise
+        permit._returned(value)
+        return value
 
     # -- what follows from a call
 

@@ -7,7 +7,7 @@ from threading import RLock
 from everup.tolerate._clock import SYSTEM, Clock
 
 _SLICES = 10
-_ALMOST = 1e-9  # 0.29 * 100 is less than 29
+_ENOUGH = 1.0 - 1e-9  # 0.29 * 100 is less than 29
 
 
 class RetryBudget:
@@ -31,9 +31,11 @@ class RetryBudget:
         "_calls",
         "_end",
         "_lock",
-        "_looked",
         "_now",
+        "_off",
         "_origin",
+        "_placed",
+        "_repeated",
         "_retries",
         "_seen",
         "_slice",
@@ -65,10 +67,12 @@ class RetryBudget:
         self._lock = RLock()
         # Its step is atomic, so a deposit takes no lock. Looking at it is a step as well.
         self._tick = count().__next__
-        self._looked = 0
+        self._off = 0  # steps that were a look, and calls that have left the window
         self._seen = 0
         self._calls = [0] * _SLICES
         self._retries = [0] * _SLICES
+        self._repeated = 0  # retries in the window
+        self._placed = 0  # those of them that stand in a slice
         self._slice_s = window_s / _SLICES
         self._slice = 0
         self._origin = self._now()
@@ -85,9 +89,15 @@ class RetryBudget:
         """Pay for one repetition; False: there is not enough left, do not repeat."""
         now = self._now()
         with self._lock:
-            if self._left(now) < 1.0 - _ALMOST:
+            if now >= self._end:
+                self._advance(now)
+            # _left, written out: half of what a retry costs
+            calls = self._tick() - self._off
+            self._off += 1
+            left = self.floor_per_s * self.window_s + self.ratio * calls - self._repeated
+            if left < _ENOUGH:
                 return False
-            self._retries[self._slice % _SLICES] += 1
+            self._repeated += 1
             return True
 
     @property
@@ -101,18 +111,18 @@ class RetryBudget:
         """With the lock held. Below 0 when calls leave the window before what they paid for."""
         if now >= self._end:
             self._advance(now)
-        else:
-            self._credit()
-        # Summed each time, not carried along: this is the rare path, and nothing can drift.
-        reserve = self.floor_per_s * self.window_s
-        return reserve + self.ratio * sum(self._calls) - sum(self._retries)
+        calls = self._tick() - self._off
+        self._off += 1
+        return self.floor_per_s * self.window_s + self.ratio * calls - self._repeated
 
     def _credit(self) -> None:
         """Put the deposits since the last look into the slice that is open. With the lock held."""
-        calls = self._tick() - self._looked
-        self._looked += 1
+        calls = self._tick() - self._off
+        self._off += 1
         self._calls[self._slice % _SLICES] += calls - self._seen
         self._seen = calls
+        self._retries[self._slice % _SLICES] += self._repeated - self._placed
+        self._placed = self._repeated
 
     def _advance(self, now: float) -> None:
         """Open the slice of ``now`` and empty those that it leaves behind. With the lock held."""
@@ -120,7 +130,12 @@ class RetryBudget:
         new = int((now - self._origin) / self._slice_s)
         # Never back: another thread may have read a later time and come here first.
         for number in range(max(self._slice + 1, new - _SLICES + 1), new + 1):
-            self._calls[number % _SLICES] = self._retries[number % _SLICES] = 0
+            place = number % _SLICES
+            self._off += self._calls[place]
+            self._seen -= self._calls[place]
+            self._repeated -= self._retries[place]
+            self._placed = self._repeated
+            self._calls[place] = self._retries[place] = 0
         if new > self._slice:
             self._slice = new
             self._end = self._origin + (new + 1) * self._slice_s

@@ -9,7 +9,7 @@ from everup.tolerate._clock import Clock
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.backoff import Backoff, constant, full
 from everup.tolerate.budget import RetryBudget
-from everup.tolerate.deadline import remaining
+from everup.tolerate.deadline import current, remaining
 from everup.tolerate.errors import Rejected
 
 P = ParamSpec("P")
@@ -115,8 +115,9 @@ class Retry(Policy):
                 except Exception as error:
                     # The wait is in here, but never the next attempt: what that raises would have
                     # this one as its context. Left without a name, nothing keeps the error alive.
-                    run = run or _Run(self, started)
-                    delay_s = run.after_error(error)
+                    if run is None:
+                        run = _Run(self, started)
+                    delay_s = run.after(error, error)
                     if delay_s is None:
                         raise
                     if delay_s:
@@ -126,8 +127,9 @@ class Retry(Policy):
                 else:
                     if bad is None or not bad(value):
                         return value
-                    run = run or _Run(self, started)
-                    delay_s = run.after_value(value)
+                    if run is None:
+                        run = _Run(self, started)
+                    delay_s = run.after(value, None)
                     if delay_s is None:
                         return value
                     if delay_s:
@@ -150,8 +152,9 @@ class Retry(Policy):
                 try:
                     value = await call(*args, **kwargs)
                 except Exception as error:  # as above
-                    run = run or _Run(self, started)
-                    delay_s = run.after_error(error)
+                    if run is None:
+                        run = _Run(self, started)
+                    delay_s = run.after(error, error)
                     if delay_s is None:
                         raise
                     if delay_s:
@@ -161,8 +164,9 @@ class Retry(Policy):
                 else:
                     if bad is None or not bad(value):
                         return value
-                    run = run or _Run(self, started)
-                    delay_s = run.after_value(value)
+                    if run is None:
+                        run = _Run(self, started)
+                    delay_s = run.after(value, None)
                     if delay_s is None:
                         return value
                     if delay_s:
@@ -199,29 +203,17 @@ class _Run:
         self.made = 0
         self.backed_off_s = 0.0
 
-    def after_error(self, error: Exception) -> float | None:
+    def after(self, subject: Any, error: Exception | None) -> float | None:
+        """An attempt has failed: with an error (the subject, too), or with a value."""
         self.made += 1
         retry = self.retry
-        if retry._any_error and not isinstance(error, Rejected):
-            return self._next(error, error)  # what the judge would say, sooner
-        if retry.judge.error(error) is not Outcome.FAILED:
+        # ``_any_error``: what the judge would say, sooner.
+        if (
+            error is not None
+            and (not retry._any_error or isinstance(error, Rejected))
+            and retry.judge.error(error) is not Outcome.FAILED
+        ):
             return self._give_up("error", error)
-        return self._next(error, error)
-
-    def after_value(self, value: Any) -> float | None:
-        self.made += 1
-        return self._next(value, None)
-
-    def is_over(self, error: Exception | None) -> bool:
-        """After a wait, which may have taken longer than it should."""
-        why = self._too_late(0.0)
-        if why is None:
-            return False
-        self._give_up(why, error)
-        return True
-
-    def _next(self, subject: Any, error: Exception | None) -> float | None:
-        retry = self.retry
         if self.made >= retry._most:
             return self._give_up("attempts", error)
         wish = None if retry.retry_after is None else retry.retry_after(subject)
@@ -236,15 +228,25 @@ class _Run:
             delay_s = 0.0
         elif delay_s > retry.max_delay_s:
             delay_s = retry.max_delay_s
-        why = self._too_late(delay_s)
-        if why is not None:
-            return self._give_up(why, error)
+        if retry.total_s is not None or current.get() is not None:
+            why = self._too_late(delay_s)
+            if why is not None:
+                return self._give_up(why, error)
         # Last, so that nothing is paid for an attempt that is not made; but before the wait.
-        if retry.budget is not None and not retry.budget.withdraw():
+        budget = retry.budget
+        if budget is not None and not budget.withdraw():
             return self._give_up("budget", error)
         if retry._listeners:
             retry._tell("retry", attempt=self.made, delay_s=delay_s, error=error)
         return delay_s
+
+    def is_over(self, error: Exception | None) -> bool:
+        """After a wait, which may have taken longer than it should."""
+        why = self._too_late(0.0)
+        if why is None:
+            return False
+        self._give_up(why, error)
+        return True
 
     def _too_late(self, delay_s: float) -> Why | None:
         retry, total_s = self.retry, self.retry.total_s
@@ -259,10 +261,12 @@ class _Run:
         """None, always."""
         retry = self.retry
         elapsed_s = retry.clock.now() - self.started
-        if error is not None and (self.made > 1 or why != "error"):
-            times = "1 attempt" if self.made == 1 else f"{self.made} attempts"
-            _note(error, f"{retry.name}: {times} in {elapsed_s:.3g} s; {_NOTES[why]}")
-        retry._tell("gave_up", attempts=self.made, why=why, elapsed_s=elapsed_s, error=error)
+        made = self.made
+        if error is not None and (made > 1 or why != "error"):
+            times = "attempt" if made == 1 else "attempts"
+            _note(error, f"{retry.name}: {made} {times} in {elapsed_s:.3g} s; {_NOTES[why]}")
+        if retry._listeners:
+            retry._tell("gave_up", attempts=made, why=why, elapsed_s=elapsed_s, error=error)
         return None
 
 
@@ -300,7 +304,7 @@ class Attempt:
     def __exit__(self, kind: Any, error: BaseException | None, where: Any) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._delay_s = self._run.after_error(error)
+        self._delay_s = self._run.after(error, error)
         if self._delay_s is None:
             return False
         self._error = error

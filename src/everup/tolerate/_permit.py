@@ -1,0 +1,75 @@
+"""One call that a breaker let through."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from everup.tolerate._outcome import Outcome
+from everup.tolerate._windows import Phase
+
+if TYPE_CHECKING:
+    from everup.tolerate.breaker import Breaker
+
+OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
+
+
+class Permit:
+    """One call let through, to be settled once: ``ok``, ``failed`` or ``neutral``. What comes after
+    the first of these is ignored. As a context manager it judges what leaves its body.
+
+    Settle every permit. One that is lost counts nowhere, and half-open it keeps its slot until it
+    expires.
+    """
+
+    __slots__ = ("_breaker", "_phase", "_settled", "_started")
+
+    def __init__(self, breaker: "Breaker", phase: Phase, started: float) -> None:
+        self._breaker = breaker
+        self._phase = phase
+        self._started = started
+        self._settled = False
+
+    @property
+    def generation(self) -> int:
+        """Of the breaker when it let this call through. Outcomes count in that one only."""
+        return self._phase.generation
+
+    def ok(self) -> None:
+        """The call succeeded."""
+        self._breaker._settle(self, OK)
+
+    def failed(self) -> None:
+        """The call failed."""
+        self._breaker._settle(self, FAILED)
+
+    def neutral(self) -> None:
+        """The call says nothing: cancelled, or not made after all."""
+        self._breaker._settle(self, NEUTRAL)
+
+    def _raised(self, error: BaseException) -> None:
+        self._settle(self._breaker._judge.error, error)
+
+    def _returned(self, value: object) -> None:
+        self._settle(self._breaker._judge.value, value)
+
+    def _settle(self, judge: Callable[[Any], Outcome], what: object) -> None:
+        try:
+            outcome = judge(what)
+        except BaseException:
+            self.neutral()  # a predicate raised: the slot is free all the same
+            raise
+        self._breaker._settle(self, outcome)
+
+    def __enter__(self) -> "Permit":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.ok()
+        else:
+            self._raised(error)
+
+    async def __aenter__(self) -> "Permit":
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.__exit__(kind, error, trace)
