@@ -19,7 +19,7 @@ PAGES = sorted(
         *ROOT.glob("docs/**/*.md"),
     ]
 )
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _WORD = re.compile(r"[a-z]+$")
 
