@@ -17,6 +17,7 @@ from everup.model.spec import (
     Restart,
     Rollout,
     Service,
+    Slo,
     StormBrake,
     Watchdog,
 )
@@ -73,6 +74,7 @@ _TABLES: tuple[tuple[str, type[Any]], ...] = (
     ("[service.NAME.restart.intensity]", Intensity),
     ("[service.NAME.rollout]", Rollout),
     ("[service.NAME.watchdog]", Watchdog),
+    ("[service.NAME.slo]", Slo),
     ("[service.NAME.limits]", Limits),
     ("[service.NAME.hooks]", Hooks),
     ("[service.NAME.log]", Log),

@@ -110,6 +110,7 @@ class Slo:
     burn_1h: float
     """Times faster than allowed, over the last hour."""
     met: bool | None
+    """The budget of the window is not overspent. None: nothing was valid yet."""
 
 
 @dataclass(frozen=True, slots=True)

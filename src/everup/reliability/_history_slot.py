@@ -80,10 +80,12 @@ def set_aside(slot: Slot, now: int, seq: int) -> None:
     slot.suspect = slot.gap = -1
 
 
-def _told_ago(now: int, payload: Payload) -> int | None:
-    """The last successful probe, where the entry tells how long ago that was."""
-    ago = payload.get("ok_ago_s")
-    return None if ago is None else now - max(0, int(float(ago) * 1e6))
+def _began(slot: Slot, now: int, payload: Payload) -> int:
+    """When a failure that a probe found began: halfway between the last probe that succeeded and
+    the first that failed, which is right on average; the latter, where the entries do not tell."""
+    if slot.suspect >= 0:
+        return slot.suspect
+    return now - max(0, int(float(payload.get("ok_ago_s", 0.0)) * 5e5))
 
 
 # -- kinds
@@ -110,9 +112,7 @@ def _running(slot: Slot, now: int, seq: int, payload: Payload) -> None:
         return
     slot.ready.remove(run)
     if not slot.ready and run not in slot.leaving:
-        start = _told_ago(now, payload)
-        if start is None:
-            start = slot.suspect if slot.suspect >= 0 else now
+        start = _began(slot, now, payload)
         _fail(slot, now, seq, "readiness", str(payload.get("reason", "")), start)
 
 
@@ -130,8 +130,7 @@ def _ready(slot: Slot, now: int, seq: int, payload: Payload) -> None:
 def _suspected(slot: Slot, now: int, _seq: int, payload: Payload) -> None:
     _serves(slot, payload)
     if payload.get("reason") != _RELOADS:
-        start = _told_ago(now, payload)
-        slot.suspect = now if start is None else start
+        slot.suspect = _began(slot, now, payload)
 
 
 def _cleared(slot: Slot, _now: int, _seq: int, payload: Payload) -> None:
@@ -152,10 +151,7 @@ def _unhealthy(slot: Slot, now: int, seq: int, payload: Payload) -> None:
         slot.ready.remove(run)
     if not slot.ready:
         verdict = str(payload.get("reason", ""))
-        start = _told_ago(now, payload)
-        if start is None:
-            start = slot.suspect if slot.suspect >= 0 else now
-        _fail(slot, now, seq, _kind_of(verdict), verdict, start)
+        _fail(slot, now, seq, _kind_of(verdict), verdict, _began(slot, now, payload))
 
 
 def _leaving(slot: Slot, now: int, seq: int, payload: Payload) -> None:

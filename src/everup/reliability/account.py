@@ -229,7 +229,7 @@ def _slo(history: History, service: Service, objective: Objective, end: int) -> 
         bad,
         spent.left,
         burn_rate(objective.objective, hour_valid, min(hour_bad, hour_valid)),
-        None if measured is None else measured >= objective.objective,
+        None if measured is None else spent.left >= 0,
     )
 
 

@@ -24,7 +24,7 @@ Span = tuple[float, float]
 def point(mttf_s: float, mttr_s: float) -> float:
     """Steady-state availability ``MTTF / (MTTF + MTTR)``, for any distribution of up and down
     times with these means (seconds, MTTF > 0, MTTR >= 0). Source: Trivedi, Probability and
-    Statistics with Reliability, Queuing, and Computer Science Applications, 2nd ed., chapter 6."""
+    Statistics with Reliability, Queuing, and Computer Science Applications, 2nd ed."""
     check_positive("mttf_s", mttf_s)
     check_not_negative("mttr_s", mttr_s)
     return mttf_s / (mttf_s + mttr_s)

@@ -226,7 +226,7 @@ def laplace_test(windows: Sequence[Window]) -> TrendTest:
     more frequent towards the end. Best against a rate that grows exponentially.
 
     It lies when failures come in bursts: the p-value is then too small (give incidents, not every
-    failure of a crash loop). Source: NIST/SEMATECH e-Handbook 8.2.3.4; Cox and Lewis (1966), 3.3.
+    failure of a crash loop). Source: NIST/SEMATECH e-Handbook 8.2.3.4; Cox and Lewis (1966).
     """
     total, variance, used = [], [], 0
     for window in windows:

@@ -75,7 +75,7 @@ def kaplan_meier(
     it lies if instances are stopped because they look ill.
 
     Source: Kaplan and Meier, JASA 53 (1958) 457; Kalbfleisch and Prentice, The Statistical Analysis
-    of Failure Time Data, 1.4; Fay, Brittain and Proschan, Biostatistics 14 (2013) 723.
+    of Failure Time Data; Fay, Brittain and Proschan, Biostatistics 14 (2013) 723.
     """
     import numpy as np
 

@@ -142,7 +142,7 @@ def pooled_rate(parts: Sequence[tuple[int, float]], confidence: float = 0.95) ->
     expected failures a part (1 when nothing failed or there is one part). A small one says that
     the parts do not belong together and the pooled interval is too narrow.
 
-    Source: Cox and Lewis, The Statistical Analysis of Series of Events (1966), chapter 9.
+    Source: Cox and Lewis, The Statistical Analysis of Series of Events (1966).
     """
     if not parts:
         raise ValueError("parts: empty; at least one (failures, time_s) is needed")

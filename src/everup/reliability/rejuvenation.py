@@ -29,7 +29,7 @@ def cost_rate(
     ``R(t) = exp(-(t/scale)^shape)``. ``planned`` and ``failed``: what a planned restart and a
     failure cost, in one unit, best the seconds of downtime; above 0. Holds for independent
     lifetimes of one distribution, where a restart makes the process as good as new. Source:
-    Barlow and Proschan, Mathematical Theory of Reliability (1965), chapter 4.2 (age replacement).
+    Barlow and Proschan, Mathematical Theory of Reliability (1965), chapter 4 (age replacement).
     Raises ``ValueError``.
     """
     _check(shape, scale_s, planned, failed)

@@ -88,6 +88,8 @@ class GroupResult(NamedTuple):
     """Failures of the group per second in the long run."""
     mean_up_s: float
     mean_down_s: float
+    """With common cause too short: it takes the repairs of those that a common cause struck for
+    independent ones, of which the first ends the outage."""
     stuck: float
     """The part of the unavailability that failed failovers (1 - c) make."""
 

@@ -92,7 +92,7 @@ RULES = (
     Rule(0.10, DAY_S, 7200, Urgency.TICKET),
     Rule(0.10, 3 * DAY_S, 6 * 3600, Urgency.TICKET),
 )
-"""Over 30 days: 14.4, 6, 3 and 1 times (the workbook's table 5-8)."""
+"""Over 30 days: 14.4, 6, 3 and 1 times (the workbook's chapter, section 6)."""
 
 
 class Burn(NamedTuple):

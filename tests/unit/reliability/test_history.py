@@ -75,11 +75,11 @@ def test_a_failing_probe_is_down_from_its_first_failure() -> None:
     assert parts(outage) == (2 * US, US // 2, 3 * US // 2, 4 * US)
 
 
-def test_the_last_good_probe_counts_where_the_entry_tells_it() -> None:
+def test_a_failure_began_halfway_between_two_probes_where_the_entry_tells_of_the_good_one() -> None:
     script = begun().at(10).i("suspected", WEB, 1, reason=LIVENESS, ok_ago_s=0.75)
     script.at(12).i("unhealthy", WEB, 1, reason=LIVENESS)
     script.exit(WEB, 1, "signal", 9, killed_for=LIVENESS).up(WEB, 2)
-    assert seconds(one(script.history())) == (9.25, 12, 12, 12)
+    assert seconds(one(script.history())) == (9.625, 12, 12, 12)
 
 
 def test_a_suspicion_that_passes_is_no_failure() -> None:

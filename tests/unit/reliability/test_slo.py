@@ -35,7 +35,7 @@ def test_burn_rate() -> None:
     assert burn_rate(99.9, 1000, 1) == pytest.approx(1, abs=1e-9)
     assert burn_rate(99.9, 1000, 1000) == pytest.approx(1000, abs=1e-9)
     assert burn_rate(99.9, 0, 0) == 0
-    assert exhausted_in_s(1, 1000, MONTH_S) == pytest.approx(43.2 * 60)  # the workbook's table 5-1
+    assert exhausted_in_s(1, 1000, MONTH_S) == pytest.approx(43.2 * 60)  # 43 minutes
     assert exhausted_in_s(0.5, 10, MONTH_S) == pytest.approx(1.5 * DAY_S)
     assert exhausted_in_s(0.5, 0, MONTH_S) == math.inf
     assert exhausted_in_s(-0.1, 0, MONTH_S) == 0
@@ -58,7 +58,7 @@ def test_wrong_arguments(objective: float, valid: float, bad: float, word: str) 
 
 
 def test_the_workbooks_rates() -> None:
-    """Table 5-8: 14.4 and 6 page, 3 and 1 make a ticket, over 30 days."""
+    """SRE workbook, chapter 5: 14.4 and 6 page, 3 and 1 make a ticket, over 30 days."""
     assert [rule.rate(MONTH_S) for rule in RULES] == pytest.approx([14.4, 6, 3, 1])
     assert [rule.urgency for rule in RULES] == [Urgency.PAGE] * 2 + [Urgency.TICKET] * 2
     assert all(rule.short_s == rule.long_s / 12 for rule in RULES)
