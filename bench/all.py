@@ -19,7 +19,7 @@ from typing import Any
 from _common import HERE, Table, machine, say
 
 COMPARISONS = ("respawn", "gap", "deploy", "takeover", "many", "status")
-ALONE = ("logs", "probes")
+ALONE = ("logs", "probes", "tolerate", "report", "structures", "reliability")
 LIMIT_S = {
     "respawn": 700,
     "gap": 1500,
@@ -29,6 +29,10 @@ LIMIT_S = {
     "takeover": 600,
     "logs": 300,
     "probes": 300,
+    "tolerate": 600,
+    "report": 300,
+    "structures": 200,
+    "reliability": 300,
 }
 
 

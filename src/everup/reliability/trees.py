@@ -181,7 +181,8 @@ def quantify(
 
     ``time_s`` as for :func:`top_probability`; frequency ``sum_i B_i (1 - q_i) lambda_i``, in the
     long run only. The rare-event sum runs over all cut sets, listed or not. Source of the
-    approximations: NUREG-0492, Fault Tree Handbook; they err upwards, the more the less rare the events.
+    approximations: NUREG-0492, Fault Tree Handbook; they err upwards, the more the less rare the
+    events.
     """
     structure, events = compiled(top)
     down, up = inputs(events, time_s)
