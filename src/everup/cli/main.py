@@ -23,6 +23,7 @@ _COMMANDS = {
     "logs": ("everup.cli.streams", "Show the output of services."),
     "events": ("everup.cli.streams", "Show the journal."),
     "report": ("everup.cli.report", "Show how available the services were, and why not."),
+    "plan": ("everup.cli.plan", "Predict how available the services will be, and what to mend."),
     "check": ("everup.cli.config", "Check the config and show what it means."),
     "init": ("everup.cli.config", "Write a first everup.toml."),
     "reexec": ("everup.cli.itself", "Replace everup itself; the services go on."),

@@ -1,0 +1,210 @@
+"""The plan in a terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from everup.cli._report_text import bar, lapse, share
+from everup.cli.plan import Measured, next_command
+
+if TYPE_CHECKING:
+    from everup.reliability.interval import Interval
+    from everup.reliability.plan import (
+        Assumption,
+        Comparison,
+        Plan,
+        Route,
+        ServicePlan,
+        WhatIf,
+    )
+
+_RIGHT = frozenset(
+    ("ALONE", "WITH WHAT IT NEEDS", "DOWN/YEAR", "OUTAGES/YEAR", "WAS", "SAVES/YEAR", "THEN",
+     "VALUE", "MTTF", "MTTR", "MEASURED")
+)  # fmt: skip
+_MOST_MENDS = 6
+_MOST_ROWS = 12
+_LEAST_SHARE = 0.001
+"""Of the downtime: what would save less is not shown."""
+_LEAST_ELASTICITY = 0.0005
+_COST_COLOURS = ("green", "green", "yellow", "red")
+
+
+def show(
+    found: "Plan",
+    before: "Plan | None",
+    way: "Route | None",
+    what_if: "WhatIf",
+    measured: Measured,
+) -> None:
+    """Warnings, the services, what to mend first, what carries the answer, what was measured."""
+    for text in found.warnings:
+        click.echo(f"{click.style('mend first:', fg='yellow', bold=True)} {text}", err=True)
+    _title(found, what_if, measured)
+    _services(found, before)
+    _mend(found)
+    _assumptions(found)
+    _compared(found, measured)
+    if way is not None:
+        _route(way)
+    click.echo()
+    value, down = found.availability, found.downtime_s_per_year
+    click.echo(
+        f"{found.scope or 'every service'} up {share(value.value)} of the time, down "
+        f"{lapse(down.value)} a year (95 %: {_between(down)})"
+        + click.style(f"  (next: {next_command(found, way, measured)})", dim=True)
+    )
+
+
+def _title(found: "Plan", what_if: "WhatIf", measured: Measured) -> None:
+    of = f"{found.scope} with what it needs" if found.scope else "all services"
+    if measured.why:
+        source = f"nothing measured ({measured.why}): all rates are assumed"
+    else:
+        source = f"rates measured over {lapse(measured.length_s)} where there were enough"
+    click.echo(click.style(f"plan of {of}; {source}", bold=True))
+    if given := [_given(name, service, what_if) for name, service in what_if.names()]:
+        click.echo(f"what if: {'; '.join(given)}")
+
+
+def _given(name: str, service: str, what_if: "WhatIf") -> str:
+    value = getattr(what_if, name)[service]
+    text = lapse(value) if name.endswith("_s") else f"{value:g}"
+    return f"{name.removesuffix('_s').replace('_', ' ')} of {service} {text}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    heads = rows[0]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(heads))]
+    for row in rows:
+        cells = [
+            cell.rjust(widths[n]) if heads[n] in _RIGHT else cell.ljust(widths[n])
+            for n, cell in enumerate(row)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _services(found: "Plan", before: "Plan | None") -> None:
+    measured = any(s.comparison for s in found.services)
+    was = {s.name: s.downtime_s_per_year.value for s in before.services} if before else {}
+    heads = ["SERVICE", "REPLICAS", "MTTF", "MTTR", "ALONE", "WITH WHAT IT NEEDS", "DOWN/YEAR"]
+    heads += ["95 % INTERVAL", "OUTAGES/YEAR"]
+    rows = [[*heads, *(["MEASURED"] if measured else []), *(["WAS"] if before else [])]]
+    for s in found.services:
+        row = [
+            s.name, f"{s.replicas}" + (f"+{s.standby}" if s.standby else ""), lapse(s.mttf_s),
+            lapse(s.mttr_s), share(s.alone.value), *_cells(s, s.availability, measured),
+        ]  # fmt: skip
+        rows.append([*row, lapse(was.get(s.name))] if before else row)
+    if not found.scope and len(found.services) > 1:
+        row = ["all", "", "", "", "", *_cells(found, found.availability, measured)]
+        rows.append([*row, lapse(before.downtime_s_per_year.value)] if before else row)
+    _table(rows)
+
+
+def _cells(of: "Plan | ServicePlan", availability: "Interval", measured: bool) -> list[str]:
+    down = of.downtime_s_per_year
+    cells = [share(availability.value), lapse(down.value)]
+    cells += [_between(down), f"{of.outages_per_year:.2g}"]
+    return [*cells, share(of.comparison.measured if of.comparison else None)] if measured else cells
+
+
+def _between(down: "Interval") -> str:
+    """- where all numbers were given."""
+    if down.high - down.low <= 1e-6 * down.high:
+        return "-"
+    return f"{lapse(down.low)} to {lapse(down.high)}"
+
+
+def _mend(found: "Plan") -> None:
+    whole = found.downtime_s_per_year.value or 0.0
+    mends = [m for m in found.mend if m.saved_s_per_year >= _LEAST_SHARE * whole][:_MOST_MENDS]
+    if not mends:
+        return
+    click.echo()
+    rows = [["MEND FIRST", "WHAT", "SAVES/YEAR", ""]]
+    for m in mends:
+        rows.append([m.service, m.text, lapse(m.saved_s_per_year), bar(m.saved_s_per_year / whole)])
+    _table(rows)
+
+
+def _assumptions(found: "Plan") -> None:
+    click.echo()
+    rows = [["WHAT IT RESTS ON", "OF", "VALUE", "95 % INTERVAL", "FROM", "CARRIES"]]
+    chosen = [a for a in found.assumptions if abs(a.elasticity) >= _LEAST_ELASTICITY][:_MOST_ROWS]
+    for a in chosen:
+        note = f" ({a.note})" if a.note else ""
+        carries = f"{bar(abs(a.elasticity))} {100 * abs(a.elasticity):.3g} %"
+        rows.append(
+            [a.name, _some(a.services), _value(a, a.value), _range(a), f"{a.source}{note}", carries]
+        )
+    _table(rows)
+    if hidden := len(found.assumptions) - len(chosen):
+        click.echo(f"and {hidden} more that carry next to nothing (--json has them)")
+    click.echo(
+        "carries: so much does the predicted downtime change if this was twice as good or bad, "
+        "to first order"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "all"
+
+
+def _value(row: "Assumption", value: float) -> str:
+    return lapse(value) if row.unit == "s" else f"{100 * value:.4g} %"
+
+
+def _range(row: "Assumption") -> str:
+    if row.low == row.high:
+        return "-"
+    return f"{_value(row, row.low)} to {_value(row, row.high)}"
+
+
+def _compared(found: "Plan", measured: Measured) -> None:
+    rows: list[tuple[str, Comparison]] = [
+        (s.name, s.comparison) for s in found.services if s.comparison
+    ]
+    if found.comparison is not None and len(found.services) > 1:
+        rows.append(("all", found.comparison))
+    if not rows:
+        return
+    click.echo()
+    table = [["COMPARED", "MEASURED", "PREDICTED FOR SUCH A TIME", "VALID TIME", ""]]
+    for name, c in rows:
+        low, high = share(c.predicted.low).removesuffix(" %"), share(c.predicted.high)
+        words = {
+            "": "inside",
+            "optimistic": "outside: worse than predicted, the plan is optimistic",
+            "pessimistic": "outside: better than predicted, the plan is pessimistic",
+        }[c.errs]
+        table.append([name, share(c.measured), f"{low} to {high}", lapse(c.valid_s), words])
+    _table(table)
+
+
+def _route(way: "Route") -> None:
+    from everup.reliability.plan import COSTS, YEAR_S
+
+    click.echo()
+    target = f"{100 * way.target:.10g} %"
+    goal = f"{target} ({lapse((1 - way.target) * YEAR_S)} down a year)"
+    if way.reached and not way.changes:
+        click.echo(f"the target of {goal} is reached as it is: {share(way.before)}")
+        return
+    rows = [["COST", f"FOR {target}, CHEAPEST FIRST", "SAVES/YEAR", "THEN"]]
+    rows += [
+        [COSTS[c.cost], c.text, lapse(c.saved_s_per_year), share(c.availability)]
+        for c in way.changes
+    ]
+    if way.changes:
+        _table(rows)
+    if way.reached:
+        click.echo(f"with these the target of {goal} is reached: {share(way.after)}")
+    else:
+        limits = "; ".join(way.limits) or "nothing that is known"
+        click.echo(
+            click.style("not reached: ", fg="red")
+            + f"{goal} is out of reach, {share(way.after)} at best; what limits it: {limits}"
+        )
