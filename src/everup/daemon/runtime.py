@@ -26,7 +26,8 @@ from everup.adapters.place import Place
 from everup.adapters.pressure import cpu_pressure
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
-from everup.daemon import handover, memory, takeover
+from everup.daemon import handover, takeover
+from everup.daemon.chores import Chores
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
@@ -61,7 +62,6 @@ from everup.model.event import (
     HookDone,
     Lag,
     Probed,
-    Remembered,
     SpawnFailed,
     Tick,
 )
@@ -74,10 +74,6 @@ from everup.model.spec import Service, Spec
 _LAG_EVERY_S = 0.5
 _ALIVE_EVERY = 4
 """Measurements of the lag between two signs of life to the keeper."""
-_HOUSEKEEPING_S = 5.0
-_PRUNE_EVERY_S = 600.0
-_SIGN_EVERY_S = 600.0
-_REMEMBER_S = 3 * 86400.0
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
@@ -128,8 +124,9 @@ class Runtime:
             place=place,
         )
         self.drains = Drains(
-            self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self._spawn_task
+            self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self.spawn_task
         )
+        self.chores = Chores(self)
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
 
@@ -161,7 +158,7 @@ class Runtime:
         self._lag_due = loop.time() + _LAG_EVERY_S
         self._turn = 0
         loop.call_at(self._lag_due, self._measure_lag)
-        self._spawn_task(self._housekeeping())
+        self.spawn_task(self.chores.run())
         status = 1
         try:
             status = await self._finished
@@ -180,7 +177,8 @@ class Runtime:
             if status == KEEPER_LOST:
                 takeover.succeed(self, self.hello)
 
-    def _spawn_task(self, work: Any) -> asyncio.Task[None]:
+    def spawn_task(self, work: Any) -> asyncio.Task[None]:
+        """Run a coroutine until the engine ends."""
         task: asyncio.Task[None] = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -204,7 +202,7 @@ class Runtime:
         for number in self._signals:
             if not self.engine.quitting:
                 self._signal(number)
-        self._spawn_task(self._remember())
+        self.spawn_task(self.chores.remember())
         self.began.set()
 
     @property
@@ -267,9 +265,9 @@ class Runtime:
         self._timer = None
         self.dispatch(Tick())
 
-    def record(self, kind: Kind, subject: str, **payload: Any) -> None:
+    def record(self, kind: Kind, subject: str, durable: bool = False, **payload: Any) -> None:
         """Something to be known that is no event of the engine."""
-        self._perform([Record(kind, subject, payload)])
+        self._perform([Record(kind, subject, payload, durable)])
 
     def _perform(self, actions: list[Action]) -> None:
         records = [action for action in actions if isinstance(action, Record)]
@@ -463,47 +461,6 @@ class Runtime:
 
     def _facility(self, subject: str, text: str) -> None:
         self.record(Kind.FACILITY, subject, detail=text)
-
-    async def _housekeeping(self) -> None:
-        sampled, pruned = -1e9, time.monotonic()
-        written, quiet_since = self.journal.last_seq, pruned
-        while True:
-            now, settings = time.monotonic(), self.engine.spec.everup
-            try:
-                if now - sampled >= settings.metrics_interval:
-                    sampled = now
-                    self.sample()
-                if now - pruned >= _PRUNE_EVERY_S:
-                    pruned = now
-                    self._spawn_task(self._prune(settings.journal_retention))
-                if self.journal.last_seq != written:
-                    written, quiet_since = self.journal.last_seq, now
-                elif now - quiet_since >= _SIGN_EVERY_S:
-                    self._perform([Record(Kind.ENGINE_ALIVE, "everup", {}, durable=True)])
-                self.journal.retry()
-            except Exception as error:
-                self.voice.say(f"housekeeping: {type(error).__name__}: {error}")
-            await asyncio.sleep(min(_HOUSEKEEPING_S, settings.metrics_interval))
-
-    async def _prune(self, retention_s: float) -> None:
-        """Delete what is too old, once it is counted."""
-        try:
-            if memory.is_due(self.place, retention_s):
-                await memory.keep(self.place)
-        except (OSError, TimeoutError) as error:
-            self.voice.say(f"housekeeping: {error or 'the history took too long'}")
-        self.journal.prune(retention_s)
-
-    async def _remember(self) -> None:
-        """Tell the engine what was before it, as far as objectives go by it."""
-        names = [name for name, service in self.engine.services.items() if service.slo]
-        if not names:
-            return
-        try:
-            self.dispatch(await memory.remember(self.place, names, _REMEMBER_S))
-        except (OSError, TimeoutError, ValueError) as error:
-            self.voice.say(f"error budgets start anew: {error or 'the history took too long'}")
-            self.dispatch(Remembered(()))
 
     def sample(self) -> None:
         """Measure every running instance now."""
