@@ -118,8 +118,8 @@ def test_a_config_with_nothing_to_plan(everup: Everup) -> None:
 
 # -- against a run with real kills
 
-MTTF_S = 1.5
-RUN_S = 20.0
+MTTF_S = 1.0
+RUN_S = 14.0
 SEED = 11
 
 

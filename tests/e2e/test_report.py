@@ -188,7 +188,8 @@ def test_a_probe_that_fails(everup: Everup) -> None:
 
 
 def test_a_service_that_never_comes_up_is_down(everup: Everup) -> None:
-    everup.up({"web": {"command": sh("exit 3"), "restart": FAST}}, expect=None)
+    services = {"web": {"command": sh("exit 3"), "restart": FAST}}
+    everup.up(services, arguments=("--timeout", "2"), expect=None)
     (web,) = report(everup)["services"]
     assert web["state"] == "down"
     assert web["open"][0]["kind"] == "exit"
@@ -213,7 +214,31 @@ def test_the_text_and_what_to_do_next(everup: Everup) -> None:
     assert re.search(r"\(next: everup (-c \S+ )?report web\)", text)
     alone = everup.cli("report", "web").out
     assert "INSTANCE" in alone
+    assert "2 failures, web up " in alone
+    assert re.search(r"^only \S+ of journal so far", alone, re.MULTILINE)
     assert "db" not in alone.replace(str(everup.directory), "")
+
+
+def test_a_narrow_terminal(everup: Everup) -> None:
+    two(everup)
+    kill(everup, "web.1", 2)
+    wide = everup.cli("report").out
+    everup.environment["COLUMNS"] = "80"
+    narrow = everup.cli("report").out
+    rows = [line for line in narrow.splitlines() if str(everup.config) not in line]
+    assert max(map(len, rows)) <= 80 or max(rows, key=len).startswith(("1 of them", "an instance"))
+    assert "no room for FAILURES OVER TIME" in narrow
+    assert "no room" not in wide
+    assert "FAILURES OVER TIME" in wide
+    planned = everup.cli("plan").out
+    assert max(map(len, wide.splitlines())) > 100
+    assert "no room for" in planned
+
+
+def test_a_oneshot_has_no_availability(everup: Everup) -> None:
+    everup.up({"once": {"command": sh("exit 0"), "type": "oneshot"}})
+    text = everup.cli("report", "once").out
+    assert "nothing to report of once: it was not meant to be up" in text
 
 
 def test_the_page(everup: Everup, tmp_path: Path) -> None:
@@ -229,6 +254,7 @@ def test_the_page(everup: Everup, tmp_path: Path) -> None:
     assert "web" in words
     assert "Error budget over 24h" in words
     assert page.tags.count("svg") >= 4
+    assert f"everup -c {everup.config} events -s web.1 --after" in words
     assert "script" not in page.tags
     assert not [v for n, v in page.attributes if n in ("src", "href") or n.startswith("on")]
     assert "http://" not in text.replace("http://www.w3.org", "")
@@ -268,19 +294,16 @@ def test_nothing_to_say_yet(everup: Everup) -> None:
     assert "nothing is known of web yet" in failing(everup, "web", expect=1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
+def test_mistakes(everup: Everup) -> None:
+    two(everup)
+    for arguments, status, words in (
         (("wep",), 1, "did you mean web?"),
         (("--since", "soon"), 2, "expected 30d (ago)"),
         (("--since", "0d"), 2, "a time before now"),
         (("--since", "2999-01-01"), 2, "a time before now"),
         (("--html", "/proc/nowhere/report.html"), 1, "cannot write"),
-    ],
-)
-def test_mistakes(everup: Everup, arguments: tuple[str, ...], status: int, words: str) -> None:
-    two(everup)
-    assert words in failing(everup, *arguments, expect=status)
+    ):
+        assert words in failing(everup, *arguments, expect=status)
 
 
 def test_a_journal_that_is_none(everup: Everup) -> None:
@@ -295,7 +318,7 @@ def test_a_journal_that_is_none(everup: Everup) -> None:
 def test_since(everup: Everup) -> None:
     two(everup)
     kill(everup, "web.1", 1)
-    time.sleep(2.5)
-    found: Any = report(everup, "--since", "2s")
+    time.sleep(1.2)
+    found: Any = report(everup, "--since", "1s")
     assert service(found, "web")["failures"]["count"] == 0
-    assert service(found, "web")["times"]["up_s"] == pytest.approx(2, abs=0.1)
+    assert service(found, "web")["times"]["up_s"] == pytest.approx(1, abs=0.1)

@@ -7,11 +7,15 @@ import stat
 from pathlib import Path
 
 import pytest
+from _bench import Bench, db, web
 
 from everup.adapters import _journal_file as files
 from everup.adapters import history as adapter
 from everup.adapters.journal import Journal
+from everup.engine import hearsay
 from everup.model.action import Record
+from everup.model.event import Heard, Tick
+from everup.model.instance import Slot
 from everup.model.journal import Kind
 from everup.reliability.history import History
 
@@ -201,3 +205,16 @@ def test_a_payload_that_is_none_is_passed_over(site: Site) -> None:
         )
     db.close()
     assert failures(site.advance()) == 0
+
+
+def test_calls_as_the_engine_tells_them(tmp_path: Path) -> None:
+    bench = Bench(db(), web(1))
+    bench.up()
+    bench.tell(Heard(Slot("web", 1), "db", calls=(97, 2, 1, 5)))
+    bench.tell(Tick(), hearsay.CALLS_EVERY_S + 1)
+    (told,) = [r for r in bench.records if r.kind is Kind.DEPENDENCY_CALLS]
+    site = Site(tmp_path)
+    site.add(Kind.READY, "db.1", run=1)
+    site.add(told.kind, str(told.subject), **told.payload)
+    ((counts),) = adapter.advance(site.path, tmp_path).services["db"].calls.values()
+    assert counts == [97, 2, 1]

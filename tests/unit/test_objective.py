@@ -1,8 +1,8 @@
 """Alerts on the error budget, as the engine gives them."""
 
-from _bench import CRASH, READINESS, WEB, WEB2, Bench, web
+from _bench import CRASH, READINESS, WEB, WEB2, Bench, db, spec_of, web
 
-from everup.model.event import Remembered, Restart, Start, Stop, Tick
+from everup.model.event import Reload, Remembered, Restart, Start, Stop, Tick
 from everup.model.journal import Kind
 from everup.model.spec import Restart as RestartPolicy
 from everup.model.spec import Service, Slo
@@ -111,20 +111,27 @@ def burning() -> Bench:
     return bench
 
 
-def test_the_next_engine_goes_on_with_the_alerts() -> None:
-    bench = burning()
-    before, spans = bench.now, []
-    track = bench.engine.objectives["web"].track
+def spans_of(bench: Bench) -> tuple[tuple[float, float, bool], ...]:
+    """All that the engine knows of web, as the journal would tell it."""
+    track, spans = bench.engine.objectives["web"].track, []
     for since, until in track._counted:
         at = since
         for down_since, down_until in track._down:
             spans += [(at, down_since, True), (down_since, down_until, False)]
             at = down_until
         spans.append((at, until, True))
+    if track.up is not None:
+        spans.append((track.since, bench.now, track.up))
+    return tuple(span for span in spans if span[0] < span[1])
+
+
+def test_the_next_engine_goes_on_with_the_alerts() -> None:
+    bench = burning()
+    before, spans = bench.now, spans_of(bench)
     bench.die()
     bench.play()
     assert bench.engine.objectives["web"].alarm.on
-    bench.tell(Remembered((("web", tuple(spans)),)))
+    bench.tell(Remembered((("web", spans),)))
     wait(bench, 100)
     assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]  # neither again nor over
     assert bench.engine.objectives["web"].track.seen(before, 3600)[2] >= 4
@@ -140,3 +147,122 @@ def test_nobody_can_tell_what_was_before() -> None:
     assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]
     wait(bench, 60)  # nothing has come: it goes by what it sees itself
     assert bench.told(*ALERTS)[-1] == (Kind.SLO_CALM, "web")
+
+
+def test_an_outage_that_spans_two_engines_goes_on_burning() -> None:
+    bench = ready(promised())
+    bench.sick.update((WEB, run) for run in range(2, 1000))
+    crash(bench)
+    wait(bench, 400)
+    assert bench.told(*ALERTS)[0] == (Kind.SLO_BURNING, "web")
+    spans = spans_of(bench)
+    assert not spans[-1][2]
+    bench.die()
+    bench.play()
+    bench.tell(Remembered((("web", spans),)))
+    wait(bench, 3600)  # long after what was remembered has left the short window
+    assert Kind.SLO_CALM not in [kind for kind, _ in bench.told(*ALERTS)]
+    assert bench.engine.objectives["web"].track.up is False
+
+
+def test_what_was_never_ready_is_not_held_against_it_by_the_next_engine_either() -> None:
+    bench = Bench(promised())
+    bench.sick.update((WEB, run) for run in range(1, 1000))
+    bench.up()
+    wait(bench, 100)
+    bench.die()
+    bench.play()
+    bench.tell(Remembered((("web", ((bench.now - 100, bench.now, False),)),)))
+    wait(bench, 1000)
+    assert bench.engine.objectives["web"].track.up is None
+
+
+def test_the_long_rules_outlive_engines() -> None:
+    """A ticket of three days is still on, and is over when its own windows say so."""
+    bench = burning()
+    wait(bench, 20)
+    for _ in range(40):  # 40 x 30 s: more than a tenth of the budget of 30 days
+        crash(bench)
+        wait(bench, 400)
+    on = {rule.long_s for rule in bench.engine.objectives["web"].alarm.on}
+    assert {86400.0, 3 * 86400.0} <= on
+    for _ in range(3):
+        spans = spans_of(bench)
+        bench.die()
+        bench.play()
+        bench.tell(Remembered((("web", spans),)))
+        wait(bench, 60)
+        assert {86400.0, 3 * 86400.0} <= {
+            rule.long_s for rule in bench.engine.objectives["web"].alarm.on
+        }
+    began = [r.payload["window_s"] for r in bench.records if r.kind is Kind.SLO_BURNING]
+    assert [began.count(long_s) for long_s in (86400.0, 3 * 86400.0)] == [1, 1]
+    wait(bench, 4 * 86400)
+    over = [r.payload["window_s"] for r in bench.records if r.kind is Kind.SLO_CALM]
+    assert sorted(over) == sorted(began)
+
+
+# -- the config changes meanwhile
+
+
+def reload(bench: Bench, *services: Service) -> None:
+    bench.finish(bench.tell(Reload(spec_of(*services), "ann")))
+
+
+def calmed(bench: Bench) -> list[dict[str, object]]:
+    return [dict(r.payload) for r in bench.records if r.kind is Kind.SLO_CALM]
+
+
+def test_a_service_that_is_removed_takes_its_alerts_along() -> None:
+    bench = Bench(promised(), db())
+    bench.up()
+    for _ in range(5):
+        crash(bench)
+        wait(bench, 40)
+    assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]
+    reload(bench, db())
+    (calm,) = calmed(bench)
+    assert (calm["window_s"], calm["burning"]) == (3600, [])
+    assert "web" not in bench.engine.objectives
+    bench.die()
+    bench.play()
+    assert bench.engine.objectives == {}
+
+
+def test_an_objective_that_is_taken_away_takes_its_alerts_along() -> None:
+    bench = burning()
+    reload(bench, promised(slo=None))
+    assert len(calmed(bench)) == 1
+    assert bench.engine.objectives == {}
+
+
+def test_an_objective_that_went_while_no_engine_lived() -> None:
+    bench = burning()
+    bench.spec = spec_of(promised(slo=None))
+    bench.die()
+    bench.play()
+    assert len(calmed(bench)) == 1
+    assert bench.engine.objectives == {}
+
+
+def test_a_lower_objective_calms_at_once_and_a_higher_one_burns_at_once() -> None:
+    bench = burning()
+    reload(bench, promised(slo=Slo(90.0)))
+    assert [c["objective"] for c in calmed(bench)] == [90.0]
+    reload(bench, promised(slo=Slo(99.99)))
+    assert bench.told(*ALERTS)[2:].count((Kind.SLO_BURNING, "web")) >= 1
+    assert bench.last(Kind.SLO_BURNING).payload["objective"] == 99.99
+
+
+def test_a_shorter_window_leaves_no_alert_of_a_longer_rule() -> None:
+    bench = burning()
+    for _ in range(40):
+        crash(bench)
+        wait(bench, 400)
+    before = {rule.long_s for rule in bench.engine.objectives["web"].alarm.on}
+    assert 3 * 86400.0 in before
+    reload(bench, promised(slo=Slo(99.9, 86400.0)))
+    on = {rule.long_s for rule in bench.engine.objectives["web"].alarm.on}
+    assert not on & {86400.0, 3 * 86400.0}
+    assert {c["window_s"] for c in calmed(bench)} >= {86400.0, 3 * 86400.0}
+    assert calmed(bench)[-1]["burning"] == sorted(on)

@@ -14,7 +14,7 @@ from everup.adapters._journal_file import COLUMNS, LATEST, open_as
 from everup.reliability.history import KINDS, History, Row
 
 NAME = "history.json"
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 256 << 20
 _SAVE_AFTER = 2_000
 """So few new entries are not worth writing the file again, for a command."""

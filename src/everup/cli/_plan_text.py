@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from everup.cli._report_table import table
 from everup.cli._report_text import bar, lapse, share
 from everup.cli.plan import Measured, next_command
 
@@ -27,6 +28,7 @@ _MOST_MENDS = 6
 _MOST_ROWS = 12
 _LEAST_SHARE = 0.001
 """Of the downtime: what would save less is not shown."""
+_SHORT_S = 86400.0
 _LEAST_ELASTICITY = 0.0005
 _COST_COLOURS = ("green", "green", "yellow", "red")
 
@@ -63,6 +65,8 @@ def _title(found: "Plan", what_if: "WhatIf", measured: Measured) -> None:
         source = f"nothing measured ({measured.why}): all rates are assumed"
     else:
         source = f"rates measured over {lapse(measured.length_s)} where there were enough"
+        if measured.length_s < _SHORT_S:
+            source += "; so short a time proves little: the intervals are wide"
     click.echo(click.style(f"plan of {of}; {source}", bold=True))
     if given := [_given(name, service, what_if) for name, service in what_if.names()]:
         click.echo(f"what if: {'; '.join(given)}")
@@ -72,17 +76,6 @@ def _given(name: str, service: str, what_if: "WhatIf") -> str:
     value = getattr(what_if, name)[service]
     text = lapse(value) if name.endswith("_s") else f"{value:g}"
     return f"{name.removesuffix('_s').replace('_', ' ')} of {service} {text}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    heads = rows[0]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(heads))]
-    for row in rows:
-        cells = [
-            cell.rjust(widths[n]) if heads[n] in _RIGHT else cell.ljust(widths[n])
-            for n, cell in enumerate(row)
-        ]
-        click.echo("  ".join(cells).rstrip())
 
 
 def _services(found: "Plan", before: "Plan | None") -> None:
@@ -100,7 +93,7 @@ def _services(found: "Plan", before: "Plan | None") -> None:
     if not found.scope and len(found.services) > 1:
         row = ["all", "", "", "", "", *_cells(found, found.availability, measured)]
         rows.append([*row, lapse(before.downtime_s_per_year.value)] if before else row)
-    _table(rows)
+    table(rows, _RIGHT, spare=("OUTAGES/YEAR", "REPLICAS", "MTTR", "MTTF", "ALONE", "MEASURED"))
 
 
 def _cells(of: "Plan | ServicePlan", availability: "Interval", measured: bool) -> list[str]:
@@ -126,7 +119,7 @@ def _mend(found: "Plan") -> None:
     rows = [["MEND FIRST", "WHAT", "SAVES/YEAR", ""]]
     for m in mends:
         rows.append([m.service, m.text, lapse(m.saved_s_per_year), bar(m.saved_s_per_year / whole)])
-    _table(rows)
+    table(rows, _RIGHT, spare=("",))
 
 
 def _assumptions(found: "Plan") -> None:
@@ -139,7 +132,7 @@ def _assumptions(found: "Plan") -> None:
         rows.append(
             [a.name, _some(a.services), _value(a, a.value), _range(a), f"{a.source}{note}", carries]
         )
-    _table(rows)
+    table(rows, _RIGHT, spare=("95 % INTERVAL", "CARRIES", "OF"))
     if hidden := len(found.assumptions) - len(chosen):
         click.echo(f"and {hidden} more that carry next to nothing (--json has them)")
     click.echo(
@@ -164,24 +157,24 @@ def _range(row: "Assumption") -> str:
 
 
 def _compared(found: "Plan", measured: Measured) -> None:
-    rows: list[tuple[str, Comparison]] = [
+    compared: list[tuple[str, Comparison]] = [
         (s.name, s.comparison) for s in found.services if s.comparison
     ]
     if found.comparison is not None and len(found.services) > 1:
-        rows.append(("all", found.comparison))
-    if not rows:
+        compared.append(("all", found.comparison))
+    if not compared:
         return
     click.echo()
-    table = [["COMPARED", "MEASURED", "PREDICTED FOR SUCH A TIME", "VALID TIME", ""]]
-    for name, c in rows:
+    rows = [["COMPARED", "MEASURED", "PREDICTED FOR SUCH A TIME", "VALID TIME", ""]]
+    for name, c in compared:
         low, high = share(c.predicted.low).removesuffix(" %"), share(c.predicted.high)
         words = {
             "": "inside",
             "optimistic": "outside: worse than predicted, the plan is optimistic",
             "pessimistic": "outside: better than predicted, the plan is pessimistic",
         }[c.errs]
-        table.append([name, share(c.measured), f"{low} to {high}", lapse(c.valid_s), words])
-    _table(table)
+        rows.append([name, share(c.measured), f"{low} to {high}", lapse(c.valid_s), words])
+    table(rows, _RIGHT, spare=("VALID TIME",))
 
 
 def _route(way: "Route") -> None:
@@ -199,7 +192,7 @@ def _route(way: "Route") -> None:
         for c in way.changes
     ]
     if way.changes:
-        _table(rows)
+        table(rows, _RIGHT, spare=("COST", "SAVES/YEAR"))
     if way.reached:
         click.echo(f"with these the target of {goal} is reached: {share(way.after)}")
     else:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from everup.cli._report_text import between, lapse, share, when
+from everup.cli._report_table import counted
+from everup.cli._report_text import YOUNG_S, at_least, between, lapse, share, when
+from everup.cli.context import named
 
 if TYPE_CHECKING:
     from everup.reliability.account import Account
@@ -103,8 +105,7 @@ def _cards(found: "Account") -> str:
         (share(whole.every_service_up), "of the time every service was up"),
         (str(whole.failures.count), "failures of instances"),
         (lapse(whole.repairs.total.mean_s), "mean time to recover"),
-        (lapse(whole.failures.mttf_s.value if whole.failures.mttf_s else None),
-         "mean time to failure of an instance"),
+        (at_least(whole.failures.mttf_s), "mean time to failure of an instance"),
     ]  # fmt: skip
     if promised:
         cards.append((f"{promised - spent} of {promised}", "objectives with budget left"))
@@ -151,10 +152,16 @@ def _foot(found: "Account") -> str:
         "Intervals are of 95 % confidence. A failure within 10 minutes after the one before on the "
         "same instance counts as downtime, and not in the mean time to failure.",
     ]
+    if found.first == found.start and found.end - found.start < YOUNG_S:
+        notes.append(
+            f"Only {lapse(found.end - found.start)} of journal so far: the intervals say how "
+            "little that proves."
+        )
     if found.off_s >= 1:
         notes.append(f"everup or the machine was off for {lapse(found.off_s)}.")
     if found.lost_events:
-        notes.append(f"{found.lost_events} events were lost: the numbers may be off by as many.")
+        lost = counted(found.lost_events, "lost event")
+        notes.append(f"{lost}: the numbers may be off by as many.")
     return "<section>" + "".join(f'<p class="dim">{escape(n)}</p>' for n in notes) + "</section>"
 
 
@@ -191,11 +198,12 @@ def _headline(s: Any) -> str:
     value = s.availability.value if s.availability else None
     text = f"{share(value)} available"
     if s.outages:
-        text += f"; down {s.outages} times, {lapse(s.times.down_s)} in all"
+        text += f"; down {counted(s.outages, 'time')}, {lapse(s.times.down_s)} in all"
     elif value is not None:
         text += "; never down"
     if s.slo is not None:
-        text += f". Objective {s.slo.objective:g} % over {lapse(s.slo.window_s)}: "
+        by = " of requests" if s.slo.by == "requests" else ""
+        text += f". Objective {s.slo.objective:g} %{by} over {lapse(s.slo.window_s)}: "
         text += (
             f"{100 * s.slo.left:.0f} % of the error budget left"
             if s.slo.left > 0
@@ -244,7 +252,8 @@ def _over_time(history: "History", names: Sequence[str], edges: Sequence[int]) -
     parts = []
     for number, (count, down_s, _valid) in enumerate(found):
         height = 80 * count / most
-        title = f"{count} failures, {lapse(down_s)} down, from {when(history.wall(edges[number]))}"
+        since = when(history.wall(edges[number]))
+        title = f"{counted(count, 'failure')}, {lapse(down_s)} down, from {since}"
         parts.append(
             f'<rect class="bar" x="{number * width:.2f}" y="{86 - height:.2f}" '
             f'width="{max(0.5, width - 1):.2f}" height="{height:.2f}">'
@@ -322,7 +331,7 @@ def _burn_down(history: "History", s: Any, start: int, end: int, edges: Sequence
 def _incidents(incidents: Sequence[Any]) -> str:
     rows = []
     for i in incidents:
-        command = f"everup events -s {i.instance} --after {i.first_seq - 1}"
+        command = named(f"everup events -s {i.instance} --after {i.first_seq - 1}")
         rows.append(
             [
                 escape(when(i.start)), escape(i.instance), escape(i.kind), escape(i.cause),

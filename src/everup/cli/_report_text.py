@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from everup.cli._report_table import counted, table
 from everup.cli.context import named
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _WIDTH = 12
 _COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "unknown": "yellow"}
 _RIGHT = frozenset(("FAILURES", "MTTF", "MTTR", "DOWN", "BURN 1H", "LEFT", "AVAILABILITY"))
+_SPARE = ("FAILURES OVER TIME", "OBJECTIVE", "BURN 1H", "MTTF", "MTTR", "95 % INTERVAL")
+YOUNG_S = 86400.0
 
 
 def show(
@@ -29,10 +32,10 @@ def show(
 ) -> None:
     """Tables, what they mean in one line, and what to do next."""
     if not found.services:
-        click.echo(
-            "nothing to report yet: no service was up, or meant to be, in this time  "
-            + click.style(f"(next: {named('everup status')})", dim=True)
-        )
+        what = "nothing to report yet: no service was up, or meant to be, in this time"
+        if service:
+            what = f"nothing to report of {service}: it was not meant to be up in this time"
+        click.echo(f"{what}  " + click.style(f"(next: {named('everup status')})", dim=True))
         return
     if html is not None:
         click.echo(f"wrote {html}")
@@ -52,20 +55,6 @@ def show(
     _summary(found, service)
 
 
-def _table(
-    rows: Sequence[Sequence[str]], colours: dict[tuple[int, int], str] | None = None
-) -> None:
-    heads = rows[0]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(heads))]
-    for number, row in enumerate(rows):
-        cells = []
-        for n, cell in enumerate(row):
-            padded = cell.rjust(widths[n]) if heads[n] in _RIGHT else cell.ljust(widths[n])
-            colour = (colours or {}).get((number, n))
-            cells.append(click.style(padded, fg=colour) if colour else padded)
-        click.echo("  ".join(cells).rstrip())
-
-
 def _services(history: "History", found: "Account", edges: Sequence[int]) -> None:
     from everup.reliability.account import bins
 
@@ -75,11 +64,10 @@ def _services(history: "History", found: "Account", edges: Sequence[int]) -> Non
     rows, colours = [[*heads, "FAILURES OVER TIME"]], {}
     for number, s in enumerate(found.services, 1):
         counts = [count for count, _, _ in bins(history, edges, [s.name])]
-        mttf = s.failures.mttf_s
         row = [
             s.name, s.state, share(s.availability and s.availability.value),
             between(s.availability), lapse(s.times.down_s), str(s.failures.count),
-            lapse(mttf.value if mttf else None), lapse(s.repairs.total.mean_s),
+            at_least(s.failures.mttf_s), lapse(s.repairs.total.mean_s),
         ]  # fmt: skip
         colours[number, 1] = _COLOURS.get(s.state, "")
         if objectives:
@@ -87,12 +75,17 @@ def _services(history: "History", found: "Account", edges: Sequence[int]) -> Non
             if slo:
                 colours[number, 9] = "green" if slo.left > 0.25 else "red"
             row += [
-                f"{slo.objective:g} % in {lapse(slo.window_s)}" if slo else "-",
+                _promise(slo) if slo else "-",
                 f"{bar(slo.left)} {100 * slo.left:.0f} %" if slo else "-",
                 f"{slo.burn_1h:.1f}x" if slo else "-",
             ]
         rows.append([*row, spark(counts)])
-    _table(rows, colours)
+    table(rows, _RIGHT, colours, _SPARE)
+
+
+def _promise(slo: Any) -> str:
+    of = " of calls" if slo.by == "requests" else ""
+    return f"{slo.objective:g} %{of} in {lapse(slo.window_s)}"
 
 
 def _failures(failures: Any) -> None:
@@ -103,12 +96,9 @@ def _failures(failures: Any) -> None:
     rows = [["FAILURES", "KIND", ""]]
     for kind, count in failures.by_kind.items():
         rows.append([str(count), kind, bar(count / most)])
-    _table(rows)
+    table(rows, _RIGHT)
     if failures.relapses:
-        click.echo(
-            f"{failures.relapses} of them came within 10 min of the one before: they count as "
-            "downtime, not in MTTF and trend"
-        )
+        click.echo(relapsed(failures.relapses))
     if failures.mttf_s is not None:
         low, high = failures.mttf_s.low, failures.mttf_s.high
         words = {
@@ -136,7 +126,7 @@ def _repairs(repairs: Any) -> None:
             [name, lapse(part.median_s), lapse(part.p95_s), lapse(part.mean_s), share,
              str(part.count)]
         )  # fmt: skip
-    _table(rows)
+    table(rows, spare=("COUNT", ""))
 
 
 def _instances(s: Any) -> None:
@@ -148,7 +138,8 @@ def _instances(s: Any) -> None:
             [i.name, i.state, share(i.availability), str(i.failures), lapse(t.up_s),
              lapse(t.down_s), lapse(t.maintenance_s), lapse(t.unknown_s)]
         )  # fmt: skip
-    _table(rows, {(n, 1): _COLOURS.get(row[1], "") for n, row in enumerate(rows) if n})
+    colours = {(n, 1): _COLOURS.get(row[1], "") for n, row in enumerate(rows) if n}
+    table(rows, _RIGHT, colours, ("UNKNOWN", "MAINTENANCE", "UP"))
     if s.replica_weighted is not None:
         click.echo(
             f"any replica ready: {share(s.availability and s.availability.value)}; "
@@ -170,7 +161,7 @@ def _maintenance(found: "Account") -> None:
     for s in planned[:8]:
         words = [lapse(s.times.maintenance_s)] if s.times.maintenance_s >= 0.5 else []
         failed = f" ({s.deploys_failed} failed)" if s.deploys_failed else ""
-        words += [f"{s.deploys} rollouts{failed}"] if s.deploys else []
+        words += [f"{counted(s.deploys, 'rollout')}{failed}"] if s.deploys else []
         parts.append(f"{s.name} {', '.join(words)}")
     more = f" and {len(planned) - 8} more" if len(planned) > 8 else ""
     click.echo()
@@ -190,14 +181,18 @@ def _slowest(incidents: Sequence[Any], title: str) -> None:
              lapse(i.decide_s), lapse(i.recover_s),
              named(f"everup events -s {i.instance} --after {i.first_seq - 1}")]
         )  # fmt: skip
-    _table(rows)
+    table(rows, _RIGHT, spare=("DETECT", "DECIDE", "RECOVER", "KIND", "INSTANCE", "DOWN"))
 
 
 def _notes(found: "Account") -> None:
+    if found.first == found.start and found.end - found.start < YOUNG_S:
+        length = lapse(found.end - found.start)
+        click.echo(f"only {length} of journal so far: the intervals say how little that proves")
     if found.off_s >= 1:
         click.echo(f"everup or the machine was off for {lapse(found.off_s)}: neither up nor down")
     if found.lost_events:
-        click.echo(f"{found.lost_events} events were lost: the numbers may be off by as many")
+        lost = counted(found.lost_events, "lost event")
+        click.echo(f"{lost}: the numbers may be off by as many")
 
 
 def _summary(found: "Account", service: str | None) -> None:
@@ -221,7 +216,7 @@ def _summary(found: "Account", service: str | None) -> None:
         text, following = "nothing failed in this time", "everup status"
     else:
         text = (
-            f"{found.whole.failures.count} failures, every service up "
+            f"{counted(found.whole.failures.count, 'failure')}, {service or 'every service'} up "
             f"{share(found.whole.every_service_up)} of the time"
         )
         following = f"everup report {target}" if not service else f"everup events -s {target}"
@@ -244,6 +239,21 @@ def spark(counts: Sequence[int]) -> str:
     sums = [sum(counts[n : n + size]) for n in range(0, len(counts), size)]
     most = max(sums, default=0)
     return "".join("·" if not n else _LEVELS[(n * 7) // most] for n in sums)
+
+
+def relapsed(count: int) -> str:
+    """What is done with them."""
+    came = f"{count} of them came within 10 min of the one before"
+    return (
+        f"{came}: {'it counts' if count == 1 else 'they count'} as downtime, not in MTTF and trend"
+    )
+
+
+def at_least(mttf_s: "Interval | None") -> str:
+    """A mean time, or its lower bound where there was no failure."""
+    if mttf_s is None:
+        return "-"
+    return lapse(mttf_s.value) if mttf_s.value is not None else f">{lapse(mttf_s.low)}"
 
 
 def lapse(seconds: float | None) -> str:

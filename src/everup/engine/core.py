@@ -112,6 +112,8 @@ class Engine:
         self.replaced_at: dict[Slot, float] = {}
         """When a successor was last tried for a condemned last replica."""
         self.removing: set[Slot] = set()
+        self.wanted: dict[str, bool] = {}
+        """Whether a service was to run when its number of replicas was changed last."""
         self.leaving: set[str] = set()
         """Services that are in the config no more and go when their last process has ended."""
         self.last_runs: dict[Slot, int] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from everup.model.event import Remembered
 from everup.model.instance import State
 from everup.model.journal import Kind
-from everup.model.spec import Service
+from everup.model.spec import Service, Slo
 from everup.reliability import slo
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ _REMEMBER_S = 60.0
 class Objective:
     """What is known of one service."""
 
-    __slots__ = ("alarm", "due", "met", "quiet_until", "track")
+    __slots__ = ("alarm", "due", "met", "promise", "quiet_until", "track")
 
     def __init__(self) -> None:
         self.track = slo.Track()
         self.alarm = slo.Alarm()
+        self.promise: Slo | None = None
+        """What was looked at last: the config may say otherwise now."""
         self.met = False
         """It has been ready since somebody wanted it."""
         self.due = 0.0
@@ -43,14 +45,19 @@ def resume(engine: "Engine", burning: Iterable[tuple[str, tuple[float, ...]]], n
         objective = engine.objectives[name] = Objective()
         objective.alarm.resume(windows_s)
         objective.quiet_until = now + _REMEMBER_S
+        if (service := engine.services.get(name)) is None or not _promises(service):
+            _forget(engine, name)
 
 
 def remember(engine: "Engine", event: Remembered) -> None:
     """What the journal knows of the time before this engine."""
     for name, spans in event.spans:
         service = engine.services.get(name)
-        if service is not None and service.slo is not None:
-            engine.objectives.setdefault(name, Objective()).track.restore(spans)
+        if service is not None and _promises(service):
+            objective = engine.objectives.setdefault(name, Objective())
+            objective.track.restore(spans)
+            # Down when this engine came, and up before: the outage goes on.
+            objective.met |= any(up for _, _, up in spans) and not spans[-1][2]
             engine.touch(name)
     for objective in engine.objectives.values():
         objective.quiet_until = objective.due = 0.0
@@ -59,12 +66,12 @@ def remember(engine: "Engine", event: Remembered) -> None:
 def look(engine: "Engine", name: str, now: float) -> None:
     """Follow a service; record the alerts that begin or are over."""
     service = engine.services.get(name)
-    if service is None or service.slo is None or service.type == "oneshot":
-        engine.objectives.pop(name, None)
+    if service is None or not _promises(service) or name in engine.leaving:
+        _forget(engine, name)
         return
     objective = engine.objectives.setdefault(name, Objective())
     up = _is_up(engine, objective, name)
-    if up != objective.track.up or now >= objective.due:
+    if up != objective.track.up or service.slo != objective.promise or now >= objective.due:
         _judge(engine, objective, service, up, now)
     if up is False or objective.alarm.on:
         engine.wake(name, objective.due)
@@ -74,13 +81,15 @@ def _judge(
     engine: "Engine", objective: Objective, service: Service, up: bool | None, now: float
 ) -> None:
     assert service.slo is not None
-    track, name = objective.track, service.name
+    track, name, objective.promise = objective.track, service.name, service.slo
     track.note(now, up)
     if now < objective.quiet_until:
         objective.due = objective.quiet_until
         return
     down_s = now - track.since if up is False else 0.0
     found = slo.burns(track, service.slo.objective, service.slo.window, now)
+    for rule in objective.alarm.keep(burn.rule for burn in found):
+        _over(engine, name, objective, rule)
     for burn, begins in objective.alarm.step(found, down_s):
         engine.record(
             Kind.SLO_BURNING if begins else Kind.SLO_CALM,
@@ -94,6 +103,30 @@ def _judge(
             burning=sorted(rule.long_s for rule in objective.alarm.on),
         )
     objective.due = now + (_DOWN_EVERY_S if up is False else _BURNING_EVERY_S)
+
+
+def _promises(service: Service) -> bool:
+    return service.slo is not None and service.type != "oneshot"
+
+
+def _forget(engine: "Engine", name: str) -> None:
+    """It promises nothing any more: alerts that are on are over."""
+    objective = engine.objectives.pop(name, None)
+    if objective is not None:
+        for rule in objective.alarm.keep(()):
+            _over(engine, name, objective, rule)
+
+
+def _over(engine: "Engine", name: str, of: Objective, rule: slo.Rule) -> None:
+    """A rule does not hold any more because the config has changed, whatever is burning."""
+    engine.record(
+        Kind.SLO_CALM,
+        name,
+        urgency=rule.urgency.value,
+        window_s=rule.long_s,
+        reason="the config has changed",
+        burning=sorted(left.long_s for left in of.alarm.on),
+    )
 
 
 def _is_up(engine: "Engine", objective: Objective, name: str) -> bool | None:

@@ -38,7 +38,7 @@ def resize(engine: "Engine", name: str, replicas: int, standby: int, by: str, no
     service = engine.services[name]
     before = service.replicas
     engine.record(Kind.SCALED, name, durable=True, replicas=replicas, before=before, by=by)
-    running = any(instance.want for instance in engine.of(name))
+    running = engine.wanted[name] = _is_wanted(engine, name)
     service = engine.services[name] = replace(service, replicas=replicas, standby=standby)
     there = set(engine.instances)
     engine.add_slots(service)
@@ -56,7 +56,17 @@ def resize(engine: "Engine", name: str, replicas: int, standby: int, by: str, no
             # A word of its own in the journal: else the next engine would go by autostart.
             want(engine, (slot,), running, by, "scaled")
             engine.pending_stop.discard(slot)
-            engine.put(replace(instance, want=running), now)
+            since = now if slot in fresh else instance.since
+            engine.put(replace(instance, want=running, since=since), now)
     if gone:
         stop(engine, tuple(gone), f"scaled to {replicas}", now)
     engine.touch(name)
+
+
+def _is_wanted(engine: "Engine", name: str) -> bool:
+    """Whether a new replica is to run: as the others do; where there is none, as they did when
+    the last one was scaled away."""
+    there = [i for i in engine.of(name) if i.slot not in engine.removing]
+    if there:
+        return any(instance.want for instance in there)
+    return engine.wanted.get(name, engine.services[name].autostart)

@@ -26,9 +26,10 @@ def weighted(lines: Sequence[Sequence[int]]) -> float | None:
     return up / (up + down) if up + down else None
 
 
-def interval_of(times: Times, outages: int) -> Interval | None:
+def interval_of(times: Times, outages: int, mttr_s: float | None) -> Interval | None:
     """Availability with its interval from so many independent outages
-    (``availability.exponential_interval``: exponential up and down times)."""
+    (``availability.exponential_interval``: exponential up and down times). Without an outage: as if
+    one would last ``mttr_s``, the mean recovery of an instance; None: nothing is known of that."""
     from everup.reliability.availability import exponential_interval
 
     share, up_s = times.availability, times.up_s + times.degraded_s
@@ -37,7 +38,7 @@ def interval_of(times: Times, outages: int) -> Interval | None:
     if up_s <= 0:
         return Interval(share, 0.0, 1.0)
     if times.down_s <= 0:
-        return exponential_interval(up_s, 0.0, 0)
+        return exponential_interval(up_s, 0.0, 0, mttr_s=mttr_s)
     return exponential_interval(up_s, times.down_s, max(1, outages))
 
 

@@ -14,7 +14,7 @@ from everup.reliability._history_line import (
     of_days,
     sweep,
 )
-from everup.reliability._history_state import HOUR_US, Outage, Service, parts
+from everup.reliability._history_state import HOUR_US, RECENT_US, Outage, Service, parts
 from everup.reliability.history import History
 
 _US = 1e6
@@ -68,11 +68,16 @@ def sums_of(
 
 
 def calls_of(service: Service, start: int, end: int) -> tuple[int, int, int]:
-    """By the hour, where the greater part of it is in the window; older ones by the day."""
-    sums = [0, 0, 0]
-    hours = [c for h, c in service.calls.items() if start <= h * HOUR_US + HOUR_US // 2 < end]
+    """By the hour, where the greater part of it is in the window; older ones by the day. Of the
+    last hour or less: by five minutes."""
+    size, found = (
+        (RECENT_US, service.recent) if end - start <= HOUR_US else (HOUR_US, service.calls)
+    )
+    # What has begun last has calls of so far only: all of them are in the window.
+    parts = [c for n, c in found.items() if start <= n * size + size // 2 and n * size < end]
     days = [day.calls for number, day in service.days.items() if in_days(number, start, end)]
-    for counts in (*hours, *days):
+    sums = [0, 0, 0]
+    for counts in (*parts, *days):
         for number, value in enumerate(counts):
             sums[number] += value
     return sums[0], sums[1], sums[2]

@@ -16,6 +16,7 @@ from everup.reliability._history_line import (
 )
 
 HOUR_US: Final = 3_600_000_000
+RECENT_US: Final = HOUR_US // 12
 DETAIL_US: Final = 400 * DAY_US
 """Details older than this become counts by day."""
 MAX_OUTAGES: Final = 1_000
@@ -181,8 +182,8 @@ class Service:
     """All that is kept of one service."""
 
     __slots__ = (
-        "calls", "days", "deploys", "detail_from", "lives", "name", "outages", "removed",
-        "rolling", "slots",
+        "calls", "days", "deploys", "detail_from", "lives", "name", "outages", "recent",
+        "removed", "rolling", "slots",
     )  # fmt: skip
 
     def __init__(self, name: str, born: int) -> None:
@@ -194,6 +195,8 @@ class Service:
         self.deploys: list[Deploy] = []
         self.calls: dict[int, list[int]] = {}
         """By hour: ok, failed, rejected."""
+        self.recent: dict[int, list[int]] = {}
+        """The same by ``RECENT_US``, of little more than the last hour in which there were any."""
         self.days: dict[int, Day] = {}
         self.rolling: tuple[int, str] | None = None
         self.removed = False
@@ -206,6 +209,13 @@ class Service:
         if number not in self.days:
             self.days[number] = Day()
         return self.days[number]
+
+    def called(self, now: int, counts: Sequence[int]) -> None:
+        _plus(self.calls.setdefault(now // HOUR_US, [0, 0, 0]), counts)
+        number = now // RECENT_US
+        _plus(self.recent.setdefault(number, [0, 0, 0]), counts)
+        for old in [n for n in self.recent if n < number - HOUR_US // RECENT_US]:
+            del self.recent[old]
 
     def bound(self, now: int) -> None:
         """Make counts of what is too old or too much. Called once a day of the history."""
@@ -256,6 +266,7 @@ class Service:
             "lives": self.lives,
             "deploys": self.deploys,
             "calls": list(self.calls.items()),
+            "recent": list(self.recent.items()),
             "days": [(number, day.to_json()) for number, day in self.days.items()],
             "rolling": self.rolling,
             "removed": self.removed,
@@ -271,6 +282,7 @@ class Service:
         service.lives = [Life(*item) for item in data["lives"]]
         service.deploys = [Deploy(*item) for item in data["deploys"]]
         service.calls = dict(data["calls"])
+        service.recent = dict(data["recent"])
         service.days = {number: Day.from_json(item) for number, item in data["days"]}
         service.rolling = None if data["rolling"] is None else tuple(data["rolling"])
         service.removed = data["removed"]

@@ -162,7 +162,7 @@ def numbers_of(
             assumed.common_cause,
             seen.together,
             seen.apart / max(1, seen.replicas),
-            f"{seen.together} times all at once, {seen.apart} times one alone",
+            f"{seen.together} x all at once, {seen.apart} x one alone",
         )
     if name in what_if.coverage:
         found["not_recovered"] = Number(1 - what_if.coverage[name], "what-if")

@@ -121,17 +121,18 @@ class _View:
         down = [(a, b) for a, b, cls in spans if cls == DOWN]
         times = times_of(self.sums)
         deploys = [d for d in service.deploys if self.start <= d.start < self.end]
+        repairs = _repairs([self])
         old = [d.deploys for n, d in service.days.items() if in_days(n, self.start, self.end)]
         return ServiceReport(
             service.name,
             STATES[spans[-1][2]] if spans else "unknown",
             times,
-            interval_of(times, _apart(down)),
+            interval_of(times, _apart(down), repairs.total.mean_s),
             weighted(self.lines),
             len(down),
             tuple(self._instances()),
             _failures([self]),
-            _repairs([self]),
+            repairs,
             requests_of(self.calls),
             _slo(self.history, service, objective, self.end) if objective else None,
             len(deploys) + sum(d[0] for d in old),
@@ -212,12 +213,15 @@ def _slo(history: History, service: Service, objective: Objective, end: int) -> 
     from everup.reliability.slo import budget, burn_rate
 
     window = int(objective.window_s * _US)
-    by, valid, bad, total = _good_and_bad(service, end - window, end, objective.window_s)
-    _, hour_valid, hour_bad, _ = _good_and_bad(service, end - HOUR_US, end, 3600.0)
-    if by == "time":
-        hour_valid = 3600.0
-    elif not hour_valid:
-        hour_bad = 0.0
+    ok, failed, rejected = calls_of(service, end - window, end)
+    total = float(ok + failed + rejected)
+    by, valid, bad = "requests", total, float(failed + rejected)
+    ok, failed, rejected = calls_of(service, end - HOUR_US, end)
+    hour_valid, hour_bad = float(ok + failed + rejected), float(failed + rejected)
+    if (1 - objective.objective / 100) * total < 1:  # too few for the objective to mean anything
+        by, total, hour_valid = "time", objective.window_s, 3600.0
+        valid, bad = _valid_and_down(service, end - window, end)
+        _, hour_bad = _valid_and_down(service, end - HOUR_US, end)
     spent = budget(objective.objective, max(total, valid), bad)
     measured = 100 * (1 - bad / valid) if valid else None
     return Slo(
@@ -233,17 +237,10 @@ def _slo(history: History, service: Service, objective: Objective, end: int) -> 
     )
 
 
-def _good_and_bad(
-    service: Service, start: int, end: int, window_s: float
-) -> tuple[str, float, float, float]:
-    """By what, valid, bad, and what the whole window will have been."""
-    if any(any(day.calls) for day in service.days.values()) or service.calls:
-        ok, failed, rejected = calls_of(service, start, end)
-        valid = float(ok + failed + rejected)
-        return "requests", valid, float(failed + rejected), valid
+def _valid_and_down(service: Service, start: int, end: int) -> tuple[float, float]:
     sums = sums_of(service, start, end)
     down = sums[DOWN] / _US
-    return "time", (sums[UP] + sums[DEGRADED]) / _US + down, down, window_s
+    return (sums[UP] + sums[DEGRADED]) / _US + down, down
 
 
 # -- all of them

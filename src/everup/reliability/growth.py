@@ -14,6 +14,9 @@ from everup.reliability.interval import (
 )
 from everup.reliability.rates import Terminated
 
+_MOST_LOG = 700.0
+"""Of what ``exp`` can tell."""
+
 
 class Window(NamedTuple):
     """One system watched from second 0 to ``end_s``: the times of its failures since the start.
@@ -43,10 +46,19 @@ class PowerLaw(NamedTuple):
     mtbf_s: Interval | None
 
     def expected_failures(self, time_s: float) -> float:
-        return float(self.scale * time_s**self.beta)
+        return self._power(self.beta, time_s)
 
     def rate_per_s(self, time_s: float) -> float:
-        return float(self.scale * self.beta * time_s ** (self.beta - 1.0))
+        return self.beta * self._power(self.beta - 1.0, time_s)
+
+    def _power(self, exponent: float, time_s: float) -> float:
+        """``scale * time_s ** exponent``: ``inf`` beyond what floats hold, 0 where scale is."""
+        if time_s > 0 and 0 < self.scale < math.inf:
+            log = math.log(self.scale) + exponent * math.log(time_s)
+            return math.exp(log) if log < _MOST_LOG else math.inf
+        if time_s > 0 or self.scale == 0:
+            return self.scale
+        return math.inf if exponent < 0 else 0.0 if exponent > 0 else self.scale
 
 
 class TrendTest(NamedTuple):
@@ -123,7 +135,7 @@ def power_law(windows: Sequence[Window], confidence: float = 0.95) -> PowerLaw |
             float(gammainccinv(used, alpha / 2)) / log_sum,
             confidence,
         ),
-        math.exp(log_scale) if log_scale < 700.0 else math.inf,
+        math.exp(log_scale) if log_scale < _MOST_LOG else math.inf,
         _mtbf(windows, failures, log_sum, alpha),
     )
 

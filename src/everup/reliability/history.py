@@ -24,7 +24,7 @@ from typing import Any, Final
 from everup.model.journal import Kind
 from everup.reliability._history_line import DAY_US, DOWN, PLANNED, UNKNOWN, UP, Span
 from everup.reliability._history_slot import REASONS, SLOT_HANDLERS, set_aside
-from everup.reliability._history_state import DETAIL_US, HOUR_US, Deploy, Service, Slot
+from everup.reliability._history_state import DETAIL_US, Deploy, Service, Slot
 
 __all__ = ["CALLS", "KINDS", "REASONS", "History", "Row"]
 
@@ -32,7 +32,8 @@ Row = tuple[int, float, float, str, str, str, Mapping[str, Any]]
 """seq, time, mono, boot, kind, subject, payload: an ``Entry`` is one."""
 CALLS: Final = "dependency.calls"
 """Calls of a service as its callers counted them."""
-_VERSION = 1
+_OUTCOMES = ("ok", "failed", "rejected")
+_VERSION = 2
 _STEP_US = 1_000_000
 """The wall clock was set if it moved by more than this against the monotonic one."""
 _MAX_MARKS = 1_000
@@ -331,13 +332,16 @@ def _degraded(history: History, _n: int, _b: int, _s: str, payload: _Payload) ->
 
 
 def _calls(history: History, now: int, _b: int, _s: str, payload: _Payload) -> None:
-    """Told every so often; the hour is that of the telling."""
-    name = str(payload.get("dependency", ""))
-    if not name:
+    """What a process says of its calls since it said so last; the time is that of the telling.
+    Names are the program's own: those of no service are passed over."""
+    dependencies = payload.get("dependencies")
+    if not isinstance(dependencies, dict):
         return
-    counts = history.service(name, now).calls.setdefault(now // HOUR_US, [0, 0, 0])
-    for number, key in enumerate(("ok", "failed", "rejected")):
-        counts[number] += max(0, int(payload.get(key, 0)))
+    for name, counts in dependencies.items():
+        service = history.services.get(name)
+        if service is not None and isinstance(counts, dict):
+            ok, failed, rejected = (max(0, int(counts.get(key, 0))) for key in _OUTCOMES)
+            service.called(now, (ok, failed, rejected))
 
 
 _HANDLERS: dict[str, Callable[[History, int, int, str, _Payload], None]] = {

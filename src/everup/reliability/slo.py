@@ -248,6 +248,12 @@ class Alarm:
         known = set(windows_s)
         self._on = {rule for rule in RULES if rule.long_s in known}
 
+    def keep(self, rules: Iterable[Rule]) -> list[Rule]:
+        """Only these count from now on; returns the others that were on."""
+        gone = sorted(self._on - set(rules), key=lambda rule: rule.long_s)
+        self._on -= set(gone)
+        return gone
+
     def step(self, burns: Iterable[Burn], down_s: float) -> list[Alert]:
         """``down_s``: how long the outage that goes on now has lasted; 0: none."""
         alerts = []

@@ -61,6 +61,11 @@ class Script:
         self.exit(slot, run, value=0)
         return self.i("stopped", slot, run, reason="stopped by uid 0")
 
+    def calls(self, of: str, ok: int, failed: int = 0, rejected: int = 0) -> "Script":
+        """A process says how its calls of ``of`` went."""
+        counts = {"ok": ok, "failed": failed, "rejected": rejected, "neutral": 5}
+        return self.add("dependency.calls", "shop.1", run=1, dependencies={of: counts}, so_far={})
+
     def history(self) -> History:
         history = History()
         history.feed(self.rows)

@@ -125,6 +125,18 @@ def test_no_failure_gives_a_bound() -> None:
     }  # fmt: skip
 
 
+def test_no_outage_of_the_service_is_bounded_by_how_long_an_instance_takes() -> None:
+    """3 / 1000 s is the bound of the rate; 10 s each."""
+    script = Script().engine().up("web.1", 1).up("web.2", 1)
+    (web,) = of(script.at(100).exit("web.1", 1).at(110).up("web.1", 2), 1000).services
+    assert web.availability is not None
+    assert web.availability.value == web.availability.high == 1
+    assert web.availability.low == pytest.approx(1 / (1 - math.log(0.05) / 1000 * 10))
+    (web,) = of(Script().engine().up(WEB, 1), 1000).services
+    assert web.availability is not None
+    assert web.availability[:3] == (1, 0, 1)  # nobody knows how long one would take
+
+
 def test_an_outage_that_goes_on_counts_until_now() -> None:
     (web,) = of(Script().engine().up(WEB, 1).at(900).exit(WEB, 1), 1000).services
     assert web.state == "down"
@@ -158,8 +170,7 @@ def test_the_burn_rate_of_the_last_hour() -> None:
 
 def test_requests_count_where_callers_tell_them() -> None:
     script = Script().engine().up(WEB, 1).at(7200)
-    payload = {"dependency": "web", "ok": 997, "failed": 2, "rejected": 1, "neutral": 50}
-    script.add("dependency.calls", "shop.1", **payload)
+    script.calls("web", 997, 2, 1)
     objective = Objective(99.0, 30 * DAY_S)
     (web,) = of(script, DAY_S, objectives={"web": objective}).services
     assert web.requests is not None
@@ -167,6 +178,36 @@ def test_requests_count_where_callers_tell_them() -> None:
     assert web.requests.availability.value == 0.997
     assert web.slo is not None
     assert (web.slo.by, web.slo.allowed, web.slo.spent) == ("requests", pytest.approx(10), 3)
+
+
+@pytest.mark.parametrize("minute", [0, 1, 29, 31, 59])
+def test_the_last_hour_by_requests_is_the_last_60_minutes(minute: int) -> None:
+    """Whatever the clock shows."""
+    script = Script().engine().up(WEB, 1)
+    end = 10 * 3600 + 60 * minute
+    script.at(end - 4200).calls("web", 0, 500).at(end - 3000).calls("web", 90, 10)
+    script.at(end - 60).calls("web", 98, 2)
+    (web,) = of(script, end, objectives={"web": Objective(99.0, 30 * DAY_S)}).services
+    assert web.slo is not None
+    assert web.slo.burn_1h == pytest.approx(12 / 200 / 0.01)
+
+
+def test_few_calls_say_nothing_of_an_objective() -> None:
+    """Of 900 calls 99.9 % would not allow a single one to fail; of 1100 one."""
+    objectives = {"web": Objective(99.9, 30 * DAY_S)}
+    for calls, by in ((900, "time"), (1100, "requests")):
+        script = Script().engine().up(WEB, 1).at(60).calls("web", calls - 3, 3)
+        (web,) = of(script, 7200, objectives=objectives).services
+        assert web.requests is not None
+        assert web.slo is not None
+        assert (web.slo.by, web.slo.met) == (by, by == "time")
+
+
+def test_no_calls_lately_burn_nothing() -> None:
+    script = Script().engine().up(WEB, 1).at(60).calls("web", 1, 99)
+    (web,) = of(script, DAY_S, objectives={"web": Objective(99.0, 30 * DAY_S)}).services
+    assert web.slo is not None
+    assert web.slo.burn_1h == 0
 
 
 def test_the_slowest_recoveries_lead_to_their_events() -> None:

@@ -88,6 +88,17 @@ def test_critical_values_of_cramer_von_mises(used: int, table: dict[float, float
         assert _fit_p(critical - 2 * unit, used) >= level
 
 
+def test_a_power_beyond_what_floats_hold() -> None:
+    steep = power_law([Window([0.99999 * 2], 2.0)])
+    assert steep is not None
+    assert steep.scale == steep.expected_failures(2.0) == steep.rate_per_s(2.0) == 0
+    flat = power_law([Window([1e-3, 2e-3], 1e9)])
+    assert flat is not None
+    assert flat.rate_per_s(0.0) == math.inf
+    assert flat.expected_failures(0.0) == 0
+    assert steep._replace(scale=1e-300).expected_failures(2.0) == math.inf
+
+
 @settings(deadline=None)  # a busy machine is no failure
 @given(SHARES, st.floats(0.01, 1e7), st.floats(0.5, 0.99))
 def test_beta_by_its_formula(shares: list[float], end_s: float, confidence: float) -> None:

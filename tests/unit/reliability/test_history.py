@@ -320,11 +320,25 @@ def test_without_everup_nothing_is_known_since_the_last_entry() -> None:
 def test_calls_are_counted_by_the_hour() -> None:
     script = begun()
     for hour in (1, 1.5, 2):
-        payload = {"dependency": "web", "ok": 10, "failed": 2, "rejected": 1, "neutral": 5}
-        script.at(hour * 3600).add("dependency.calls", "shop.1", **payload)
+        script.at(hour * 3600).calls("web", 10, 2, 1)
     calls = script.history().services["web"].calls
     assert sum(c[0] for c in calls.values()) == 30
     assert [sum(c) for c in calls.values()] == [26, 13]
+
+
+def test_only_what_is_a_service_has_calls() -> None:
+    """What programs name is up to them."""
+    history = begun().calls("stripe", 10).calls("web", 1).history()
+    assert list(history.services) == ["web"]
+
+
+def test_the_last_hour_of_calls_is_kept_finer() -> None:
+    script = begun()
+    for minute in range(0, 24 * 60, 5):
+        script.at(60 + minute * 60).calls("web", 1, 0, 0)
+    service = History.from_json(json.loads(json.dumps(script.history().to_json()))).services["web"]
+    assert 12 <= len(service.recent) <= 14
+    assert sum(c[0] for c in service.calls.values()) == 24 * 12
 
 
 def test_events_that_were_lost_are_told() -> None:
@@ -473,4 +487,4 @@ def test_what_is_no_history_is_refused() -> None:
     with pytest.raises(ValueError, match="version 99"):
         History.from_json({**data, "version": 99})
     with pytest.raises(KeyError):
-        History.from_json({"version": 1})
+        History.from_json({"version": data["version"]})

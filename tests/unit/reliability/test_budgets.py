@@ -191,8 +191,6 @@ def test_what_was_before_may_come_late() -> None:
     found.note(100, True)
     found.note(110, False)
     found.note(120, True)
-    found.restore(
-        [(0, 50, True), (50, 60, False), (60, 115, True)]
-    )  # overlaps
+    found.restore([(0, 50, True), (50, 60, False), (60, 115, True)])  # overlaps
     assert found.seen(130, 130) == (130, 20, 2)
     assert found.seen(130, 25) == (25, 10, 1)
