@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from types import CodeType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from everup.tolerate._clock import SYSTEM, Clock
@@ -10,6 +9,8 @@ from everup.tolerate._clock import SYSTEM, Clock
 P = ParamSpec("P")
 T = TypeVar("T")
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # inspect.CO_*: inspect costs 10 ms
+_MARKS = frozenset({"_is_coroutine", "_is_coroutine_mark", "_is_coroutine_marker"})
+"""What asyncio and versions of inspect set."""
 
 
 class Event(NamedTuple):
@@ -38,6 +39,9 @@ class Policy:
         self.name = name
         self.clock = SYSTEM if clock is None else clock
         self._listeners: tuple[Listener, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
 
     # -- around a function
 
@@ -112,9 +116,9 @@ class Policy:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine. Raises ``TypeError`` for generator functions."""
-    code = _code(function)
-    flags = 0 if code is None else code.co_flags
+    """Whether calling it gives a coroutine: it is an ``async def``, or marked as one, as
+    ``inspect.markcoroutinefunction`` does. Raises ``TypeError`` for generator functions."""
+    flags = _flags(function)
     if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _COROUTINE:
         raise TypeError(
             f"{_name(function)} is a generator function: its body runs after the call has "
@@ -127,12 +131,15 @@ def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", None) or repr(function))
 
 
-def _code(function: Any) -> CodeType | None:
-    """The code that a call runs: through partials, bound methods and callable objects."""
+def _flags(function: Any) -> int:
+    """Of the code that a call runs, or as marked: through partials, bound methods and callable
+    objects."""
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "__func__", function)
+    if not _MARKS.isdisjoint(getattr(function, "__dict__", ())):
+        return _COROUTINE
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(type(function).__call__, "__func__", type(function).__call__)
-    code = getattr(function, "__code__", None)
-    return code if isinstance(code, CodeType) else None
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0

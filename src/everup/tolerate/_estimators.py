@@ -9,6 +9,8 @@ them would do.
 from math import ceil, log10
 from typing import NamedTuple, Protocol, TypeVar
 
+from everup.tolerate._options import real, whole
+
 
 class Sample(NamedTuple):
     """What one window of calls showed."""
@@ -67,11 +69,9 @@ class AIMD:
         timeout_s: float = 5.0,
     ) -> None:
         _range(initial, min, max)
-        _check(0.5 <= backoff < 1, "backoff must be in [0.5, 1)")
-        _check(timeout_s > 0, "timeout_s must be above 0")
         self.initial, self.min, self.max = initial, min, max
-        self.backoff = backoff
-        self.timeout_s = timeout_s
+        self.backoff = real("backoff", backoff, 0.5, 1, below=True)
+        self.timeout_s = real("timeout_s", timeout_s, above=True)
 
     def start(self) -> AIMDState:
         """The state before the first sample."""
@@ -130,15 +130,11 @@ class Gradient2:
         queue: float = 4,
     ) -> None:
         _range(initial, min, max)
-        _check(0 < smoothing <= 1, "smoothing must be in (0, 1]")
-        _check(long_window >= 1, "long_window must be at least 1")
-        _check(tolerance >= 1, "tolerance must be at least 1")
-        _check(queue > 0, "queue must be above 0")
         self.initial, self.min, self.max = initial, min, max
-        self.smoothing = smoothing
-        self.long_window = long_window
-        self.tolerance = tolerance
-        self.queue = queue
+        self.smoothing = real("smoothing", smoothing, 0, 1, above=True)
+        self.long_window = whole("long_window", long_window)
+        self.tolerance = real("tolerance", tolerance, 1)
+        self.queue = real("queue", queue, above=True)
 
     def start(self) -> GradientState:
         """The state before the first sample."""
@@ -207,13 +203,13 @@ class Vegas:
         probe: int = 30,
     ) -> None:
         _range(initial, min, max)
-        _check(1 <= alpha <= beta, "alpha and beta must be 1 <= alpha <= beta")
-        _check(0 < smoothing <= 1, "smoothing must be in (0, 1]")
-        _check(probe >= 1, "probe must be at least 1")
         self.initial, self.min, self.max = initial, min, max
-        self.alpha, self.beta = alpha, beta
-        self.smoothing = smoothing
-        self.probe = probe
+        self.alpha = real("alpha", alpha, 1)
+        self.beta = real("beta", beta, 1)
+        if beta < alpha:
+            raise ValueError(f"beta must be alpha ({alpha!r}) or more, not {beta!r}")
+        self.smoothing = real("smoothing", smoothing, 0, 1, above=True)
+        self.probe = whole("probe", probe)
 
     def start(self) -> VegasState:
         """The state before the first sample."""
@@ -251,9 +247,8 @@ class Vegas:
 
 
 def _range(initial: int, least: int, most: int) -> None:
-    _check(1 <= least <= initial <= most, "limits must be 1 <= min <= initial <= max")
-
-
-def _check(right: bool, text: str) -> None:
-    if not right:
-        raise ValueError(text)
+    whole("initial", initial)
+    whole("min", least)
+    whole("max", most)
+    if not least <= initial <= most:
+        raise ValueError(f"initial must be from min ({least}) to max ({most}), not {initial!r}")

@@ -121,8 +121,6 @@ class Places:
 
     def join(self, waiter: Waiter) -> bool:
         """Stand in the queue, or get a place at once (``state`` tells). False: it is full."""
-        if not self._size:
-            return False
         with self._lock:
             if len(self.waiting) >= self._size:
                 return False

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from everup.tolerate._workers import on_fork
+
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
@@ -33,7 +35,7 @@ class Threads:
     """At most ``most`` threads at once, each a daemon: a hung one must not keep the program from
     ending. No thread waits for work: a policy that nobody uses costs nothing."""
 
-    __slots__ = ("busy", "lock", "losers", "most", "name")
+    __slots__ = ("__weakref__", "busy", "lock", "losers", "most", "name")
 
     def __init__(self, most: int, name: str) -> None:
         self.most = most
@@ -43,6 +45,13 @@ class Threads:
         """Threads under way."""
         self.losers = 0
         """Of them, those whose answer nobody waits for."""
+        if most:
+            on_fork(self)
+
+    def forked(self) -> None:
+        """In the child of a fork: it has none of them."""
+        self.busy = self.losers = 0
+        self.lock = threading.RLock()
 
     def start(self, job: Job, number: int, call: Callable[..., Any], given: Arguments) -> bool:
         """One more copy; False: no thread is free."""

@@ -12,6 +12,8 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
+from everup.tolerate._options import real, whole
+
 
 class Why(Enum):
     """Why a breaker opened."""
@@ -49,19 +51,6 @@ class Counts(NamedTuple):
     slow: int
 
 
-def above(name: str, value: float, floor: float, most: float = inf) -> float:
-    """Raises ``ValueError`` unless floor < value <= most, and for what is not finite."""
-    if not (floor < value <= most) or value == inf:
-        raise ValueError(f"{name} is {value!r}: it must be above {floor:g}, up to {most:g}, finite")
-    return value
-
-
-def whole(name: str, value: int, least: int = 1) -> int:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}: it must be a whole number from {least}")
-    return value
-
-
 class Consecutive:
     """Trips after ``failures`` failures in a row (1 or more, default 5).
 
@@ -74,7 +63,7 @@ class Consecutive:
 
     def __init__(self, failures: int = 5, *, slow_s: float | None = None) -> None:
         self.failures = whole("failures", failures)
-        self.slow_s = None if slow_s is None else above("slow_s", slow_s, 0)
+        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
 
     def window(self, now: float) -> "Row":
         """An empty one."""
@@ -103,12 +92,12 @@ class CountWindow:
         slow_rate: float = 0.5,
     ) -> None:
         self.size = whole("size", size)
-        self.rate = above("rate", rate, 0, 1)
+        self.rate = real("rate", rate, 0, 1, above=True)
         self.least = whole("least", least)
         if least > size:
             raise ValueError(f"least ({least}) is above size ({size}): it would never trip")
-        self.slow_s = None if slow_s is None else above("slow_s", slow_s, 0)
-        self.slow_rate = above("slow_rate", slow_rate, 0, 1)
+        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
+        self.slow_rate = real("slow_rate", slow_rate, 0, 1, above=True)
 
     def window(self, now: float) -> "Counted":
         """An empty one."""
@@ -135,12 +124,12 @@ class TimeWindow:
         slow_s: float | None = None,
         slow_rate: float = 0.5,
     ) -> None:
-        self.window_s = above("window_s", window_s, 0)
+        self.window_s = real("window_s", window_s, above=True)
         self.buckets = whole("buckets", buckets)
-        self.rate = above("rate", rate, 0, 1)
+        self.rate = real("rate", rate, 0, 1, above=True)
         self.least = whole("least", least)
-        self.slow_s = None if slow_s is None else above("slow_s", slow_s, 0)
-        self.slow_rate = above("slow_rate", slow_rate, 0, 1)
+        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
+        self.slow_rate = real("slow_rate", slow_rate, 0, 1, above=True)
 
     def window(self, now: float) -> "Timed":
         """An empty one, from ``now`` on."""
@@ -325,14 +314,10 @@ class Growing:
     def __init__(
         self, first_s: float = 30.0, factor: float = 2.0, cap_s: float = 600.0, jitter: float = 0.0
     ) -> None:
-        self.first_s = above("first_s", first_s, 0)
-        self.cap_s = above("cap_s", cap_s, 0)
-        if not factor >= 1 or cap_s < first_s:
-            raise ValueError(f"factor ({factor}) is below 1, or cap_s ({cap_s}) below first_s")
-        if not 0 <= jitter < 1:
-            raise ValueError(f"jitter is {jitter!r}: it must be from 0 to below 1")
-        self.factor = factor
-        self.jitter = jitter
+        self.first_s = real("first_s", first_s, above=True)
+        self.cap_s = real("cap_s", cap_s, self.first_s)
+        self.factor = real("factor", factor, 1)
+        self.jitter = real("jitter", jitter, 0, 1, below=True)
 
     def after(self, last_s: float) -> float:
         """The time without jitter; ``last_s`` is the one before, 0 for the first. Step by step: a

@@ -6,7 +6,8 @@ any jitter they come back together, again and again.
 """
 
 from collections.abc import Callable
-from math import isfinite
+
+from everup.tolerate._options import real
 
 Backoff = Callable[[int, float, Callable[[], float]], float]
 """Seconds to wait, given: how many attempts have failed so far (1, 2, ...), the wait before this
@@ -15,7 +16,7 @@ one (0.0: there was none), and a source of random numbers in [0, 1)."""
 
 def constant(delay_s: float = 1.0) -> Backoff:
     """Always ``delay_s`` seconds; 0 or more. Raises ``ValueError``."""
-    _check("delay_s", delay_s, 0.0)
+    real("delay_s", delay_s)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
         return delay_s
@@ -29,9 +30,9 @@ def exponential(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -
     ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
     Raises ``ValueError``.
     """
-    _check("base_s", base_s, 0.0)
-    _check("cap_s", cap_s, base_s)
-    _check("factor", factor, 1.0)
+    real("base_s", base_s)
+    real("cap_s", cap_s, base_s)
+    real("factor", factor, 1.0)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
         try:
@@ -73,9 +74,9 @@ def decorrelated(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 3.0) 
     ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
     Raises ``ValueError``.
     """
-    _check("base_s", base_s, 0.0)
-    _check("cap_s", cap_s, base_s)
-    _check("factor", factor, 1.0)
+    real("base_s", base_s)
+    real("cap_s", cap_s, base_s)
+    real("factor", factor, 1.0)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
         most_s = factor * (previous_s if previous_s > base_s else base_s)
@@ -83,8 +84,3 @@ def decorrelated(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 3.0) 
         return delay_s if delay_s < cap_s else cap_s
 
     return backoff
-
-
-def _check(option: str, value: float, least: float) -> None:
-    if not (isfinite(value) and value >= least):
-        raise ValueError(f"{option} must be {least:g} or more, and finite: {value!r}")

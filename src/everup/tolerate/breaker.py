@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._permit import Permit
 from everup.tolerate._windows import (
@@ -33,8 +34,6 @@ from everup.tolerate._windows import (
     Trip,
     Why,
     Window,
-    above,
-    whole,
 )
 from everup.tolerate.errors import BreakerOpen
 
@@ -90,7 +89,7 @@ class Breaker(Policy):
         super().__init__(name, clock)
         self._trip: Trip = Consecutive() if trip is None else trip
         if not isinstance(open_s, Growing):
-            open_s = Growing(above("open_s", open_s, 0), 1.0, open_s)
+            open_s = Growing(real("open_s", open_s, above=True), 1.0, open_s)
         self._growing = open_s
         self._probes = whole("probes", probes)
         self._closes_after = whole("closes_after", closes_after)

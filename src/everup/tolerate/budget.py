@@ -1,10 +1,15 @@
 """How many retries a whole process may make: a share of its calls, and a few on top."""
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from itertools import count
-from math import isfinite
 from threading import RLock
+from typing import Any, TypeVar
 
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._options import real
+
+T = TypeVar("T")
 
 _SLICES = 10
 _ENOUGH = 1.0 - 1e-9  # 0.29 * 100 is less than 29
@@ -20,7 +25,11 @@ class RetryBudget:
     after the wait, all that wait at one time would pass: envoy#30205).
 
     ``ratio``: 0 or more, default 0.2. ``floor_per_s``: 0 or more, default 10. ``window_s``:
-    seconds, more than 0, default 10. Raises ``ValueError``.
+    seconds, more than 0, default 10. ``name``: default "budget", for sinks and meters, which show
+    what is ``left``. Raises ``ValueError``.
+
+    Of the members of a ``Pipeline`` that have the same budget the outermost alone counts the calls:
+    what it repeats is no new call for those inside.
 
     The defaults and the sliding window in ten slices are those of Finagle's ``RetryBudget``. A
     budget limits how much worse retries make an overload; it does not end one: that takes a breaker
@@ -42,6 +51,7 @@ class RetryBudget:
         "_slice_s",
         "_tick",
         "floor_per_s",
+        "name",
         "ratio",
         "window_s",
     )
@@ -52,16 +62,13 @@ class RetryBudget:
         floor_per_s: float = 10.0,
         window_s: float = 10.0,
         clock: Clock | None = None,
+        *,
+        name: str = "budget",
     ) -> None:
-        if not (isfinite(ratio) and ratio >= 0):
-            raise ValueError(f"ratio must be 0 or more, and finite: {ratio!r}")
-        if not (isfinite(floor_per_s) and floor_per_s >= 0):
-            raise ValueError(f"floor_per_s must be 0 or more, and finite: {floor_per_s!r}")
-        if not (isfinite(window_s) and window_s > 0):
-            raise ValueError(f"window_s must be more than 0, and finite: {window_s!r}")
-        self.ratio = ratio
-        self.floor_per_s = floor_per_s
-        self.window_s = window_s
+        self.name = name
+        self.ratio = real("ratio", ratio)
+        self.floor_per_s = real("floor_per_s", floor_per_s)
+        self.window_s = real("window_s", window_s, above=True)
         self._now = (SYSTEM if clock is None else clock).now
         # One that the same thread may take again: a signal handler may retry something, too.
         self._lock = RLock()
@@ -139,3 +146,24 @@ class RetryBudget:
         if new > self._slice:
             self._slice = new
             self._end = self._origin + (new + 1) * self._slice_s
+
+
+# Who deposits is decided when a pipeline is compiled, so that calls pay nothing for it.
+counted: ContextVar[tuple[RetryBudget, ...]] = ContextVar("everup.budgets", default=())
+"""The budgets into which something further out pays, while a closure is made."""
+
+
+def making(budgets: tuple[RetryBudget, ...], around: Callable[[Any], T], call: object) -> T:
+    """``around(call)``, where something further out pays into these."""
+    token = counted.set(budgets)
+    try:
+        return around(call)
+    finally:
+        counted.reset(token)
+
+
+def deposit_of(budget: RetryBudget | None) -> Callable[[], None] | None:
+    """What the closure that is made now does for each call; None: nothing."""
+    if budget is None or any(one is budget for one in counted.get()):
+        return None
+    return budget.deposit

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._queue import HELD, WAITING, Places, Waiter, new_gate
-from everup.tolerate.deadline import positive
 from everup.tolerate.errors import BulkheadFull
 
 if TYPE_CHECKING:
@@ -54,18 +54,16 @@ class Bulkhead(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        if limit < 1:
-            raise ValueError(f"limit must be 1 or more, not {limit!r}")
-        if queue < 0:
-            raise ValueError(f"queue must be 0 or more, not {queue!r}")
+        whole("limit", limit)
+        whole("queue", queue, 0)
         if order not in ("fifo", "lifo", "codel"):
             raise ValueError(f'order must be "fifo", "lifo" or "codel", not {order!r}')
-        positive(interval_s, "interval_s")
+        real("interval_s", interval_s, above=True)
         if order == "codel" and target_s is None:
             target_s = min(_TARGET_S, interval_s)
         for value, what in ((wait_s, "wait_s"), (target_s, "target_s")):
             if value is not None:
-                positive(value, what)
+                real(what, value, above=True)
                 if not queue:
                     raise ValueError(f"{what} needs a queue")
         if target_s is not None and target_s > interval_s:
@@ -191,6 +189,7 @@ class Bulkhead(Policy):
         return True
 
     def _wait(self) -> None:
+        self._refuse_full()
         gate = new_gate()
         gate.acquire()
         waiter = Waiter(gate)
@@ -201,6 +200,7 @@ class Bulkhead(Policy):
             self._reject(waiter.why)
 
     async def _wait_async(self) -> None:
+        self._refuse_full()
         from asyncio import get_running_loop
 
         loop = get_running_loop()
@@ -210,6 +210,11 @@ class Bulkhead(Policy):
             return
         if not await self._places.hold_async(waiter):
             self._reject(waiter.why)
+
+    def _refuse_full(self) -> None:
+        """Before there is anything to wait with: a rejection needs no event loop."""
+        if len(self._places.waiting) >= self.queue:
+            self._reject("full")
 
     def _join(self, waiter: Waiter) -> None:
         if not self._places.join(waiter):

@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate.errors import ChaosError
 
 P = ParamSpec("P")
@@ -66,17 +67,16 @@ class Chaos(Policy):
         super().__init__(name, clock)
         rates = {"error_rate": error_rate, "latency_rate": latency_rate, "result_rate": result_rate}
         for what, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{what} is {rate!r}: it must be from 0 to 1")
+            real(what, rate, 0, 1)
         low, high = latency_s if isinstance(latency_s, tuple) else (latency_s, latency_s)
-        if not 0 <= low <= high < float("inf"):
-            raise ValueError(f"latency_s is {latency_s!r}: it must be 0 or more, or (low, high)")
+        real("latency_s", low)
+        if real("latency_s", high) < low:
+            raise ValueError(f"latency_s must be (low, high), not {latency_s!r}")
         if result_rate and result is None:
             raise ValueError("result_rate needs result, a function that gives it")
-        if limit < 1:
-            raise ValueError(f"limit is {limit!r}: it must be 1 or more")
-        if window_s is not None and not window_s > 0:
-            raise ValueError(f"window_s is {window_s!r}: it must be above 0, or None")
+        whole("limit", limit)
+        if window_s is not None:
+            real("window_s", window_s, above=True)
         several = errors if isinstance(errors, Sequence) else (errors,)
         self._makers = tuple(_maker(one, name) for one in several)
         if error_rate and not self._makers:

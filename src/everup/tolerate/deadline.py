@@ -10,11 +10,11 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import update_wrapper
-from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real
 from everup.tolerate.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -137,13 +137,6 @@ def leave(belongs: Callable[[Any], bool]) -> Span | None:
     return None
 
 
-def positive(seconds: float, what: str, zero: bool = False) -> float:
-    """``seconds`` when it is a finite number above 0 (or 0); else ``ValueError``."""
-    if not isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
-        raise ValueError(f"{what} must be {'0 or more' if zero else 'above 0'}, not {seconds!r}")
-    return float(seconds)
-
-
 def task_of() -> Callable[[Any], Any]:
     """What gives the task that runs on a loop. On 3.11 ``asyncio.current_task`` is Python code and
     takes as long as the rest of a timeout; the dictionary that it looks into does not."""
@@ -246,7 +239,7 @@ class Deadline(Policy):
 
     def __init__(self, seconds: float, name: str = "deadline", clock: Clock | None = None) -> None:
         super().__init__(name, clock)
-        self.seconds = positive(seconds, "seconds", zero=True)
+        self.seconds = real("seconds", seconds)
 
     def _open(self) -> tuple[_Use, float]:
         now, outer = self.clock.now, current.get()

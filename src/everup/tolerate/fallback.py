@@ -6,6 +6,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy, is_async
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import Rejected
 
@@ -69,10 +70,9 @@ class Fallback(Policy):
             raise ValueError("give value or function, not both")
         if value is _NOTHING and function is None and last_good_s is None:
             raise ValueError("give value, function or last_good_s")
-        if last_good_s is not None and not last_good_s > 0:
-            raise ValueError("last_good_s must be above 0")
-        if keys < 1:
-            raise ValueError("keys must be at least 1")
+        if last_good_s is not None:
+            real("last_good_s", last_good_s, above=True)
+        whole("keys", keys)
         self.value = value
         self.function = function
         self.last_good_s = last_good_s

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._race import (
     GIVEN,
@@ -24,8 +25,8 @@ from everup.tolerate._race import (
     ThreadRace,
 )
 from everup.tolerate._threads import Arguments, Threads
-from everup.tolerate.budget import RetryBudget
-from everup.tolerate.deadline import no_task, positive, task_of
+from everup.tolerate.budget import RetryBudget, deposit_of
+from everup.tolerate.deadline import no_task, task_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -97,21 +98,16 @@ class Hedge(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        self._delay_s = positive(delay_s, "delay_s", zero=True)
-        if attempts < 1:
-            raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
-        if threads < 0:
-            raise ValueError(f"threads must be 0 or more, not {threads!r}")
+        self._delay_s = real("delay_s", delay_s)
+        whole("attempts", attempts)
+        whole("threads", threads, 0)
         if percentile is not None:
-            if not 0 < percentile < 1:
-                raise ValueError(f"percentile must be above 0 and below 1, not {percentile!r}")
-            positive(min_delay_s, "min_delay_s")
-            positive(max_delay_s, "max_delay_s")
-            if not min_delay_s <= delay_s <= max_delay_s:
-                raise ValueError(f"delay_s must be from {min_delay_s!r} to {max_delay_s!r}")
-            least = max(4, ceil(1 / (1 - percentile) - 1e-9))  # 1 / (1 - 0.95) is above 20
-            if window < least:
-                raise ValueError(f"window must be {least} or more here, not {window!r}")
+            real("percentile", percentile, 0, 1, above=True, below=True)
+            real("min_delay_s", min_delay_s, above=True)
+            real("max_delay_s", max_delay_s, min_delay_s)
+            real("delay_s", delay_s, min_delay_s, max_delay_s)
+            # 1 / (1 - 0.95) is above 20
+            whole("window", window, max(4, ceil(1 / (1 - percentile) - 1e-9)))
         self.percentile = percentile
         self.min_delay_s = min_delay_s
         self.max_delay_s = max_delay_s
@@ -181,7 +177,7 @@ class Hedge(Policy):
         from asyncio import get_running_loop
 
         find, lane_of, now, learn = task_of(), self._lane_of, self.clock.now, self._learn
-        deposit = None if self.budget is None else self.budget.deposit
+        deposit = deposit_of(self.budget)
         measures, bad = self.percentile is not None, self.judge.result
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -286,7 +282,7 @@ class Hedge(Policy):
                 f"{self.name}: a running function cannot be cancelled. Hedge an async function, or "
                 "give threads: how many may be under way at once, with losers that run on"
             )
-        deposit = None if self.budget is None else self.budget.deposit
+        deposit = deposit_of(self.budget)
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             if deposit is not None:

@@ -7,6 +7,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from everup.tolerate._base import Event, Listener, Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import whole
+from everup.tolerate.budget import counted, making
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,11 +48,9 @@ class Keyed(Policy, Generic[Q]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        if limit < 1:
-            raise ValueError(f"limit is {limit}: it must be 1 or more")
         self._make = make
         self._key = key
-        self._limit = limit
+        self._limit = whole("limit", limit)
         # Least recently used first. The lock is held for steps on this dict alone, not for a call,
         # ``make``, ``key`` or a listener. One thread may take it twice: a finalizer, on its way.
         self._entries: OrderedDict[Hashable, _Entry[Q]] = OrderedDict()
@@ -84,6 +84,7 @@ class Keyed(Policy, Generic[Q]):
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
         guards: dict[Hashable, tuple[Q, Callable[P, T]]] = {}
+        budgets = counted.get()
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             key = self._key(*args, **kwargs)
@@ -91,7 +92,7 @@ class Keyed(Policy, Generic[Q]):
             try:
                 made = guards.get(key)
                 if made is None or made[0] is not entry.policy:
-                    made = (entry.policy, entry.policy.around(call))
+                    made = (entry.policy, making(budgets, entry.policy.around, call))
                     self._keep(guards, key, made)
                 return made[1](*args, **kwargs)
             finally:
@@ -102,6 +103,7 @@ class Keyed(Policy, Generic[Q]):
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
         guards: dict[Hashable, tuple[Q, Callable[P, Coroutine[Any, Any, T]]]] = {}
+        budgets = counted.get()
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             key = self._key(*args, **kwargs)
@@ -109,7 +111,7 @@ class Keyed(Policy, Generic[Q]):
             try:
                 made = guards.get(key)
                 if made is None or made[0] is not entry.policy:
-                    made = (entry.policy, entry.policy.around_async(call))
+                    made = (entry.policy, making(budgets, entry.policy.around_async, call))
                     self._keep(guards, key, made)
                 return await made[1](*args, **kwargs)
             finally:

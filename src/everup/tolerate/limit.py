@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._estimators import AIMD, Estimator, Gradient2, Sample, Vegas
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import LimitReached
 
@@ -54,14 +55,10 @@ class Limit(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        if window_s < 0:
-            raise ValueError("window_s must not be below 0")
-        if samples < 1:
-            raise ValueError("samples must be at least 1")
         self.estimator: Estimator[Any] = Gradient2() if estimator is None else estimator
         self.judge = Judge(on, unless, when, result)
-        self.window_s = window_s
-        self.samples = samples
+        self.window_s = real("window_s", window_s)
+        self.samples = whole("samples", samples)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()

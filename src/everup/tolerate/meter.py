@@ -1,14 +1,17 @@
 """How calls went, counted around a pipeline, for whoever asks."""
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._look import Watchable, Watched, check_names, look
+from everup.tolerate._options import real
 from everup.tolerate._outcome import Errors, Judge, Outcome
+from everup.tolerate.budget import RetryBudget
 from everup.tolerate.errors import Rejected
 
 P = ParamSpec("P")
@@ -20,33 +23,6 @@ BOUNDS_S: tuple[float, ...] = tuple(
 )
 """Upper bounds of the latency buckets, inclusive: from 10 us to 168 s, four to each doubling. One
 more bucket has what is above."""
-_VALUES = ("in_use", "waiting", "under_way", "limit", "left")
-
-
-class Watched(NamedTuple):
-    """A policy, as it is at a moment."""
-
-    policy: str
-    """Its name."""
-    state: str | None
-    """Of a breaker: ``closed``, ``open``, ``half-open`` or ``isolated``. None: it has none."""
-    values: Mapping[str, float]
-    """What it has of ``in_use``, ``waiting``, ``under_way``, ``limit`` and ``left``."""
-
-
-def look(policy: Any) -> Watched:
-    """What can be seen of a policy from outside."""
-    state = getattr(policy, "state", None)
-    found = ((name, getattr(policy, name, None)) for name in _VALUES)
-    values = {name: value for name, value in found if isinstance(value, int | float)}
-    return Watched(policy.name, None if state is None else str(state.value), values)
-
-
-def check_names(sources: Iterable[Any]) -> None:
-    """Sinks tell sources apart by their names. Raises ``ValueError`` where two have one."""
-    names = sorted(source.name for source in sources)
-    if len(set(names)) < len(names):
-        raise ValueError(f"two of one name: {', '.join(names)}")
 
 
 class Snapshot(NamedTuple):
@@ -137,9 +113,11 @@ class Meter(Policy):
     see. One for each thing that is called, and ``name`` says which.
 
     ``watch``: policies whose state a snapshot shows (a breaker's state, the places of a bulkhead,
-    a limit): one or several, of different names. ``on``, ``unless``, ``when``, ``result``: which
-    outcomes are failures, see ``Judge``. A ``Rejected`` counts as rejected, unless ``on`` names it;
-    what is no ``Exception``, and a call whose outcome a predicate fails to judge, as neutral.
+    a limit) and budgets (what is left): one or several, of different names. Of a ``Keyed`` it shows
+    at most 64 keys, the worst, as ``keyed[key]``; of a ``Pipeline`` its members. ``on``,
+    ``unless``, ``when``, ``result``: which outcomes are failures, see ``Judge``. A ``Rejected``
+    counts as rejected, unless ``on`` names it; what is no ``Exception``, and a call whose outcome a
+    predicate fails to judge, as neutral.
 
     Counting takes no lock: it is plain additions. Under the GIL they are exact, since no other
     thread comes between the parts of one. Without it (a free-threaded build) two calls that end at
@@ -154,7 +132,7 @@ class Meter(Policy):
         self,
         name: str = "meter",
         *,
-        watch: Policy | Iterable[Policy] = (),
+        watch: Watchable | Iterable[Watchable] = (),
         on: Errors = Exception,
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
@@ -162,7 +140,7 @@ class Meter(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        self.watch = (watch,) if isinstance(watch, Policy) else tuple(watch)
+        self.watch = (watch,) if isinstance(watch, Policy | RetryBudget) else tuple(watch)
         check_names(self.watch)
         self._judge = Judge(on, unless, when, result)
         self._ok = [0] * (len(BOUNDS_S) + 1)
@@ -187,7 +165,7 @@ class Meter(Policy):
             self._rejected,
             self._total_s,
             tuple(map(int.__add__, ok, failed)),
-            tuple(look(policy) for policy in self.watch),
+            tuple(seen for source in self.watch for seen in look(source)),
         )
 
     def every(self, seconds: float, what: Callable[[], object]) -> Callable[[], None]:
@@ -195,8 +173,7 @@ class Meter(Policy):
         have passed since the last time or since now: for those who tell the world without a thread
         of their own. It should be quick; an ``Exception`` of it is dropped. Returns what ends it.
         """
-        if not seconds > 0:
-            raise ValueError(f"seconds is {seconds!r}: it must be above 0")
+        real("seconds", seconds, above=True)
         hook = _Hook(self.clock.now() + seconds, seconds, what)
         self._hooks = (*self._hooks, hook)
         self._set_due()

@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from everup.tolerate._base import Listener, Policy, is_async
+from everup.tolerate.budget import RetryBudget, counted, making
 from everup.tolerate.errors import Rejected
 from everup.tolerate.fallback import Fallback
 from everup.tolerate.keyed import Keyed
@@ -73,16 +74,27 @@ class Pipeline(Policy):
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
         guarded = call
-        for policy in reversed(self._policies):
-            guarded = policy.around(self._known(policy, guarded, call))
+        for policy, budgets in reversed(self._members()):
+            guarded = making(budgets, policy.around, self._known(policy, guarded, call))
         return guarded
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
         guarded: Callable[P, Any] = call
-        for policy in reversed(self._policies):
-            guarded = policy.around_async(self._known(policy, guarded, call))
+        for policy, budgets in reversed(self._members()):
+            guarded = making(budgets, policy.around_async, self._known(policy, guarded, call))
         return guarded
+
+    def _members(self) -> list[tuple[Policy, tuple[RetryBudget, ...]]]:
+        """Each with the budgets into which those further out pay."""
+        members: list[tuple[Policy, tuple[RetryBudget, ...]]] = []
+        budgets = counted.get()
+        for policy in self._policies:
+            members.append((policy, budgets))
+            budget = getattr(policy, "budget", None)
+            if isinstance(budget, RetryBudget):
+                budgets = (*budgets, budget)
+        return members
 
     def _known(self, policy: Policy, inner: Callable[P, T], call: object) -> Callable[P, T]:
         """What a policy guards in here. A ``Fallback`` keeps the last good value of each callable,

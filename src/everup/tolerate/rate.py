@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate.errors import RateLimited
 
 if TYPE_CHECKING:
@@ -151,24 +152,20 @@ class RateLimit(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        if not (0 < rate < inf and 0 < per_s < inf):
-            raise ValueError("rate and per_s must be above 0, and finite")
-        if not 0 <= wait_s < inf:
-            raise ValueError("wait_s must not be below 0, and finite: it bounds the queue")
+        real("rate", rate, above=True)
+        real("per_s", per_s, above=True)
+        real("wait_s", wait_s)  # it bounds the queue
         self.rate, self.per_s, self.kind, self.wait_s = rate, per_s, kind, wait_s
         self._reason = f"more than {rate:g} in {per_s:g} s"
         self._bucket: _Tokens | _Window
         if kind == "token":
-            burst = max(1, int(rate)) if burst is None else burst
-            if burst < 1:
-                raise ValueError("burst must be at least 1")
+            burst = max(1, int(rate)) if burst is None else whole("burst", burst)
             self._bucket = _Tokens(per_s / rate, burst)
         elif kind == "window":
             if burst is not None:
                 raise ValueError("burst is for kind 'token'")
-            if rate != int(rate) or rate > _MOST:
-                raise ValueError(f"the rate of a window must be a whole number up to {_MOST}")
-            self._bucket = _Window(int(rate), per_s)
+            rate = whole("rate", int(rate) if rate == int(rate) else rate, 1, _MOST)  # type: ignore[arg-type]
+            self._bucket = _Window(rate, per_s)
         else:
             raise ValueError("kind must be 'token' or 'window'")
         # Never held across the user's call. Reentrant: a collection that starts while it is held

@@ -1,14 +1,15 @@
 """Do it again, but not for ever, not too soon, and not all at once."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from math import inf, isfinite, isnan
+from math import inf, isnan
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.backoff import Backoff, constant, full
-from everup.tolerate.budget import RetryBudget
+from everup.tolerate.budget import RetryBudget, deposit_of
 from everup.tolerate.deadline import current, remaining
 from everup.tolerate.errors import Rejected
 
@@ -40,8 +41,9 @@ class Retry(Policy):
     ``on``, ``unless``, ``when``, ``result``: what a failure is, as ``Judge`` says. All other errors
     pass at once. Cancellation is never repeated, a ``Rejected`` only when ``on`` names it.
     ``retry_after``: asked about the exception, or the value that ``result`` calls a failure; gives
-    the seconds that the server asks to wait, which count instead of ``backoff``; None: it does not
-    say. Then, and by default, an attribute ``retry_after_s`` of the exception counts.
+    the seconds that the server asks to wait, which count instead of ``backoff``: a number, or the
+    digits of a ``Retry-After`` header; None, and all else: it does not say. Then, and by default,
+    an attribute ``retry_after_s`` of the exception counts.
     ``max_delay_s``: no wait is longer, whoever asks for it; 0 or more, default 60.
     ``budget``: a ``RetryBudget``, best shared by all that call the same dependency. Charged
     before the wait.
@@ -69,7 +71,7 @@ class Retry(Policy):
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
         result: Callable[[Any], bool] | None = None,
-        retry_after: Callable[[Any], float | None] | None = None,
+        retry_after: Callable[[Any], float | str | None] | None = None,
         max_delay_s: float = 60.0,
         budget: RetryBudget | None = None,
         clock: Clock | None = None,
@@ -78,16 +80,15 @@ class Retry(Policy):
         if attempts is None:
             if total_s is None:
                 raise ValueError("without a limit of attempts there must be a total_s")
-        elif attempts < 1:
-            raise ValueError(f"attempts must be 1 or more: {attempts!r}")
-        if total_s is not None and not (isfinite(total_s) and total_s > 0):
-            raise ValueError(f"total_s must be more than 0, and finite: {total_s!r}")
-        if not (isfinite(max_delay_s) and max_delay_s >= 0):
-            raise ValueError(f"max_delay_s must be 0 or more, and finite: {max_delay_s!r}")
+        else:
+            whole("attempts", attempts)
+        if total_s is not None:
+            real("total_s", total_s, above=True)
+        real("max_delay_s", max_delay_s)
         if backoff is None:
             backoff = full()
         elif not callable(backoff):
-            if backoff > max_delay_s:
+            if real("backoff", backoff) > max_delay_s:
                 raise ValueError(f"backoff {backoff!r} is longer than max_delay_s {max_delay_s!r}")
             backoff = constant(backoff)
         self.attempts = attempts
@@ -102,7 +103,7 @@ class Retry(Policy):
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         now, sleep, bad = self.clock.now, self.clock.sleep, self.judge.result
-        deposit = None if self.budget is None else self.budget.deposit
+        deposit = deposit_of(self.budget)
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             started = now()
@@ -141,7 +142,7 @@ class Retry(Policy):
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         now, asleep, bad = self.clock.now, self.clock.asleep, self.judge.result
-        deposit = None if self.budget is None else self.budget.deposit
+        deposit = deposit_of(self.budget)
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             started = now()
@@ -216,10 +217,10 @@ class _Run:
             return self._give_up("error", error)
         if self.made >= retry._most:
             return self._give_up("attempts", error)
-        wish = None if retry.retry_after is None else retry.retry_after(subject)
+        wish = None if retry.retry_after is None else _seconds(retry.retry_after(subject))
         if wish is None and error is not None:
-            wish = getattr(error, "retry_after_s", None)
-        if wish is None or not _is_number(wish):
+            wish = _seconds(getattr(error, "retry_after_s", None))
+        if wish is None:
             delay_s = retry.backoff(self.made, self.backed_off_s, retry.clock.random)
             self.backed_off_s = delay_s
         else:
@@ -270,9 +271,11 @@ class _Run:
         return None
 
 
-def _is_number(wish: Any) -> bool:
-    """An attribute of that name may be anything at all."""
-    return isinstance(wish, (int, float)) and not isnan(wish)
+def _seconds(wish: Any) -> float | None:
+    """An attribute of that name may be anything at all; a header is text."""
+    if isinstance(wish, str) and len(wish) < 10 and wish.isdecimal():
+        return float(wish)
+    return wish if isinstance(wish, (int, float)) and not isnan(wish) else None
 
 
 def _note(error: Exception, text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import Overloaded
 
@@ -182,12 +183,14 @@ class Shed(Policy):
         )
         _check(by != "priority" or load is not None, "by='priority' needs load")
         _check(waited is None or since is None, "give waited or since, not both")
-        _check(max_wait_s >= 0 and target_s >= 0, "max_wait_s and target_s must not be below 0")
-        _check(interval_s > 0 and window_s > 0, "interval_s and window_s must be above 0")
-        _check(levels >= 2, "levels must be at least 2")
-        _check(0 < start < 1, "start must be in (0, 1)")
-        _check(k >= 1, "k must be at least 1")
-        _check(least >= 0, "least must not be below 0")
+        real("max_wait_s", max_wait_s)
+        real("target_s", target_s)
+        real("interval_s", interval_s, above=True)
+        whole("levels", levels, 2)
+        real("start", start, 0, 1, above=True, below=True)
+        real("k", k, 1)
+        real("window_s", window_s, above=True)
+        whole("least", least, 0)
         self.by = by
         self.judge = Judge(on, unless, when, result)
         # Never held across the user's call. Reentrant: a collection that starts while it is held

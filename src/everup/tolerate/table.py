@@ -1,16 +1,14 @@
 """Pipelines from a file, see ``pipelines``. For example::
 
-    [budget.web]
-    ratio = 0.1
-    [[pipeline.db]]
-    policy = "retry"
-    backoff = { kind = "full", base_s = "50ms" }
-    budget = "web"
-    [[pipeline.db]]
-    policy = "timeout"
-    seconds = "1s"
-
-The order is that of ``Pipeline``: the first is outermost.
+[budget.web]
+ratio = 0.1
+[[pipeline.db]]
+policy = "retry"
+backoff = { kind = "full", base_s = "50ms" }
+budget = "web"
+[[pipeline.db]]
+policy = "timeout"
+seconds = "1s"
 """
 
 import os
@@ -149,6 +147,8 @@ class _Reader:
             if key not in valid:
                 self.add((key,), f"unknown key{nearest(key, valid)}", valid=valid)
         for name, table in self.tables("budget", "[budget.NAME]").items():
+            if isinstance(table, Mapping):
+                table = {"name": name, **table}
             self.budgets[name] = self.make(RetryBudget, table, ("budget", name), clock=self.clock)
         made: dict[str, Pipeline] = {}
         for name, rows in self.tables("pipeline", "[[pipeline.NAME]]").items():

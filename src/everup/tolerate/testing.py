@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Coroutine, Iterable
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from everup.tolerate._base import Event
@@ -18,17 +19,24 @@ T = TypeVar("T")
 class FakeClock(Clock):
     """A clock that stands still until somebody waits on it.
 
-    ``random``: numbers to give out in turn, over and over; default 0.5. ``slept`` is what was
-    waited for so far.
+    ``random``: numbers in [0, 1) to give out in turn, over and over; default 0.5. An iterator may
+    be endless: it is read as it goes, and not repeated (``RuntimeError`` at its end). ``seed``,
+    instead: the numbers of ``random.Random(seed)``. ``slept`` is what was waited for so far. Raises
+    ``ValueError`` for both, or for no numbers at all.
     """
 
-    __slots__ = ("_loop", "_random", "slept", "time")
+    __slots__ = ("slept", "time")
 
-    def __init__(self, start: float = 1000.0, random: Iterable[float] = (0.5,)) -> None:
+    def __init__(
+        self,
+        start: float = 1000.0,
+        random: Iterable[float] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
         self.time = start
         self.slept: list[float] = []
-        self._random = itertools.cycle(tuple(random))
-        super().__init__(self._now, self._wait, self._await, lambda: next(self._random))
+        super().__init__(self._now, self._wait, self._await, _source(random, seed))
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -58,6 +66,26 @@ class FakeClock(Clock):
                 return runner.run(main)
         finally:
             loop.close()
+
+
+def _source(numbers: Iterable[float] | None, seed: int | None) -> Callable[[], float]:
+    if seed is not None:
+        if numbers is not None:
+            raise ValueError("give random or seed, not both")
+        return Random(seed).random  # noqa: S311 - for tests
+    left = iter((0.5,) if numbers is None else numbers)
+    if left is not numbers:
+        numbers = tuple(left)
+        if not numbers:
+            raise ValueError("random has no numbers")
+        left = itertools.cycle(numbers)
+
+    def random() -> float:
+        for number in left:
+            return number
+        raise RuntimeError("the random numbers are used up")
+
+    return random
 
 
 def _loop(clock: FakeClock) -> asyncio.AbstractEventLoop:

@@ -6,11 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
+from everup.tolerate._workers import Workers, on_fork
 from everup.tolerate.deadline import (
     AT,
     CUT,
@@ -22,7 +25,6 @@ from everup.tolerate.deadline import (
     cut_ended,
     leave,
     no_task,
-    positive,
     task_of,
     within,
 )
@@ -130,8 +132,9 @@ class Timeout(Policy):
     hung; what it brings in the end is dropped and told as ``late``. While ``max_hung`` (default 8,
     1 or more) hang, calls are refused with ``Rejected``; a thread that ends makes room again. Those
     under way may still come to hang, so there are never more than ``max_hung`` - 1 plus the calls
-    made at once: a ``Bulkhead`` around it bounds these. Costs a thread per call. An earlier
-    deadline around it ends the wait too, with ``DeadlineExceeded``.
+    made at once: a ``Bulkhead`` around it bounds these. Up to 32 threads whose calls are over wait
+    5 s for the next, which may find their ``threading.local`` variables. An earlier deadline around
+    it ends the wait too, with ``DeadlineExceeded``.
 
     Events: ``timed_out``, ``late`` (``error``: its type, None when it brought a result),
     ``rejected`` (``hung``). Asynchronous calls of one object share one timer per event loop.
@@ -147,13 +150,14 @@ class Timeout(Policy):
         max_hung: int = 8,
     ) -> None:
         super().__init__(name, clock)
-        self.seconds = positive(seconds, "seconds")
-        if max_hung < 1:
-            raise ValueError(f"max_hung must be 1 or more, not {max_hung!r}")
+        self.seconds = real("seconds", seconds, above=True)
         self.thread = thread
-        self.max_hung = max_hung
+        self.max_hung = whole("max_hung", max_hung)
         self.hung = 0
         """Threads that hang now."""
+        if thread:
+            self._workers = Workers(name)
+            on_fork(self)
         # Re-entrant: garbage collection may run any __del__ in the middle of what it guards.
         self._lock = threading.RLock()
         self._lanes: WeakKeyDictionary[Any, _Lane] = WeakKeyDictionary()
@@ -330,12 +334,7 @@ class Timeout(Policy):
             context = copy_context()
             context.run(current.set, (at, now, outer, self))
             job = _Job()
-            threading.Thread(
-                target=context.run,
-                args=(self._work, job, call, args, kwargs),
-                name=f"everup-{self.name}",
-                daemon=True,  # a hung one must not keep the program from ending
-            ).start()
+            self._workers.run(partial(self._work, job, context, call, args, kwargs))
             try:
                 job.done.acquire(timeout=min(max(0.0, at - began), threading.TIMEOUT_MAX))
             finally:
@@ -345,7 +344,7 @@ class Timeout(Policy):
                 if at < began + self.seconds:
                     raise DeadlineExceeded(f"{self.name}: the deadline around it is over")
                 self._timed_out(None)
-            error = job.error
+            error, job.error = job.error, None
             if error is None:
                 return job.result  # type: ignore[no-any-return]
             try:
@@ -367,16 +366,28 @@ class Timeout(Policy):
             return True
 
     def _work(
-        self, job: _Job, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+        self,
+        job: _Job,
+        context: Context,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Callable[[], object]:
+        """In the thread: returns what wakes the caller."""
         try:
-            job.result = call(*args, **kwargs)
+            job.result = context.run(call, *args, **kwargs)
         except BaseException as error:  # all of it belongs to the caller
             job.error = error
         with self._lock:
             job.over = True
             if job.abandoned:
                 self.hung -= 1
-        job.done.release()
         if job.abandoned:
-            self._tell_late(job.error)
+            late, job.error = job.error, None
+            self._tell_late(late)
+        return job.done.release
+
+    def forked(self) -> None:
+        """In the child of a fork: what hangs does so in the parent alone."""
+        self.hung = 0
+        self._lock = threading.RLock()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy, is_async
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import real, whole
 from everup.tolerate._race import Tasks
 from everup.tolerate._threads import Job, Threads
-from everup.tolerate.deadline import positive
 from everup.tolerate.errors import NoQuorum
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ class Vote(Policy):
         versions = 1 + len(others)
         if versions == 1:
             raise ValueError("give one other version at least")
-        if quorum is not None and not 1 <= quorum <= versions:
-            raise ValueError(f"quorum must be from 1 to {versions}, not {quorum!r}")
-        if threads < 0:
-            raise ValueError(f"threads must be 0 or more, not {threads!r}")
+        if quorum is not None:
+            whole("quorum", quorum, 1, versions)
+        whole("threads", threads, 0)
         self._async = [is_async(other) for other in others]
         self.others = others
         self.quorum = versions // 2 + 1 if quorum is None else quorum
@@ -88,7 +87,7 @@ class Vote(Policy):
         elif callable(same):
             self.same = same
         else:
-            self.same = _within(positive(same, "same", zero=True))
+            self.same = _within(real("same", same))
         self._transitive = same is None
         self._threads = Threads(threads, name)
 

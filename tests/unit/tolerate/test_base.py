@@ -2,6 +2,8 @@
 
 import asyncio
 import functools
+import inspect
+import itertools
 import pickle
 import random
 import selectors
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -22,6 +25,7 @@ from everup.tolerate._clock import SYSTEM, Clock
 from everup.tolerate._outcome import Judge, Outcome
 from everup.tolerate.errors import BreakerOpen, NoQuorum, RateLimited, Rejected
 from everup.tolerate.testing import FakeClock, Recorder
+from everup.tolerate.timeout import Timeout
 
 OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
 
@@ -405,6 +409,23 @@ def test_a_clock_that_stands_still() -> None:
     assert FakeClock(7.0).random() == 0.5
 
 
+def test_chance_from_a_seed_or_from_any_numbers() -> None:
+    first, same, other = FakeClock(seed=7), FakeClock(seed=7), FakeClock(seed=8)
+    drawn = [first.random() for _ in range(5)]
+    assert drawn == [same.random() for _ in range(5)] != [other.random() for _ in range(5)]
+    assert all(0 <= number < 1 for number in drawn)
+    endless = FakeClock(random=(number / 1000 for number in itertools.count()))
+    assert [endless.random() for _ in range(3)] == [0.0, 0.001, 0.002]
+    ends = FakeClock(random=iter([0.25]))
+    assert ends.random() == 0.25
+    with pytest.raises(RuntimeError, match="used up"):
+        ends.random()
+    with pytest.raises(ValueError, match="random or seed, not both"):
+        FakeClock(random=[0.5], seed=1)
+    with pytest.raises(ValueError, match="no numbers"):
+        FakeClock(random=[])
+
+
 def test_time_passes_when_every_task_waits() -> None:
     clock = FakeClock()
     log: list[tuple[str, float]] = []
@@ -536,3 +557,28 @@ def test_names_are_found_by_threads_at_once() -> None:
 def test_events_are_plain_tuples() -> None:
     assert Event("a", "b", 1.0, {}) == ("a", "b", 1.0, {})
     assert _base.Event._fields == ("policy", "kind", "at", "detail")
+
+
+def test_a_policy_says_which_it_is() -> None:
+    assert repr(Policy("orders-db")) == "<Policy 'orders-db'>"
+
+
+def test_what_is_marked_as_async_is_async() -> None:
+    def gives() -> Any:
+        return one()
+
+    async def one() -> int:
+        return 1
+
+    assert not is_async(gives)
+    mark = getattr(inspect, "markcoroutinefunction", None)  # of Python 3.12
+    if mark is None:
+        gives._is_coroutine = object()  # type: ignore[attr-defined]
+    else:
+        mark(gives)
+    assert is_async(gives)
+    assert is_async(functools.partial(gives))
+    assert FakeClock().run(Timeout(1.0)(gives)()) == 1
+    assert is_async(AsyncMock())
+    assert not is_async(MagicMock())
+    assert not is_async(object)

@@ -1,5 +1,6 @@
 """The retry budget: against a naive model, at its edges, from many threads."""
 
+import contextlib
 import math
 import signal
 import threading
@@ -9,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from everup.tolerate import Hedge, Keyed, Pipeline, Policy, Retry, Timeout
 from everup.tolerate.budget import RetryBudget
 from everup.tolerate.testing import FakeClock
 
@@ -282,4 +284,96 @@ def test_the_defaults() -> None:
     budget = RetryBudget()
     budget.deposit()
     assert (budget.ratio, budget.floor_per_s, budget.window_s) == (0.2, 10.0, 10.0)
+    assert budget.name == "budget"
+    assert RetryBudget(name="orders-db").name == "orders-db"
     assert budget.left == pytest.approx(100.2)
+
+
+# -- one budget, several who use it
+
+
+class Way:
+    """Guarded as a function, or as an ``async def``."""
+
+    def __init__(self, asynchronous: bool) -> None:
+        self.asynchronous = asynchronous
+
+    def count(self, guard: Policy, clock: FakeClock, outcome: Exception | None = None) -> None:
+        """One call."""
+
+        def work() -> None:
+            if outcome is not None:
+                raise outcome
+
+        async def work_async() -> None:
+            work()
+
+        with contextlib.suppress(ConnectionError):
+            if self.asynchronous:
+                clock.run(guard.acall(work_async))
+            else:
+                guard.call(work)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return Way(request.param)
+
+
+def shared(clock: FakeClock) -> RetryBudget:
+    return RetryBudget(ratio=1.0, floor_per_s=0, window_s=1e6, clock=clock)
+
+
+@pytest.mark.parametrize("order", ["retry-hedge", "hedge-retry", "nested", "subclass", "keyed"])
+def test_in_a_pipeline_a_call_is_counted_once(way: Way, order: str) -> None:
+    clock = FakeClock()
+    budget = shared(clock)
+    retry = Retry(budget=budget, backoff=0, clock=clock)
+    hedge = Hedge(1.0, budget=budget, threads=4, clock=clock)
+
+    class Own(Pipeline):
+        pass
+
+    guard = {
+        "retry-hedge": lambda: Pipeline(retry, Timeout(1.0, clock=clock), hedge),
+        "hedge-retry": lambda: Pipeline(hedge, retry),
+        "nested": lambda: Pipeline(Pipeline(retry), Pipeline(hedge)),
+        "subclass": lambda: Pipeline(retry, Own(Own(hedge))),
+        "keyed": lambda: Pipeline(retry, Keyed(lambda key: Pipeline(hedge), key=lambda: "k")),
+    }[order]()
+    for _ in range(10):
+        way.count(guard, clock)
+    assert budget.left == 10.0
+    # Nor does a repetition count as a call.
+    way.count(guard, clock, ConnectionError())
+    assert budget.left < 11.0
+
+
+def test_each_budget_is_counted_for_itself(way: Way) -> None:
+    clock = FakeClock()
+    one, other = shared(clock), shared(clock)
+    guard = Pipeline(
+        Retry(budget=one, clock=clock), Hedge(1.0, budget=other, threads=4, clock=clock)
+    )
+    way.count(guard, clock)
+    assert (one.left, other.left) == (1.0, 1.0)
+
+
+def test_what_a_pipeline_compiled_counts_elsewhere(way: Way) -> None:
+    clock = FakeClock()
+    budget = shared(clock)
+    hedge = Hedge(1.0, budget=budget, threads=4, clock=clock)
+    way.count(Pipeline(Retry(budget=budget, clock=clock), hedge), clock)
+    way.count(hedge, clock)
+    way.count(Pipeline(hedge), clock)
+    assert budget.left == 3.0
+
+
+def test_a_pipeline_that_cannot_be_compiled_leaves_nothing_behind() -> None:
+    clock = FakeClock()
+    budget = shared(clock)
+    retry = Retry(budget=budget, clock=clock)
+    with pytest.raises(TypeError, match="threads"):
+        Pipeline(retry, Hedge(1.0, budget=budget, clock=clock)).call(len, "")
+    retry.call(len, "")
+    assert budget.left == 1.0

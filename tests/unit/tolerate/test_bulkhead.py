@@ -1115,8 +1115,8 @@ TestNaive.settings = settings(deadline=None, max_examples=80, stateful_step_coun
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"limit": 0}, "limit must be 1 or more"),
-        ({"queue": -1}, "queue must be 0 or more"),
+        ({"limit": 0}, "limit must be a whole number, 1 or more"),
+        ({"queue": -1}, "queue must be a whole number, 0 or more"),
         ({"order": "random"}, "order must be"),
         ({"queue": 1, "wait_s": 0}, "wait_s must be above 0"),
         ({"queue": 1, "target_s": -1}, "target_s must be above 0"),
@@ -1138,3 +1138,40 @@ def test_generator_functions_are_refused() -> None:
 
     with pytest.raises(TypeError, match="generator"):
         Bulkhead()(generate)
+
+
+def thread_waiter() -> _queue.Waiter:
+    gate = _queue.new_gate()
+    gate.acquire()
+    return _queue.Waiter(gate)
+
+
+@pytest.mark.parametrize("queue", [0, 1])
+def test_a_rejection_needs_no_event_loop(clock: FakeClock, queue: int) -> None:
+    """Coroutines may be driven by hand, or by another library than asyncio."""
+    limit = Bulkhead(1, queue, clock=clock)
+
+    async def work() -> None: ...
+
+    async def block() -> None:
+        async with limit:
+            pass
+
+    with limit:
+        for _ in range(queue):
+            limit._join(thread_waiter())
+        for one in (limit(work), block):
+            with pytest.raises(BulkheadFull, match="full"):
+                one().send(None)
+        assert limit.waiting == queue
+
+
+def test_a_queue_that_fills_up_in_the_last_moment_is_full(clock: FakeClock) -> None:
+    limit = Bulkhead(1, 1, clock=clock)
+    seen = Recorder(limit)
+    with limit:
+        limit._refuse_full()  # there is room
+        limit._join(thread_waiter())  # another takes it
+        with pytest.raises(BulkheadFull, match="full"):
+            limit._join(thread_waiter())
+        assert seen.kinds == ["queued", "rejected"]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from everup.tolerate.breaker import Breaker
 from everup.tolerate.bulkhead import Bulkhead
 from everup.tolerate.errors import BreakerOpen, Rejected
-from everup.tolerate.limit import Limit
-from everup.tolerate.meter import BOUNDS_S, Meter, Watched, look
+from everup.tolerate.meter import BOUNDS_S, Meter, Watched
 from everup.tolerate.testing import FakeClock
 
 
@@ -228,7 +227,6 @@ def test_what_is_watched_is_shown():
         )
     breaker.isolate()
     assert meter.snapshot().watched[0].state == "isolated"
-    assert look(Limit(clock=clock)).values == {"under_way": 0, "limit": 20}
     assert Meter(watch=breaker).watch == (breaker,)
     with pytest.raises(ValueError, match="two of one name: b, b"):
         Meter(watch=(breaker, Breaker("b")))

@@ -68,7 +68,7 @@ def put(request, way):
         ({"rate": float("inf")}, "finite"),
         ({"rate": 1, "per_s": 0}, "above 0"),
         ({"rate": 1, "wait_s": -1}, "wait_s"),
-        ({"rate": 1, "wait_s": float("inf")}, "bounds the queue"),
+        ({"rate": 1, "wait_s": float("inf")}, "wait_s must be 0 or more, and finite"),
         ({"rate": 1, "burst": 0}, "burst"),
         ({"rate": 1, "burst": 1, "kind": "window"}, "burst"),
         ({"rate": 1.5, "kind": "window"}, "whole"),

@@ -480,6 +480,12 @@ class BusyError(FlakyError):
         (None, [1.0]),
         (float("nan"), [1.0]),
         ("Wed, 21 Oct 2015 07:28:00 GMT", [1.0]),
+        ("7", [7.0]),  # as it stands in a header
+        ("0", []),
+        ("99999", [60.0]),
+        ("9" * 400, [1.0]),
+        ("-7", [1.0]),
+        ("", [1.0]),
     ],
 )
 def test_the_attribute_of_the_exception(
@@ -1283,8 +1289,8 @@ def test_it_does_what_a_naive_model_does(
         ({"total_s": float("nan")}, "total_s"),
         ({"max_delay_s": -1.0}, "max_delay_s"),
         ({"max_delay_s": float("nan")}, "max_delay_s"),
-        ({"backoff": -1.0}, "delay_s"),
-        ({"backoff": float("nan")}, "delay_s"),
+        ({"backoff": -1.0}, "backoff"),
+        ({"backoff": float("nan")}, "backoff"),
         ({"backoff": 61.0}, "max_delay_s"),
         ({"backoff": 2.0, "max_delay_s": 1.0}, "max_delay_s"),
     ],

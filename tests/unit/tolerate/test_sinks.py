@@ -15,10 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from everup.tolerate import sinks
 from everup.tolerate._base import Policy
+from everup.tolerate._windows import State
 from everup.tolerate.breaker import Breaker
+from everup.tolerate.budget import RetryBudget
 from everup.tolerate.bulkhead import Bulkhead
 from everup.tolerate.errors import BreakerOpen
+from everup.tolerate.keyed import Keyed
 from everup.tolerate.meter import Meter
+from everup.tolerate.pipeline import Pipeline
 from everup.tolerate.retry import Retry
 from everup.tolerate.sinks.everup import EverupSink, _after_fork, _running_loop
 from everup.tolerate.sinks.logs import LogSink
@@ -205,6 +209,36 @@ def test_what_prometheus_scrapes(clock):
     sink.close()
     assert scraped(registry) == {}
     PrometheusSink(registry=registry, prefix="mine").close()
+
+
+def test_budgets_keys_and_members_are_shown(clock, otel):
+    budget = RetryBudget(clock=clock)
+    breakers = Keyed(lambda host: Breaker("same", clock=clock), key=str, name="by-host")
+    guard = Pipeline(Retry(clock=clock), Breaker("inner", clock=clock), name="guard")
+    meter = Meter("db", watch=budget, clock=clock)
+    breakers.get("a").isolate()
+    registry = CollectorRegistry()
+    PrometheusSink(meter, RetryBudget(clock=clock), breakers, guard, registry=registry)
+    budget.withdraw()
+    seen = scraped(registry)
+    lefts = {labels: value for (name, labels), value in seen.items() if name == "tolerate_left"}
+    assert {(dict(labels)["dependency"], value) for labels, value in lefts.items()} == {
+        ("db", 99.0), ("budget", 100.0),
+    }  # fmt: skip
+    assert all(dict(labels)["policy"] == "budget" for labels in lefts)
+    states = {
+        (dict(labels)["dependency"], dict(labels)["policy"], dict(labels)["state"])
+        for (name, labels), value in seen.items()
+        if name == "tolerate_state" and value
+    }
+    assert states == {("by-host", "by-host[a]", "isolated"), ("guard", "inner", "closed")}
+
+    OtelSink(meter, RetryBudget(clock=clock), breakers, guard, meter=otel)
+    assert otel.collect("everup.tolerate.value") == {
+        ("db", "budget", "left"): 99.0, ("budget", "budget", "left"): 100.0,
+    }  # fmt: skip
+    found = otel.collect("everup.tolerate.state")
+    assert {labels for labels, value in found.items() if value} == states
 
 
 def test_prometheus_default_registry_and_names():
@@ -434,6 +468,26 @@ def test_of_many_changes_the_last(clock, db, ear):
     assert ear.heard() == []  # as it was told
 
 
+def test_of_all_keys_the_worst(clock, ear):
+    breakers = Keyed(lambda host: Breaker(host, clock=clock), key=str, name="by-host")
+    members = Pipeline(Retry(clock=clock), Breaker("inner", clock=clock), name="guard")
+    meter = Meter("db", watch=members, clock=clock)
+    sink = EverupSink(breakers, meter, clock=clock)
+    sink.turn()
+    assert [(t["dependency"], t["breaker"]) for t in ear.heard()] == [("db", "closed")]
+    for host in ("a", "b", "c"):
+        breakers.get(host)
+    clock.advance(1.0)
+    breakers.get("b").isolate()
+    members.policies[1].isolate()
+    assert {t["dependency"]: t["breaker"] for t in ear.heard()} == {
+        "by-host": "isolated", "db": "isolated",
+    }  # fmt: skip
+    clock.advance(1.0)
+    breakers.get("b").reset()
+    assert [(t["dependency"], t["breaker"]) for t in ear.heard()] == [("by-host", "closed")]
+
+
 def test_each_dependency_by_itself(clock, ear):
     first, second, lone = Db(clock, "a"), Db(clock, "b"), Breaker("c", clock=clock)
     both = Meter("a.b", watch=(first.breaker, second.breaker), clock=clock)
@@ -523,10 +577,17 @@ def test_close_tells_what_is_left_and_then_nothing(clock, db, ear):
 
 def test_a_source_that_breaks_does_not_break_calls(clock, ear):
     class Odd(Policy):
-        state = "no state of a breaker"
+        broken = False
+
+        @property
+        def state(self):
+            if self.broken:
+                raise RuntimeError
+            return State.CLOSED
 
     odd, fine = Odd("odd"), Breaker("fine", clock=clock)
     sink = EverupSink(odd, fine, clock=clock)
+    odd.broken = True
     fine.isolate()
     assert [t["dependency"] for t in ear.heard()] == ["fine"]
     assert sink.dropped == 1
@@ -546,9 +607,21 @@ def test_events_that_change_no_state_send_nothing(clock, db, ear):
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: EverupSink(interval_s=0), ValueError, "interval_s is 0"),
-        (lambda: EverupSink(changes_per_s=-1), ValueError, "changes_per_s is -1"),
-        (lambda: EverupSink(interval_s=float("inf")), ValueError, "interval_s is inf"),
+        (
+            lambda: EverupSink(interval_s=0),
+            ValueError,
+            "interval_s must be above 0, .* not 0",
+        ),
+        (
+            lambda: EverupSink(changes_per_s=-1),
+            ValueError,
+            "changes_per_s must be above 0, .* not -1",
+        ),
+        (
+            lambda: EverupSink(interval_s=float("inf")),
+            ValueError,
+            "interval_s must be above 0, .* not inf",
+        ),
         (lambda: EverupSink(Meter("a b")), ValueError, "'a b' cannot name a dependency"),
         (lambda: EverupSink(Meter("x" * 64)), ValueError, "cannot name"),
         (lambda: EverupSink(Meter("")), ValueError, "cannot name"),

@@ -166,6 +166,7 @@ def test_all_policies(tmp_path: Path) -> None:
     assert (hedge.delay_s, hedge.budget) == (0.1, retry.budget)
     small: Any = made["small"].policies
     assert small[0].budget is retry.budget
+    assert retry.budget.name == "web"
     assert (retry.budget.ratio, retry.budget.floor_per_s, retry.budget.window_s) == (0.5, 2, 20.0)
     assert (breaker._trip.size, breaker._trip.rate, breaker._trip.slow_s) == (20, 0.25, 2.0)
     assert (breaker._growing.first_s, breaker._growing.cap_s, breaker._probes) == (5.0, 60.0, 2)
@@ -322,7 +323,7 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
         ),
         (
             of("retry", attempts=0),
-            "pipeline.db[0].attempts = 0: attempts must be 1 or more: 0",
+            "pipeline.db[0].attempts = 0: attempts must be a whole number, 1 or more, not 0",
         ),
         (
             of("retry", attempts="unlimited"),
@@ -383,7 +384,7 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
         ),
         (
             of("retry", backoff={"kind": "equal", "base_s": "2s", "cap_s": "1s"}),
-            'pipeline.db[0].backoff.cap_s = "1s": cap_s must be 2 or more, and finite: 1.0',
+            'pipeline.db[0].backoff.cap_s = "1s": cap_s must be 2 or more, and finite, not 1.0',
         ),
         (
             of("retry", backoff={"kind": "constant", "delay": 1}),
@@ -403,7 +404,7 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
         ),
         (
             of("breaker", open_s={"first_s": "1s", "jitter": 2}),
-            "pipeline.db[0].open_s.jitter = 2: jitter is 2: it must be from 0 to below 1",
+            "pipeline.db[0].open_s.jitter = 2: jitter must be from 0 to below 1, not 2",
         ),
         (
             of("chaos", latency_s=[1, 2, 3]),
@@ -511,6 +512,7 @@ def test_all_problems_at_once() -> None:
         "pipeline.db[1].max_hung = 0",
         'pipeline.web[0].rate = "many"',
         'pipeline.web[0].wait_s = "-1s"',
+        "pipeline.web[0].per_s = 0",
         'pipeline.web[1].queue = "long"',
         "pipeline.web[1].limit = 0",
     ]
@@ -541,7 +543,13 @@ def test_problems_can_be_looked_at() -> None:
     with pytest.raises(TableError) as wrong:
         pipelines(of("retry", attempts=0))
     assert wrong.value.problems == [
-        Problem("", "pipeline.db[0].attempts", "0", "attempts must be 1 or more: 0", ())
+        Problem(
+            "",
+            "pipeline.db[0].attempts",
+            "0",
+            "attempts must be a whole number, 1 or more, not 0",
+            (),
+        )
     ]
 
 
@@ -590,7 +598,7 @@ def test_whatever_ends_in_s_is_a_time(name: str, kind: Any) -> None:
 def test_the_documented_policies_are_the_real_ones() -> None:
     text = " ".join((pipelines.__doc__ or "").split())
     assert f"({', '.join(table.POLICIES)})" in text
-    (example,) = re.findall(r"example::\n(.*?)\nThe order", table.__doc__ or "", re.DOTALL)
+    (example,) = re.findall(r"example::\n(.*)$", table.__doc__ or "", re.DOTALL)
     assert len(pipelines(textwrap.dedent(example))["db"].policies) == 2
 
 
@@ -605,3 +613,20 @@ def test_rejections_and_what_they_need_are_found_by_their_bare_names() -> None:
 
 def test_nested_too_deeply() -> None:
     assert len(problems("a = " + "[" * 100_000)) == 1
+
+
+def test_a_budget_may_have_a_name_of_its_own() -> None:
+    source = """
+        [budget.web]
+        name = "orders"
+        [[pipeline.db]]
+        policy = "retry"
+        budget = "web"
+        """
+    (retry,) = pipelines(source)["db"].policies
+    assert isinstance(retry, Retry)
+    assert retry.budget is not None
+    assert retry.budget.name == "orders"
+    assert problems("[budget.web]\nname = 3") == [
+        "budget.web.name = 3: expected a string in quotes"
+    ]

@@ -743,7 +743,7 @@ def test_arguments() -> None:
     for seconds in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="seconds must be above 0"):
             Timeout(seconds)
-    with pytest.raises(ValueError, match="max_hung must be 1 or more"):
+    with pytest.raises(ValueError, match="max_hung must be a whole number, 1 or more"):
         Timeout(1.0, max_hung=0)
     with pytest.raises(TypeError, match="thread"), Timeout(1.0, thread=True):
         pass

@@ -35,6 +35,7 @@ from everup.tolerate import (
     Keyed,
     Limit,
     Meter,
+    NoQuorum,
     Pipeline,
     Policy,
     RateLimit,
@@ -1055,6 +1056,66 @@ def test_tasks_under_a_seeded_scheduler(clock: FakeClock, seed: int) -> None:
     assert seen.calls <= len(answers)
     again = clock.run(full.pipeline.acall(drive_nothing))
     assert again is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_copies_versions_and_keys_under_a_seeded_scheduler(clock: FakeClock, seed: int) -> None:
+    """What makes tasks of its own, or a policy for each key, inside of what holds permits: whoever
+    is cancelled wherever, no copy is left, no permit is lost, and no cancelled call has counted."""
+    tasks = Tasks(seed)
+    budget = RetryBudget(clock=clock)
+    retry = Retry(attempts=2, backoff=0.5, budget=budget, clock=clock)
+    hedge = Hedge(0.2, attempts=3, budget=budget, clock=clock)
+    bulkhead, limit = Bulkhead(4, 8, clock=clock), Limit(AIMD(6, 1, 8), clock=clock)
+    shed = Shed("throttle", least=1000, clock=clock)
+    breakers = Keyed(
+        lambda key: breaker_of(clock, trip=Consecutive(1000)), key=lambda key: key, clock=clock
+    )
+    inside = 0
+
+    async def copy(key: int) -> str:
+        nonlocal inside
+        inside += 1
+        try:
+            await tasks.pause(0.5)
+            if tasks.random.random() < 0.2:
+                raise DownError
+            return "ok"
+        finally:
+            try:
+                await tasks.pause()  # may be cancelled once more
+            finally:
+                inside -= 1
+
+    vote = Vote(copy, copy, quorum=2, clock=clock)
+    chaos = Chaos(
+        enabled=True, latency_rate=0.5, latency_s=0.1, limit=10**6, window_s=None, clock=clock
+    )
+    pipe = Pipeline(
+        retry, breakers, bulkhead, shed, limit, hedge, Timeout(2.0, clock=clock), chaos, vote
+    )
+    guarded = pipe(copy)
+
+    async def main() -> list[Any]:
+        answers = await tasks.run(
+            40, lambda: guarded(tasks.random.randrange(3)), 20.0, cancelled=0.4
+        )
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return answers
+
+    answers = clock.run(main())
+    kinds = {answer if answer == "ok" else type(answer) for answer in answers}
+    assert kinds <= {
+        "ok", DownError, NoQuorum, TimedOut, asyncio.CancelledError, *rejections(),
+    }  # fmt: skip
+    assert {"ok", asyncio.CancelledError} <= kinds
+    assert inside == 0
+    assert (bulkhead.in_use, bulkhead.waiting, limit.under_way) == (0, 0, 0)
+    counted = sum(answer == "ok" or isinstance(answer, Exception) for answer in answers)
+    seen = [breaker.counts() for breaker in breakers.policies().values()]
+    assert sum(count.calls for count in seen) <= counted * retry.attempts  # type: ignore[operator]
+    calm = Pipeline(bulkhead, shed, limit, hedge)
+    assert clock.run(calm.acall(drive_nothing)) is None
 
 
 def rejections() -> set[type[Exception]]:

@@ -23,8 +23,11 @@ from weakref import WeakSet
 
 from everup.tolerate._base import Event, Policy
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._look import Watchable, check_names, states, worst_state
+from everup.tolerate._options import real
 from everup.tolerate._windows import State
-from everup.tolerate.meter import Meter, Snapshot, check_names
+from everup.tolerate.keyed import Keyed
+from everup.tolerate.meter import Meter, Snapshot
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 MOST = 64
 """Dependencies that everup hears of from one instance."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
-_WORST_LAST = (State.CLOSED, State.HALF_OPEN, State.OPEN, State.ISOLATED)
 _CHANGES = frozenset({"opened", "half_open", "closed", "isolated", "reset"})
 
 
@@ -42,8 +44,12 @@ class _Dependency:
     def __init__(self, source: Meter | Policy, now: float) -> None:
         self.name = source.name
         self.meter = source if isinstance(source, Meter) else None
-        policies = source.watch if isinstance(source, Meter) else (source,)
-        self.breakers: list[Any] = [p for p in policies if hasattr(p, "state")]
+        policies: tuple[Watchable, ...] = (source,)
+        if isinstance(source, Meter):
+            policies = source.watch
+        self.breakers: list[Any] = [
+            one for one in policies if isinstance(one, Keyed) or any(True for _ in states((one,)))
+        ]
         self.told: State | None = None
         self.state_at = float("-inf")
         self.before: Snapshot | None = None if self.meter is None else self.meter.snapshot()
@@ -51,16 +57,15 @@ class _Dependency:
 
     def state(self) -> State | None:
         """The worst of its breakers."""
-        states = [breaker.state for breaker in self.breakers]
-        return max(states, key=_WORST_LAST.index, default=None)
+        return worst_state(self.breakers)
 
 
 class EverupSink:
     """Tells everup of breaker states and of how calls go, for each dependency.
 
     ``sources``: at most 64, each a dependency of that name (up to 63 of letters, digits and
-    ``_.-``): meters, with the breakers that they watch (of several, the worst state), and breakers
-    without a meter. What a meter has counted before is not told.
+    ``_.-``): meters, with the breakers that they watch (of several, and of all keys of a ``Keyed``,
+    the worst state), and breakers without a meter. What a meter has counted before is not told.
 
     Bounded: a change of state is told at once, but for each dependency not more than
     ``changes_per_s`` a second (above 0, default 1): of several in between, the last. Calls are told
@@ -89,8 +94,7 @@ class EverupSink:
         clock: Clock | None = None,
     ) -> None:
         for name, value in (("interval_s", interval_s), ("changes_per_s", changes_per_s)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value!r}: it must be above 0 and finite")
+            real(name, value, above=True)
         if len(sources) > MOST:
             raise ValueError(f"{len(sources)} sources: it can tell of {MOST}")
         check_names(sources)

@@ -6,6 +6,7 @@ from typing import Any
 
 from everup.tolerate._base import Event, Policy
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._options import real, whole
 
 LEVELS: Mapping[str, int] = {
     "opened": logging.WARNING,
@@ -57,14 +58,10 @@ class LogSink:
         burst: int = 10,
         clock: Clock | None = None,
     ) -> None:
-        if not per_s > 0:
-            raise ValueError(f"per_s is {per_s!r}: it must be above 0")
-        if burst < 1:
-            raise ValueError(f"burst is {burst!r}: it must be 1 or more")
         self._logger = logging.getLogger("everup.tolerate") if logger is None else logger
         self._levels: dict[str, int | None] = {**LEVELS, **(levels or {})}
-        self._per_s = per_s
-        self._burst = burst
+        self._per_s = real("per_s", per_s, above=True)
+        self._burst = whole("burst", burst)
         self._now = (SYSTEM if clock is None else clock).now
         self._buckets: dict[tuple[str, str], _Bucket] = {}
         self._ends: list[Callable[[], None]] = [p.subscribe(self._hear) for p in policies]

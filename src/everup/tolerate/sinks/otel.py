@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from everup.tolerate._base import Policy
+from everup.tolerate._look import Watchable, Watched, check_names, look
 from everup.tolerate._windows import State
-from everup.tolerate.meter import Meter, Snapshot, Watched, check_names, look
+from everup.tolerate.meter import Meter, Snapshot
 
 _QUANTILES = (0.5, 0.95, 0.99)
 
@@ -23,7 +23,7 @@ class Observation(NamedTuple):
 class OtelSink:
     """Observable instruments, in OpenTelemetry's sense, on a Meter of its API (1.12 or later).
 
-    ``sources``: our meters, and policies without one. ``meter``: OpenTelemetry's; default:
+    ``sources``: our meters, policies without one, and budgets. ``meter``: OpenTelemetry's; default:
     ``opentelemetry.metrics.get_meter("everup.tolerate")``, for which its API must be installed
     (``ImportError``). ``prefix`` of the names, default ``everup.tolerate``:
 
@@ -35,11 +35,14 @@ class OtelSink:
     - ``everup.tolerate.value``: gauge; dependency, policy, what (in_use, waiting, under_way, limit,
       left)
 
+    Of a ``Keyed`` the 64 worst keys are shown, with ``keyed[key]`` as the policy; of a ``Pipeline``
+    its members.
+
     Raises ``ValueError`` where two sources have one name.
     """
 
     def __init__(
-        self, *sources: Meter | Policy, meter: Any = None, prefix: str = "everup.tolerate"
+        self, *sources: Watchable, meter: Any = None, prefix: str = "everup.tolerate"
     ) -> None:
         check_names(sources)
         # By name, since this package does without it unless this is used.
@@ -78,9 +81,9 @@ class OtelSink:
 
     def _watched(self) -> Iterator[tuple[str, Watched]]:
         for source in self._sources:
-            seen = map(look, source.watch) if isinstance(source, Meter) else (look(source),)
-            for one in seen:
-                yield source.name, one
+            for watched in source.watch if isinstance(source, Meter) else (source,):
+                for seen in look(watched):
+                    yield source.name, seen
 
     def _calls(self, _options: object) -> Iterator[Any]:
         for shot in self._shots():

@@ -5,9 +5,9 @@ from importlib import import_module
 from itertools import accumulate
 from typing import Any
 
-from everup.tolerate._base import Policy
+from everup.tolerate._look import Watchable, Watched, check_names, look
 from everup.tolerate._windows import State
-from everup.tolerate.meter import BOUNDS_S, Meter, Snapshot, Watched, check_names, look
+from everup.tolerate.meter import BOUNDS_S, Meter, Snapshot
 
 _EVERY = 4
 """Of the bounds of the buckets, each so-manieth: one to a doubling."""
@@ -16,8 +16,8 @@ _EVERY = 4
 class PrometheusSink:
     """A collector of ``prometheus_client``, which must be installed.
 
-    ``sources``: meters, and policies without one. ``registry``: where it registers, default
-    ``prometheus_client.REGISTRY``. ``prefix``: of the names, default ``tolerate``:
+    ``sources``: meters, policies without one, and budgets. ``registry``: where it registers,
+    default ``prometheus_client.REGISTRY``. ``prefix``: of the names, default ``tolerate``:
 
     - ``tolerate_calls_total`` (dependency, outcome: ok, failed, neutral, rejected)
     - ``tolerate_call_seconds`` (dependency): histogram of the calls that were ok or failed
@@ -25,14 +25,15 @@ class PrometheusSink:
     - ``tolerate_in_use``, ``tolerate_waiting``, ``tolerate_under_way``, ``tolerate_limit``,
       ``tolerate_left`` (dependency, policy): of bulkheads, limits, budgets
 
+    Of a ``Keyed`` the 64 worst keys are shown, with ``keyed[key]`` as the policy; of a ``Pipeline``
+    its members.
+
     The dependency is the name of the meter, or of the policy where it has none. Raises
     ``ValueError`` where two sources have one name, or the registry has these names already: give
     all sources to one sink, or another prefix. Raises ``ImportError`` without prometheus_client.
     """
 
-    def __init__(
-        self, *sources: Meter | Policy, registry: Any = None, prefix: str = "tolerate"
-    ) -> None:
+    def __init__(self, *sources: Watchable, registry: Any = None, prefix: str = "tolerate") -> None:
         check_names(sources)
         # By name, since this package does without it unless this is used.
         self._core = import_module("prometheus_client.core")
@@ -49,7 +50,12 @@ class PrometheusSink:
         """The metrics as they are now."""
         shots = [s.snapshot() for s in self._sources if isinstance(s, Meter)]
         watched = [(shot.name, seen) for shot in shots for seen in shot.watched]
-        watched += [(s.name, look(s)) for s in self._sources if not isinstance(s, Meter)]
+        watched += [
+            (source.name, seen)
+            for source in self._sources
+            if not isinstance(source, Meter)
+            for seen in look(source)
+        ]
         yield from self._calls(shots)
         yield from self._states(watched)
         values = sorted({value for _, seen in watched for value in seen.values})
