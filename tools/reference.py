@@ -90,7 +90,9 @@ $ curl -s --unix-socket .everup/api.sock http://localhost/v1/status
 The OpenAPI description is [`openapi.json`](openapi.json), and `GET /v1/openapi.json`. A refused
 request answers with a status of 400 and above and `{{"error": ..., "hint": ...}}`. Commands answer
 as soon as they are accepted, not when they are done: `after` is the number of the last event before
-them, so `GET /v1/events?after=N&follow=1` tells what comes of them.
+them, so `GET /v1/events?after=N&follow=1` tells what comes of them. A header
+`Everup-Config` with the path of a config (percent-encoded) has a command refused with 409 if another
+config runs here.
 
 """
 

@@ -7,10 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from _bench import WEB, Bench, web  # noqa: E402
+from _bench import WEB, Bench, web
 
-from everup.model.event import Scale, Stop  # noqa: E402
-from everup.model.instance import State  # noqa: E402
+from everup.model.event import Scale, Stop
+from everup.model.instance import State
 
 
 def scaled(bench: Bench, replicas: int) -> None:

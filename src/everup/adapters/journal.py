@@ -281,6 +281,11 @@ class Journal:
         """Events are held in memory at the moment."""
         return self._failing_since is not None
 
+    @property
+    def reason(self) -> str:
+        """Why they are."""
+        return self._reason if self.degraded else ""
+
     def retry(self) -> None:
         """Look whether the file is still the one that is written, and try to write what is held.
         Call every few seconds; never raises."""

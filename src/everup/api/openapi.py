@@ -205,8 +205,8 @@ def _schemas() -> dict[str, Any]:
         "Status": _object(
             ["version", "services"],
             version=_TEXT, config=_TEXT, state_dir=_TEXT, started=_TIME, stopping=flag,
-            reloading=reloading, journal_degraded=flag, last_seq=_INT, keeper=process,
-            engine=process, machine={"type": "object"},
+            reloading=reloading, journal_degraded=flag, journal_degraded_reason=_TEXT,
+            last_seq=_INT, keeper=process, engine=process, machine={"type": "object"},
             services={"type": "array", "items": _ref("Service")},
         ),
     }  # fmt: skip

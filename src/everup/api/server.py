@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -95,11 +97,26 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         if request.method != "GET" and request.app[BACKEND].leaving:
             raise Refusal(503, "everup is being replaced", "again in a moment")
+        if request.method != "GET":
+            _check_config(request)
         return await handler(request)
     except Refusal as refusal:
         return _error(refusal.status, str(refusal), refusal.hint)
     except web.HTTPException as error:
         return _error(error.status, error.reason)
+
+
+def _check_config(request: web.Request) -> None:
+    """Two configs in one directory share a state directory: a command for the one must not touch
+    the services of the other."""
+    meant = unquote(request.headers.get("Everup-Config", ""))
+    runs = request.app[BACKEND].place.config
+    if meant and os.path.realpath(meant) != os.path.realpath(runs):
+        raise Refusal(
+            409,
+            f"the everup that runs here is that of {runs}, not of {meant}",
+            f"everup -c {shlex.quote(runs)} ..., or give each a state_dir of its own",
+        )
 
 
 def _peer_uid(request: web.Request) -> int:

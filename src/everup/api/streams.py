@@ -66,7 +66,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     path = Path(backend.place.journal)
     if len(filters["subjects"]) + len(filters["kinds"]) > _MAX_FILTERS:
         raise Refusal(400, f"too many filters: at most {_MAX_FILTERS}")
-    _check_kinds(filters["kinds"])
+    check_kinds(filters["kinds"])
     await asyncio.to_thread(_check_subjects, filters["subjects"], backend, path)
     follow = request.query.get("follow") == "1"
     wake = asyncio.Event()
@@ -103,7 +103,7 @@ def _read(path: Path, **filters: Any) -> list[Entry]:
         raise Refusal(500, f"the journal {path} cannot be read: {error}") from error
 
 
-def _check_kinds(patterns: list[str]) -> None:
+def check_kinds(patterns: list[str]) -> None:
     known = [kind.value for kind in Kind]
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
@@ -132,7 +132,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     else:
         lines = await asyncio.to_thread(tail, directory, _chosen(wanted, backend), count)
         await response.prepare(request)
-        await response.write(b"".join(_line(line) for line in lines))
+        await response.write(b"".join(line_json(line) for line in lines))
     await response.write_eof()
     return response
 
@@ -161,7 +161,7 @@ async def _follow_logs(
                 await response.prepare(request)
             if lines:
                 lines.sort(key=lambda line: line.time_ns)
-                await response.write(b"".join(_line(line) for line in lines))
+                await response.write(b"".join(line_json(line) for line in lines))
             else:
                 await asyncio.sleep(_POLL_S)
 
@@ -185,7 +185,7 @@ async def _in_thread(call: Callable[..., T], *arguments: Any, **options: Any) ->
         raise
 
 
-def _line(line: LogLine) -> bytes:
+def line_json(line: LogLine) -> bytes:
     payload: dict[str, Any] = {
         "time": view.utc(line.time_ns / 1e9),
         "time_ns": line.time_ns,

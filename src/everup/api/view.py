@@ -82,6 +82,7 @@ def status(backend: Backend) -> dict[str, Any]:
         "stopping": engine.quitting,
         "reloading": _reloading(engine),
         "journal_degraded": backend.journal.degraded,
+        "journal_degraded_reason": backend.journal.reason,
         "last_seq": backend.journal.last_seq,
         "keeper": {"pid": backend.keeper_pid},
         "engine": {"pid": os.getpid()},

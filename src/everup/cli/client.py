@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from everup.adapters.place import Place
 from everup.cli.context import NOT_RUNNING, Failure
@@ -65,7 +65,8 @@ class Client:
         self, method: str, target: str, body: bytes | None, timeout_s: float | None
     ) -> http.client.HTTPResponse:
         connection = _Connection(self.place.api_socket, timeout_s)
-        connection.request(method, target, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Everup-Config": quote(self.place.config)}
+        connection.request(method, target, body, headers)
         return connection.getresponse()
 
     def _whole(

@@ -43,10 +43,16 @@ def engine_argv(place: Place) -> list[str]:
 
 
 def refuse_second(place: Place) -> None:
-    """``Failure`` if an everup of this config runs with another state directory: a second one
-    would run every service twice."""
+    """``Failure`` if an everup of this config runs with another state directory, or with one that
+    was removed under it: a second one would run every service twice."""
     for pid, told in _keepers():
         config, state_dir = told.get("config"), told.get("state_dir")
+        if config == place.config and state_dir == place.state_dir:
+            raise Failure(
+                f"everup runs already for {config}, but its state directory {state_dir} was "
+                f"removed or replaced (keeper pid {pid})",
+                f"end it and its services: kill {pid}; then: everup up -d",
+            )
         if config == place.config and state_dir != place.state_dir:
             raise Failure(
                 f"everup runs already for {config}, with the state directory {state_dir} "

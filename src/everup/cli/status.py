@@ -43,7 +43,8 @@ def status(here: Here, services: tuple[str, ...], addresses: bool, as_json: bool
     else:
         _print(data, addresses)
     instances = [i for service in data["services"] for i in service["instances"]]
-    leave(0 if all(is_up(i) for i in instances) else NOT_WELL)
+    well = all(is_up(i) for i in instances) and not data["journal_degraded"]
+    leave(0 if well else NOT_WELL)
 
 
 def _chosen(all_services: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -134,10 +135,17 @@ def _print_notes(data: dict[str, Any]) -> None:
             elif not i["want"] and not i["done"]:
                 start = named(f"everup start {i['slot']}")
                 click.echo(f"{i['slot']}: {i['reason'] or 'stopped'} ({start})")
+            for dependency, told in i["dependencies"].items():
+                if told["state"] not in ("", None, "closed"):
+                    click.echo(f"{i['slot']}: its breaker of {dependency} is {told['state']}")
             if i["status_text"]:
                 click.echo(f"{i['slot']} says: {i['status_text']}")
     if data["journal_degraded"]:
-        click.echo(click.style("the journal cannot be written at the moment", fg="red"))
+        click.echo(
+            click.style("the journal cannot be written", fg="red")
+            + f": {data['journal_degraded_reason']}; services go on, events wait in memory: "
+            + f"mend {data['state_dir']}"
+        )
 
 
 def _print_reload(data: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from everup.cli.client import Client
+from everup.cli import offline
+from everup.cli.client import Client, keeper_lives
 from everup.cli.context import USAGE, Failure, Here, json_option
 
 _SEEN = frozenset({"seq", "time", "mono", "kind", "subject"})
@@ -79,7 +80,11 @@ def events(
     for name, text in (("since", since), ("until", until)):
         if (moment := _moment(text, f"--{name}")) is not None:
             query[name] = moment
-    for event in Client(here.place).lines("/v1/events", query):
+    if follow or keeper_lives(here.place):
+        found = Client(here.place).lines("/v1/events", query)
+    else:
+        found = offline.events(here.place, query)
+    for event in found:
         if as_json:
             click.echo(json.dumps(event))
         else:
@@ -115,7 +120,11 @@ def logs(
 ) -> None:
     """Show output of services, merged by time over all replicas."""
     query: dict[str, Any] = {"service": services, "n": count, "follow": int(follow)}
-    for line in Client(here.place).lines("/v1/logs", query):
+    if follow or keeper_lives(here.place):
+        found = Client(here.place).lines("/v1/logs", query)
+    else:
+        found = offline.logs(here.place, services, count)
+    for line in found:
         if as_json:
             click.echo(json.dumps(line))
         elif plain:

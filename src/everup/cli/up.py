@@ -123,6 +123,11 @@ def _prepare(place: Place) -> None:
             os.makedirs(directory, mode, exist_ok=True)
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
+        except FileExistsError:
+            raise Failure(
+                f"the state directory {directory} is a file",
+                "move it away, or set state_dir in the table [everup]",
+            ) from None
         except OSError as error:
             raise Failure(
                 f"cannot write to the state directory {directory}: {error.strerror}",
@@ -133,7 +138,11 @@ def _prepare(place: Place) -> None:
 
 
 def _lock(place: Place) -> int:
-    lock = os.open(os.path.join(place.state_dir, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    path = os.path.join(place.state_dir, "lock")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Failure(f"cannot open {path}: {error.strerror}", f"remove {path}") from None
     until = time.monotonic() + _LOCK_S
     while True:
         try:

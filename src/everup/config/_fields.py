@@ -36,6 +36,7 @@ class Kind:
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
+    lt: float | None = None
     min_items: int = 0
     pattern: str | None = None
     choices: tuple[str, ...] = ()
@@ -56,6 +57,8 @@ class Kind:
         """``10ms to 1d``, ``at least 1h``, or nothing."""
         low = self.unit(self.ge) if self.ge is not None else ""
         high = self.unit(self.le) if self.le is not None else ""
+        if self.gt is not None and self.lt is not None:
+            return f"more than {self.unit(self.gt)} and less than {self.unit(self.lt)}"
         if self.gt is not None:
             more = f"more than {self.unit(self.gt)}"
             return f"{more}, up to {high}" if high else more
@@ -192,7 +195,9 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
     for item in meta:
         if isinstance(item, BeforeValidator):
             form = "duration" if item.func is parse_duration else "size"
-    return Kind(form, ge=limits.ge, gt=limits.gt, le=limits.le, pattern=limits.pattern)
+    return Kind(
+        form, ge=limits.ge, gt=limits.gt, le=limits.le, lt=limits.lt, pattern=limits.pattern
+    )
 
 
 @dataclass(slots=True)
@@ -200,6 +205,7 @@ class _Limits:
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
+    lt: float | None = None
     min_items: int = 0
     pattern: str | None = None
 
@@ -211,6 +217,7 @@ def _limits(metadata: Iterable[Any]) -> _Limits:
             found.ge = getattr(part, "ge", found.ge)
             found.gt = getattr(part, "gt", found.gt)
             found.le = getattr(part, "le", found.le)
+            found.lt = getattr(part, "lt", found.lt)
             found.min_items = getattr(part, "min_length", found.min_items)
             found.pattern = getattr(part, "pattern", None) or found.pattern
     return found

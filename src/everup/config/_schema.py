@@ -117,6 +117,7 @@ def _kind(kind: Kind, defs: dict[str, Schema]) -> Schema:
             return {"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer"}]}
         case "integer" | "number":
             bounds = {"minimum": kind.ge, "exclusiveMinimum": kind.gt, "maximum": kind.le}
+            bounds["exclusiveMaximum"] = kind.lt
             return {"type": kind.form, **{k: v for k, v in bounds.items() if v is not None}}
         case "boolean":
             return {"type": "boolean"}

@@ -108,7 +108,7 @@ class Kind(StrEnum):
     """The error budget of a service is spent ``burn_rate`` times as fast as its ``objective``
     allows, over ``window_s`` and over a twelfth of it; ``urgency``: page or ticket."""
     SLO_CALM = "slo.calm"
-    """That is over."""
+    """That is over; ``reason`` where that is for another cause than the burn rate."""
     UPGRADING = "everup.upgrading"
     """everup is about to be replaced by another version of itself; services go on."""
     REFUSED = "notify.refused"
