@@ -91,8 +91,8 @@ The OpenAPI description is [`openapi.json`](openapi.json), and `GET /v1/openapi.
 request answers with a status of 400 and above and `{{"error": ..., "hint": ...}}`. Commands answer
 as soon as they are accepted, not when they are done: `after` is the number of the last event before
 them, so `GET /v1/events?after=N&follow=1` tells what comes of them. A header
-`Everup-Config` with the path of a config (percent-encoded) has a command refused with 409 if another
-config runs here.
+`Everup-Config` with the path of a config (percent-encoded) has a command refused with 409 if
+another config runs here.
 
 """
 
