@@ -76,7 +76,9 @@ def test_sockets_closed_under_the_living_are_caught(monkeypatch: pytest.MonkeyPa
 def test_a_spawn_without_its_record_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     real = core.narrate.records
 
-    def silent(old: Instance, new: Instance, now: float) -> list[core.Record]:
+    def silent(
+        old: Instance, new: Instance, now: float, answered_at: float | None
+    ) -> list[core.Record]:
         return [r for r in real(old, new, now) if r.kind is not Kind.STARTING]
 
     monkeypatch.setattr(core.narrate, "records", silent)
