@@ -42,7 +42,9 @@ def test_disk_full(disk: Path, everup: Everup) -> None:
         ballast = fill(disk)
         pair.crash()
         everup.wait_for(lambda: everup.status()["journal_degraded"], "journal_degraded is shown")
-        assert "journal" in everup.cli("status").out
+        told = everup.cli("status", expect=4).out  # not all is well
+        assert "the journal cannot be written: " in told
+        assert str(everup.place.state_dir) in told
         everup.cli("stop", "lab")
         everup.cli("start", "off")
         everup.cli("scale", "more", "2")

@@ -222,6 +222,7 @@ def test_the_text_and_what_to_do_next(everup: Everup) -> None:
 def test_a_narrow_terminal(everup: Everup) -> None:
     two(everup)
     kill(everup, "web.1", 2)
+    everup.environment.pop("COLUMNS", None)  # of the terminal that the tests run in
     wide = everup.cli("report").out
     everup.environment["COLUMNS"] = "80"
     narrow = everup.cli("report").out
