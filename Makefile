@@ -16,6 +16,7 @@ demo: setup  ## a real server with two replicas, killed, hung and overloaded
 	$(BIN)/python examples/shop/demo.py
 
 test: setup  ## unit, simulation, end to end, typing: under 10 minutes on 2 cores
+	$(BIN)/python -m compileall -q src  # hundreds of processes start; PYTHONDONTWRITEBYTECODE may be set
 	$(BIN)/python -m pytest tests/unit tests/sim tests/typing tests/issues -n 2
 	$(BIN)/python -m pytest tests/e2e -n 4
 
