@@ -4,7 +4,8 @@
 from 3 on and answers ``/`` with its pid and the variable VERSION, ``/slow`` after half a second,
 ``/readyz`` with 503 while CONTROL_DIR has a file ``unready`` (or ``unready.VERSION``). A file
 ``crash`` (``crash.VERSION``) ends it as soon as it starts, with status 7. At SIGTERM it takes
-nothing new, answers what has come, closes what is idle, and ends with status 0.
+nothing new, answers what has come and, for a while, the first request of each connection that it
+has accepted; it closes what is idle and ends with status 0.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import sys
 CONTROL = sys.argv[1]
 VERSION = os.environ.get("VERSION", "-")
 ANSWER = f"{os.getpid()} {VERSION}\n".encode()
+FIRST_REQUEST_S = 3.0
 connections: "set[Connection]" = set()
 leaving = False
 
@@ -32,6 +34,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         self.seen = b""
         self.busy = False
+        self.asked = False
         connections.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -46,7 +49,7 @@ class Connection(asyncio.Protocol):
             return
         head, _, self.seen = self.seen.partition(b"\r\n\r\n")
         path = head.split(b" ", 2)[1]
-        self.busy = True
+        self.busy = self.asked = True
         close = b"connection: close" in head.lower()
         if path == b"/slow":
             asyncio.get_running_loop().call_later(0.5, self.answer, path, close)
@@ -79,10 +82,12 @@ async def main() -> None:
     leaving = True
     for server in servers:
         server.close()
-    for connection in list(connections):
-        if not connection.busy:
-            connection.transport.close()
+    await asyncio.sleep(0.05)  # asyncio tells of what it has accepted in a later turn
+    until = loop.time() + FIRST_REQUEST_S
     while connections:
+        for connection in list(connections):
+            if not connection.busy and (connection.asked or loop.time() > until):
+                connection.transport.close()
         await asyncio.sleep(0.01)
 
 

@@ -161,9 +161,7 @@ def test_journal_lost_and_both_killed(everup: Everup) -> None:
     pair = Pair(everup).up()
     with Client(pair.web_port):
         all_deleted(Path(everup.place.journal))
-        for pid in (pair.keeper, pair.engine):
-            os.kill(pid, signal.SIGKILL)
-        everup.wait_for(lambda: not alive(pair.keeper) and not alive(pair.engine), "both are gone")
+        everup.kill(pair.keeper, pair.engine)
         everup.cli("up", "-d")
         pair.keeper, pair.engine = everup.keeper_pid, everup.engine_pid
         pair.check(run=1)

@@ -19,6 +19,11 @@ _BUSY = 503
 Query = Mapping[str, str | int | Sequence[str]]
 
 
+class SilentError(Failure):
+    """Somebody listens and does not answer: an engine that hangs, or the time between two engines
+    on a machine with too much to do. The keeper sees to both; who can wait does."""
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -40,7 +45,7 @@ class Client:
         return json.loads(self._whole("GET", path, query, None, timeout_s))
 
     def post(
-        self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
+        self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 30.0
     ) -> Any:
         return json.loads(self._whole("POST", path, None, body or {}, timeout_s))
 
@@ -120,7 +125,7 @@ class Client:
                     "this everup belongs to another user", "ask as that user or as root"
                 ) from None
             except TimeoutError:
-                raise Failure(
+                raise SilentError(
                     f"everup does not answer on {self.place.api_socket}",
                     f"is its engine stopped? journal and logs are in {self.place.state_dir}",
                 ) from None

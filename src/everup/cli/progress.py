@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from everup.cli.client import Client, keeper_lives
+from everup.cli.client import Client, SilentError, keeper_lives
 from everup.cli.context import NOT_RUNNING, Failure
 
 T = TypeVar("T")
@@ -70,7 +70,8 @@ def patiently(client: Client, ask: Callable[[], T], until: float) -> T:
         now = time.monotonic()
         alone_since = None if keeper_lives(client.place) else alone_since or now
         gone = alone_since is not None and now - alone_since > _AWAY_S
-        if failure.status != NOT_RUNNING or gone or now > until:
+        passes = failure.status == NOT_RUNNING or isinstance(failure, SilentError)
+        if not passes or gone or now > until:
             raise failure
         time.sleep(_POLL_S)
 
