@@ -4,10 +4,8 @@
 when they are not what this would write.
 """
 
-import ast
 import inspect
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import click
 
 from everup.api.openapi import openapi
 from everup.cli.main import cli
-from everup.model import journal
+from everup.config._texts import texts_of
 from everup.model.journal import Kind
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -126,24 +124,10 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 def events() -> str:
     """Page of all event kinds, from the docstrings under the members of ``Kind``."""
-    told = _docstrings(journal.__file__, "Kind")
+    told = {name: " ".join(text.split()) for name, text in texts_of(Kind).items()}
     rows = [f"| `{kind.value}` | {told[kind.name].replace('``', '`')} |" for kind in Kind]
     by = _BY.format("the docstrings in `src/everup/model/journal.py`")
     return _EVENTS.format(by=by) + "\n".join(rows) + "\n"
-
-
-def _docstrings(path: str, name: str) -> dict[str, str]:
-    """The string under each assignment of a class: Python itself forgets those."""
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    told: dict[str, str] = {}
-    for member, text in pairwise(body):
-        if not isinstance(member, ast.Assign) or not isinstance(text, ast.Expr):
-            continue
-        target = member.targets[0]
-        if isinstance(target, ast.Name) and isinstance(text.value, ast.Constant):
-            told[target.id] = " ".join(str(text.value.value).split())
-    return told
 
 
 def api() -> str:

@@ -1,7 +1,8 @@
 """A recorded run, killed at every step boundary: each prefix of it must be a good beginning.
 
 A boundary is before an event is handled, before its records are written, and before each of its
-actions is carried out. What dies there is the engine, the keeper, or both.
+actions is carried out. What dies there is the engine, the keeper, or both. Each story goes on for
+two seconds of probes after the last thing that happens in it.
 """
 
 from collections.abc import Callable
@@ -58,19 +59,19 @@ def start_and_stop(world: SimWorld) -> None:
 def restart(world: SimWorld) -> None:
     world.run_until(3.0)
     world.dispatch(Restart((Slot("web", 1), Slot("web", 2), SLOT["db"]), "ann"))
-    world.run_until(25.0)
+    world.run_until(8.0)
 
 
 def reload(world: SimWorld) -> None:
     world.run_until(3.0)
     world.reload(NEW)
-    world.run_until(25.0)
+    world.run_until(10.0)
 
 
 def broken(world: SimWorld) -> None:
     world.run_until(3.0)
     world.reload(BROKEN)
-    world.run_until(25.0)
+    world.run_until(6.0)
 
 
 STORIES = [start_and_stop, restart, reload, broken]

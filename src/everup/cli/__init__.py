@@ -1,11 +1,13 @@
 """Commands: each one a client of the API."""
 
+import gc
 import io
 import sys
 
 
 def main() -> None:
     """The ``everup`` program."""
+    gc.set_threshold(100_000)  # most commands end before the first collection would have paid
     from everup.cli.main import cli
 
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -105,7 +105,6 @@ class Key:
     required: bool
     default: Any
     """None where there is no default or the default is to do without."""
-    text: str
 
 
 def exact_duration(seconds: float) -> str:
@@ -147,7 +146,7 @@ def _read_keys(table: type[Any]) -> dict[str, Key]:
         required = item.default is MISSING and item.default_factory is MISSING
         default = None if required else info.get_default(call_default_factory=True)
         kind = _kind(info.annotation, info.metadata)
-        keys[item.name] = Key(item.name, kind, required, default, info.description or "")
+        keys[item.name] = Key(item.name, kind, required, default)
     return keys
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from everup.config._fields import Key, keys_of, table_text
 from everup.config._schema import default_value, plain_text
+from everup.config._texts import texts_of
 from everup.model.spec import (
     Everup,
     Group,
@@ -95,9 +96,11 @@ def reference() -> str:
 def _section(header: str, table: type[Any]) -> str:
     lines = [f"## `{header}`", "", plain_text(table_text(table)), ""]
     lines += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
+    texts = texts_of(table)
     for key in keys_of(table).values():
         if key.name != "name":
-            cells = (f"`{key.name}`", _type(key), _default(key), plain_text(key.text))
+            text = plain_text(texts.get(key.name, ""))
+            cells = (f"`{key.name}`", _type(key), _default(key), text)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

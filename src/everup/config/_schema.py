@@ -1,5 +1,6 @@
 """JSON Schema of the config file, so that editors complete and check it."""
 
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -7,13 +8,13 @@ from pydantic import TypeAdapter
 from everup.config._fields import Key, Kind, exact_duration, exact_size, keys_of, table_text
 from everup.config._normalise import NO_DEFAULT
 from everup.config._signals import SIGNALS
+from everup.config._texts import texts_of
 from everup.config._validate import NAME_HELP
 from everup.model.spec import Everup, Group, Listener, Service
 from everup.model.units import Duration
 
 Schema = dict[str, Any]
 
-_DURATION: str = TypeAdapter(Duration).json_schema()["pattern"]
 _SIZE = r"^\d+(\.\d+)? ?[KMGTkmgt]?([iI]?[bB])?$"
 _NAME = r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$"
 _STRINGS: Schema = {"type": "array", "items": {"type": "string"}}
@@ -49,6 +50,11 @@ def json_schema() -> Schema:
     }
 
 
+@cache
+def _duration() -> str:
+    return str(TypeAdapter(Duration).json_schema()["pattern"])
+
+
 def _named(name: str, text: str) -> Schema:
     return {
         "type": "object",
@@ -63,12 +69,13 @@ def _define(table: type[Any], defs: dict[str, Schema]) -> None:
     if table.__name__ in defs:
         return
     schema = defs[table.__name__] = {"type": "object", "description": plain_text(table_text(table))}
+    texts = texts_of(table)
     properties: dict[str, Schema] = {}
     required: list[str] = []
     for key in keys_of(table).values():
         if key.name == "name" and table is not Listener:
             continue
-        properties[key.name] = _property(table, key, defs)
+        properties[key.name] = _property(table, key, plain_text(texts.get(key.name, "")), defs)
         if key.required and key.name != "name":
             required.append(key.name)
     schema["properties"] = properties
@@ -77,9 +84,8 @@ def _define(table: type[Any], defs: dict[str, Schema]) -> None:
     schema["additionalProperties"] = False
 
 
-def _property(table: type[Any], key: Key, defs: dict[str, Schema]) -> Schema:
+def _property(table: type[Any], key: Key, text: str, defs: dict[str, Schema]) -> Schema:
     schema = _shorthand(table, key, defs) or _kind(key.kind, defs)
-    text = plain_text(key.text)
     if (span := key.kind.range_text()) and span not in text:
         text += f" Range: {span}."
     schema = {**schema, "description": text}
@@ -112,7 +118,7 @@ def default_value(key: Key) -> Any:
 def _kind(kind: Kind, defs: dict[str, Schema]) -> Schema:
     match kind.form:
         case "duration":
-            return {"type": "string", "pattern": _DURATION}
+            return {"type": "string", "pattern": _duration()}
         case "size":
             return {"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer"}]}
         case "integer" | "number":
@@ -146,7 +152,7 @@ def _shorthand(table: type[Any], key: Key, defs: dict[str, Schema]) -> Schema | 
         code = {"type": "integer", "minimum": 0, "maximum": 255}
         return {"anyOf": [code, {"type": "array", "items": code}]}
     if key.name == "watchdog":
-        return {"anyOf": [{"type": "string", "pattern": _DURATION}, _kind(key.kind, defs)]}
+        return {"anyOf": [{"type": "string", "pattern": _duration()}, _kind(key.kind, defs)]}
     if key.name == "stop_signal":
         names = "|".join(name[3:] for name in SIGNALS if not name.startswith("SIGRT"))
         return {"type": "string", "pattern": rf"^(SIG)?({names}|RTMIN(\+\d+)?|RTMAX(-\d+)?)$"}

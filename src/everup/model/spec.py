@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from everup.model.units import Duration, Size
 
-_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+# Checks are compiled once, for the whole Spec, not for each part of it as well.
+_CONFIG = ConfigDict(extra="forbid", defer_build=True)
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
