@@ -101,6 +101,19 @@ def test_config_that_is_not_there(everup: Everup) -> None:
         assert "write one: everup init" in done.stderr
 
 
+def test_config_that_is_lost(everup: Everup) -> None:
+    """What everup goes by is not lost with the file."""
+    everup.up({"a": {"command": SLEEP}})
+    text = everup.config.read_text()
+    everup.config.unlink()
+    result = everup.cli("status", expect=2)
+    assert f"there is no config file {everup.config}" in result.err
+    assert f"is kept in {everup.place.accepted}: copy it back" in result.err
+    assert Path(everup.place.accepted).read_text() == text
+    everup.config.write_text(text)
+    everup.down()
+
+
 def test_config_is_found_above(everup: Everup) -> None:
     everup.up({"a": {"command": SLEEP}})
     below = everup.directory / "one" / "two"

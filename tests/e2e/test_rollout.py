@@ -454,6 +454,33 @@ def test_progress_on_a_terminal(everup: Everup) -> None:
     assert len(out.splitlines()) == 1
 
 
+def test_who_no_longer_waits(everup: Everup) -> None:
+    """Ctrl-C ends the command that waits; what it began goes on, and it says so."""
+    web = kept(everup, listen=f"127.0.0.1:{everup.port()}", probe=READY)
+    everup.up({"web": web})
+    everup.tell("unready.two")
+    seq = everup.last_seq()
+    everup.write({"web": web | {"environment": {"VERSION": "two"}}})
+    ours, theirs = pty.openpty()
+    shown = b""
+    try:
+        reloading = everup.popen("reload", stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+                if b"reload" in data and b"reload" not in shown[: -len(data)]:
+                    reloading.send_signal(signal.SIGINT)
+        assert reloading.wait(DEADLINE_S) == 128 + signal.SIGINT
+    finally:
+        os.close(ours)
+    said, hint = shown.decode().rpartition("\x1b[K")[2].splitlines()
+    assert said.endswith(" no longer waiting; everup goes on with it")
+    assert hint == f"  look: everup -c {everup.config} status"
+    everup.untell("unready.two")
+    everup.wait_event("config.reloaded", after=seq)
+
+
 def test_metrics_know_the_lanes(everup: Everup) -> None:
     """Who is in the balance goes by the socket of the process, not by the replica's number."""
     web = kept(everup, listen=f"127.0.0.1:{everup.port()}", probe=READY)

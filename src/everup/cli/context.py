@@ -14,6 +14,7 @@ import click
 from everup.adapters.place import Place
 
 _NAME = "everup.toml"
+_STATE = ".everup"
 _COMMAND = re.compile(
     r"\beverup (?=(?:up|down|status|start|stop|restart|reload|reexec|scale|signal|logs|events|"
     r"check|init|report|plan)\b)"
@@ -21,6 +22,7 @@ _COMMAND = re.compile(
 _SYSTEM = "/etc/everup/everup.toml"
 
 OK, FAILED, USAGE, NOT_RUNNING, NOT_WELL = 0, 1, 2, 3, 4
+INTERRUPTED = 128 + 2
 
 
 class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of ours
@@ -50,7 +52,8 @@ class Here:
         if self._given is not None:
             path = os.path.abspath(self._given)
             if not os.path.isfile(path):
-                raise Failure(f"there is no config file {self._given}", status=USAGE)
+                hint = _in_force(os.path.dirname(path))
+                raise Failure(f"there is no config file {self._given}", hint, USAGE)
             return path
         directory = os.getcwd()
         while True:
@@ -65,7 +68,7 @@ class Here:
             return _SYSTEM
         raise Failure(
             f"there is no {_NAME} here or in a directory above, and no {_SYSTEM}",
-            "write one: everup init; or name one: everup -c FILE ...",
+            _in_force(os.getcwd()) or "write one: everup init; or name one: everup -c FILE ...",
             USAGE,
         )
 
@@ -75,10 +78,18 @@ class Here:
         try:
             with open(self.config, "rb") as file:
                 table = tomllib.load(file).get("everup", {})
-            state_dir = table.get("state_dir", ".everup")
+            state_dir = table.get("state_dir", _STATE)
         except (OSError, tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError):
-            state_dir = ".everup"  # a broken file must not keep anybody from looking
-        return Place.of(self.config, state_dir if isinstance(state_dir, str) else ".everup")
+            state_dir = _STATE  # a broken file must not keep anybody from looking
+        return Place.of(self.config, state_dir if isinstance(state_dir, str) else _STATE)
+
+
+def _in_force(directory: str) -> str:
+    """A hint for who has lost the file by which an everup runs."""
+    accepted = Place.of(os.path.join(directory, _NAME), _STATE).accepted
+    if not os.path.isfile(accepted):
+        return ""
+    return f"what everup last accepted here is kept in {accepted}: copy it back"
 
 
 def named(hint: str) -> str:

@@ -79,13 +79,10 @@ def upgrade(
     before = client.get("/v1/status")
     old = instances(before)
     body = {"argv": keeper_argv(), "engine": engine_argv(place), "version": everup.__version__}
-    line = Line()
-    line.show(f"trying everup {everup.__version__}", at_once=True)
-    try:
+    with Line() as line:
+        line.show(f"trying everup {everup.__version__}", at_once=True)
         client.post("/v1/reexec", body, timeout_s=_TRY_S)
         now = _next_engine(client, before["engine"]["pid"], line)
-    finally:
-        line.end()
     if now["version"] != everup.__version__:
         raise Failure(
             f"everup {now['version']} still runs: the new one could not be started",

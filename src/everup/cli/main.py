@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from everup import __version__
-from everup.cli.context import Failure, Here
+from everup.cli.context import INTERRUPTED, Failure, Here
 
 _COMMANDS = {
     "up": ("everup.cli.up", "Start everup and keep the services up."),
@@ -66,7 +66,7 @@ class _Lazy(click.Group):
             failure.show()
             ctx.exit(failure.status)
         except KeyboardInterrupt:
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             # `| head` has seen enough; the flush at the end must not complain either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,10 +5,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from everup.cli.client import Client, SilentError, keeper_lives
-from everup.cli.context import NOT_RUNNING, Failure
+from everup.cli.context import INTERRUPTED, NOT_RUNNING, Failure
 
 T = TypeVar("T")
 Instances = dict[str, dict[str, Any]]
@@ -33,7 +33,8 @@ def instances(status: dict[str, Any]) -> Instances:
 
 
 class Line:
-    """One line on a terminal that says what is still missing, once it takes longer."""
+    """One line on a terminal that says what is still missing, once it takes longer; gone at the end
+    of its block. Who leaves with Ctrl-C is told that everup does not."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -46,9 +47,15 @@ class Line:
             self._turn += 1
             self._write(f"{_SPINNER[self._turn % 4]} {waited_s:.0f} s: {text}")
 
-    def end(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._turn:
             self._write("")
+        if isinstance(error, KeyboardInterrupt):
+            text = "no longer waiting; everup goes on with it"
+            raise Failure(text, "look: everup status", INTERRUPTED) from None
 
     def _write(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
@@ -84,9 +91,9 @@ def wait(
     timeout_s: float,
 ) -> tuple[bool, Instances]:
     """Until all slots (None: all there are) have reached it, or one is hopeless, or time is up."""
-    began, line = time.monotonic(), Line()
+    began = time.monotonic()
     wanted = None if slots is None else list(slots)
-    try:
+    with Line() as line:
         while True:
             status = patiently(client, lambda: client.get("/v1/status"), began + timeout_s)
             now = instances(status)
@@ -99,8 +106,6 @@ def wait(
                 return False, mine
             line.show(_missing(missing))
             time.sleep(_POLL_S if waited < 2 else 4 * _POLL_S)
-    finally:
-        line.end()
 
 
 def _missing(missing: Instances) -> str:

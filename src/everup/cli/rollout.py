@@ -19,7 +19,15 @@ from everup.cli.context import (
     print_json,
 )
 from everup.cli.itself import refuse_second
-from everup.cli.progress import Line, instances, is_hopeless, is_settled, not_well, patiently
+from everup.cli.progress import (
+    Instances,
+    Line,
+    instances,
+    is_hopeless,
+    is_settled,
+    not_well,
+    patiently,
+)
 
 _POLL_S = 0.1
 _LONG_S = 600.0
@@ -74,7 +82,7 @@ def restart(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool)
         if as_json:
             reasons = {event["subject"]: event["reason"] for event in stopped}
             print_json(answer | {"result": "stopped", "reasons": reasons})
-        raise _stopped(stopped)
+        raise _stopped(stopped, instances(status))
     now = {slot: i for slot, i in instances(status).items() if slot in slots}
     if not ended or not all(map(is_settled, now.values())):
         service = answer["slots"][0].rpartition(".")[0]
@@ -93,10 +101,12 @@ def _rolling(status: Json, services: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*left, *(i["slot"] for s in mine for i in s["outgoing"])]))
 
 
-def _stopped(events: list[Json]) -> Failure:
+def _stopped(events: list[Json], now: Instances) -> Failure:
     lines = []
     for event in events:
-        kept = event.get("not_replaced") or []
+        kept = [
+            slot for slot in event.get("not_replaced") or [] if slot in now and now[slot]["want"]
+        ]
         words = f"; {', '.join(kept)} went on as before" if kept else ""
         lines.append(f"the restart of {event['subject']} stopped: {event['reason']}{words}")
     service = events[0]["subject"]
@@ -113,8 +123,8 @@ def _follow(
     what: str,
 ) -> tuple[bool, list[Json], Json]:
     """Until it is over: whether it is, the events of these kinds, and the last status."""
-    until, line = time.monotonic() + timeout_s, Line()
-    try:
+    until = time.monotonic() + timeout_s
+    with Line() as line:
         while True:
             # The status first: what ended it is among the events then.
             status = patiently(client, lambda: client.get("/v1/status"), until)
@@ -127,8 +137,6 @@ def _follow(
             left = _rolling(status, (s["name"] for s in status["services"]))
             line.show(f"{what}: {len(left)} left ({', '.join(left)})" if left else what)
             time.sleep(_POLL_S)
-    finally:
-        line.end()
 
 
 def _lines(client: Client, query: Json) -> list[Json]:

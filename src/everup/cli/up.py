@@ -307,13 +307,15 @@ def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) ->
 def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool) -> None:
     client = Client(place)
     began = time.monotonic()
-    while not client.running():
-        gone, _status = os.waitpid(pid, os.WNOHANG)
-        if gone or (not keeper_lives(place) and time.monotonic() - began > 1):
-            raise Failure("everup did not start", _last_words(place))
-        if time.monotonic() - began > _ANSWER_S:
-            raise Failure(f"everup (pid {pid}) runs but does not answer", _last_words(place))
-        time.sleep(0.02)
+    with Line() as line:
+        while not client.running():
+            gone, _status = os.waitpid(pid, os.WNOHANG)
+            if gone or (not keeper_lives(place) and time.monotonic() - began > 1):
+                raise Failure("everup did not start", _last_words(place))
+            if time.monotonic() - began > _ANSWER_S:
+                raise Failure(f"everup (pid {pid}) runs but does not answer", _last_words(place))
+            line.show("everup starts")
+            time.sleep(0.02)
     if timeout > 0:
         if changed:
             _await_reload(client, began + timeout, timeout)
@@ -333,16 +335,13 @@ def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool)
 
 def _await_reload(client: Client, until: float, timeout: float) -> None:
     """What runs was taken back as it was; then the changed config is applied, or not."""
-    line = Line()
-    try:
+    with Line() as line:
         while os.path.exists(client.place.next):
             if time.monotonic() > until:
                 text = f"the changed config is not applied within {timeout:g} s; it goes on"
                 raise Failure(text, "look: everup status")
             line.show("applying the changed config")
             time.sleep(0.05)
-    finally:
-        line.end()
     kinds = ["config.reloading", "config.reloaded", "config.rolled_back", "facility.missing"]
     found = list(client.lines("/v1/events", {"service": "everup", "kind": kinds, "n": 20}))
     last = next((event for event in reversed(found)), {"kind": ""})
