@@ -2,12 +2,12 @@
 
 Each row is the whole call, from the description of the structure to the number: the median of
 several runs in one process, after one that is not counted (it imports numpy). What is counted
-(nodes, cut sets) is printed beside. Run: ``python bench/structures.py [runs]``; about 20 s.
+(nodes, cut sets) is printed beside. About 20 s.
 """
 
+import argparse
 import gc
 import random
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -152,7 +152,11 @@ def other_rows() -> list[tuple[str, str, Callable[[], Any]]]:
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="runs per row (default 5)")
+    rounds = parser.parse_args().rounds
     rows = [
         *block_rows("of tiers", tiers),
         *block_rows("with shared hosts", placed),
@@ -162,7 +166,7 @@ def main() -> None:
     ]
     table = Table("Structures, one call, ms", ["call", "size", "median", "max"])
     for name, size, call in rows:
-        _, stats = timed(call, runs)
+        _, stats = timed(call, rounds)
         table.rows.append([name, size, number(stats.median, 1), number(stats.max, 1)])
     print(table.markdown())
 
