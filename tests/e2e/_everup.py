@@ -566,10 +566,15 @@ def stopped(pid: int) -> bool:
 
 def _threads(pid: int) -> list[bytes]:
     """The letter of the state of each of its threads; none: gone."""
-    states = []
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+    states, tasks = [], Path(f"/proc/{pid}/task")
+    try:
+        threads = os.listdir(tasks)
+    except OSError:
+        return []
+    for thread in threads:
         with contextlib.suppress(OSError):
-            states.append(stat.read_bytes().rpartition(b")")[2].split()[0])
+            stat = (tasks / thread / "stat").read_bytes()
+            states.append(stat.rpartition(b")")[2].split()[0])
     return states
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from everup.reliability.account import Account
     from everup.reliability.history import History
 
-_COLUMNS = 600
+_COLUMNS = 1032
+"""Width of a chart: that of the text on a wide screen, so that its letters have the same size."""
+_TALLEST = 68
+"""Height of the tallest bar; above it stands what it counts."""
 _WORST = ("down", "degraded", "unknown", "maintenance", "up")
 _WORDS = {
     "up": "up", "degraded": "up, a replica down", "down": "down", "unknown": "not known",
@@ -251,7 +254,7 @@ def _over_time(history: "History", names: Sequence[str], edges: Sequence[int]) -
     width = _COLUMNS / len(found)
     parts = []
     for number, (count, down_s, _valid) in enumerate(found):
-        height = 80 * count / most
+        height = _TALLEST * count / most
         since = when(history.wall(edges[number]))
         title = f"{counted(count, 'failure')}, {lapse(down_s)} down, from {since}"
         parts.append(
@@ -259,7 +262,7 @@ def _over_time(history: "History", names: Sequence[str], edges: Sequence[int]) -
             f'width="{max(0.5, width - 1):.2f}" height="{height:.2f}">'
             f"<title>{escape(title)}</title></rect>"
         )
-    parts.append(f'<text x="0" y="10">{most}</text>')
+    parts.append(f'<text x="0" y="12">{counted(most, "failure")}</text>')
     ends = _ends(history.wall(edges[0]), history.wall(edges[-1]), 99)
     return _svg(f"0 0 {_COLUMNS} 102", "".join(parts) + _axis(86) + ends, "failures over time")
 
@@ -280,7 +283,7 @@ def _histogram(history: "History", name: str, start: int, end: int) -> str:
     parts = []
     for number, count in enumerate(counts):
         since, until = (10 ** ((low + number + n) / 3) for n in (0, 1))
-        height = 80 * count / most
+        height = _TALLEST * count / most
         parts.append(
             f'<rect class="bar" x="{number * width:.2f}" y="{86 - height:.2f}" '
             f'width="{max(0.5, width - 1):.2f}" height="{height:.2f}">'
@@ -293,7 +296,7 @@ def _histogram(history: "History", name: str, start: int, end: int) -> str:
             f'<text x="{mark * width:.1f}" y="99" text-anchor="{anchor}">'
             f"{lapse(10 ** ((low + mark) / 3))}</text>"
         )
-    parts.append(f'<text x="0" y="10">{most}</text>')
+    parts.append(f'<text x="0" y="12">{most}</text>')
     return _svg(f"0 0 {_COLUMNS} 102", "".join(parts) + _axis(86), "recovery times")
 
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 import time
 import traceback
@@ -23,15 +22,14 @@ from everup.adapters.journal import Journal
 from everup.adapters.keeper_client import KeeperClient
 from everup.adapters.logs import LogEvent, LogLoss, LogPump
 from everup.adapters.place import Place
-from everup.adapters.pressure import cpu_pressure
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
-from everup.daemon import handover, takeover
+from everup.daemon import handover, orders, takeover
 from everup.daemon.chores import Chores
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
-from everup.daemon.recheck import config_problems
+from everup.daemon.heartbeat import Heartbeat
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
@@ -57,10 +55,8 @@ from everup.model.action import (
     WatchDrain,
 )
 from everup.model.event import (
-    Down,
     Event,
     HookDone,
-    Lag,
     Probed,
     SpawnFailed,
     Tick,
@@ -71,9 +67,6 @@ from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
-_LAG_EVERY_S = 0.5
-_ALIVE_EVERY = 4
-"""Measurements of the lag between two signs of life to the keeper."""
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
@@ -155,9 +148,7 @@ class Runtime:
         self.prober = Prober(lambda result: self.dispatch(Probed(result)), self.crew.run_exec)
         self.logs.start()
         self.keeper.start(loop)
-        self._lag_due = loop.time() + _LAG_EVERY_S
-        self._turn = 0
-        loop.call_at(self._lag_due, self._measure_lag)
+        Heartbeat(loop, self.dispatch, self.keeper.alive)
         self.spawn_task(self.chores.run())
         status = 1
         try:
@@ -201,7 +192,7 @@ class Runtime:
             return
         for number in self._signals:
             if not self.engine.quitting:
-                self._signal(number)
+                orders.obey(self, number)
         self.spawn_task(self.chores.remember())
         self.began.set()
 
@@ -389,7 +380,7 @@ class Runtime:
                 if self.hello is None:
                     self._signals.append(message["sig"])
                 else:
-                    self._signal(message["sig"])
+                    orders.obey(self, message["sig"])
             case "error":
                 self.voice.say(f"keeper: {message['text']}")
             case _:
@@ -402,47 +393,10 @@ class Runtime:
             self.voice.say("the keeper is gone; services go on")
             self._end(KEEPER_LOST)
 
-    def _signal(self, number: int) -> None:
-        name = signal.Signals(number).name
-        match number:
-            case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
-                if self.engine.quitting:
-                    self._hurry(name)
-                else:
-                    self.dispatch(Down(by=name))
-            case signal.SIGHUP:
-                self._check_config()
-
-    def _hurry(self, by: str) -> None:
-        """Asked a second time: no more patience."""
-        self.voice.say(f"{by} again: killing what is left")
-        engine = self.engine
-        for instance in [*engine.instances.values(), *engine.outgoing.values()]:
-            if instance.has_process:
-                reason, slot = f"{by} a second time", instance.slot
-                self.record(Kind.KILLING, str(slot), run=instance.run, reason=reason)
-                self.crew.signal(Signal(slot, instance.run, "SIGKILL", "all"))
-
-    def _check_config(self) -> None:
-        problems = config_problems(self.place)
-        if problems:
-            self.record(Kind.CONFIG, "everup", file=self.place.config, problems=problems[:50])
-        else:
-            self.voice.say("the config file is valid; apply it: everup reload")
-
     # -- other senses
 
     def _refused(self, detail: str, count: int) -> None:
         self.record(Kind.REFUSED, "everup", detail=detail, count=count)
-
-    def _measure_lag(self) -> None:
-        now = self.loop.time()
-        self.dispatch(Lag(max(0.0, now - self._lag_due), cpu_pressure()))
-        self._lag_due = now + _LAG_EVERY_S
-        self.loop.call_at(self._lag_due, self._measure_lag)
-        self._turn += 1
-        if self._turn % _ALIVE_EVERY == 0:
-            self.keeper.alive()
 
     def _log_event_from_thread(self, event: LogEvent) -> None:
         if self._loop is not None and not self._loop.is_closed():
