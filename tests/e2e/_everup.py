@@ -495,7 +495,7 @@ class Everup:
             done = self.cli("down", "--timeout", "20", expect=None)
             if done.status != 0:
                 trouble.append(f"down failed: {done.text}")
-        until = time.monotonic() + 2.0
+        until = time.monotonic() + 5.0
         while (left := self.processes()) and time.monotonic() < until:
             time.sleep(_POLL_S)
         if left:

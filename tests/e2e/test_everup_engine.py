@@ -122,7 +122,7 @@ def test_engine_killed_during_down(everup: Everup) -> None:
     everup.wait_state("a.1", "stopping")
     os.kill(engine, signal.SIGKILL)
     everup.wait_for(lambda: not alive(keeper), "everup is down")
-    assert not everup.processes()
+    everup.wait_for(lambda: not everup.processes(), "nothing is left, the zygote neither")
     everup.up()
     assert everup.state("b.1") == "ready", "down is no stop: up brings all back"
 

@@ -206,7 +206,7 @@ def test_killed(everup: Everup, whom: str) -> None:
     assert not everup.events("instance.lost")
     assert not everup.events("facility.missing")
     everup.down()
-    assert not everup.processes()
+    everup.wait_for(lambda: not everup.processes(), "nothing is left, the zygote neither")
     assert not everup.groups()
 
 
@@ -701,5 +701,5 @@ def test_kill_loop(everup: Everup, record_property: Callable[[str, object], None
     record_property("report", report.table())
     assert not report.wrong, "\n".join(report.wrong)
     everup.down()
-    assert not everup.processes()
+    everup.wait_for(lambda: not everup.processes(), "nothing is left, the zygote neither")
     assert not everup.groups()
