@@ -201,6 +201,7 @@ class Engine:
     def drop_slot(self, slot: Slot) -> None:
         """The slot is no more; its number goes on if it comes back."""
         self.removing.discard(slot)
+        self.pending_stop.discard(slot)  # or what it depends on would wait for it for ever
         self.last_runs[slot] = self.instances.pop(slot).spent
         self._slots_of[slot.service].remove(slot)
         self.waiting.pop(slot, None)
@@ -210,7 +211,7 @@ class Engine:
     def forget_service(self, name: str) -> None:
         """The service is no more."""
         del self.services[name], self._slots_of[name]
-        for table in (self.rolling, self.active):
+        for table in (self.rolling, self.active, self.wanted, self.objectives):
             table.pop(name, None)
         self.leaving.discard(name)
         self.rewire()

@@ -91,5 +91,9 @@ def _restart(engine: "Engine", those: tuple[Slot, ...], by: str, now: float) -> 
             else:
                 engine.put(replace(engine.instances[slot], want=True), now)
         alive = tuple(slot for slot in mine if engine.instances[slot].state.alive)
-        if alive:
+        back = engine.rolling.get(name)
+        if alive and back is None:
             rollout.begin(engine, alive, How.RESTART, by, now)
+        elif alive and back is not None:  # a reload ended here: one rollout does both
+            both = tuple(sorted({*back.slots, *alive}))
+            rollout.begin(engine, both, back.how, by, now, back.target)

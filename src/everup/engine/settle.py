@@ -107,12 +107,13 @@ def regroup(engine: "Engine", crashed: Slot, now: float) -> None:
 
 
 def _release_groups(engine: "Engine", name: str) -> None:
-    group = engine.group_of.get(name)
-    if group is not None and group.name in engine.regrouping:
-        members = engine.regrouping[group.name]
-        if not any(_alive(engine, slot) for slot in members):
-            del engine.regrouping[group.name]
-            engine.touch_all(group.services)
+    """Let the members of a group start again once all of them are down. Who they are was said
+    when one of them crashed: the config may have other groups, or none, by now."""
+    for group, members in list(engine.regrouping.items()):
+        names = dict.fromkeys(slot.service for slot in sorted(members))
+        if name in names and not any(_alive(engine, slot) for slot in members):
+            del engine.regrouping[group]
+            engine.touch_all(names)
 
 
 def _alive(engine: "Engine", slot: Slot) -> bool:

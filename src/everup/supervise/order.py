@@ -8,11 +8,13 @@ from everup.model.spec import Service
 
 
 def dependents(services: Mapping[str, Service]) -> dict[str, tuple[str, ...]]:
-    """Who depends directly on each service."""
+    """Who depends directly on each service. A dependency that is no more has no users: it may be
+    gone before the last process that needed it."""
     table: dict[str, list[str]] = {name: [] for name in services}
     for name, service in services.items():
         for dependency in service.depends_on:
-            table[dependency].append(name)
+            if dependency in table:
+                table[dependency].append(name)
     return {name: tuple(users) for name, users in table.items()}
 
 

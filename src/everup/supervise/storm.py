@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from everup.model.spec import StormBrake
 
+_SLACK = 1e-9
+"""Tokens: what many additions of fractions leave over is no missing token."""
+_LEAST_WAIT_S = 0.001
+"""Who has to wait asks again at a later time than now, whatever the rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -31,15 +36,15 @@ def take(bucket: Bucket, brake: StormBrake, now: float, reserve: int = 0) -> tup
         return bucket, 0.0
     spent = missing(bucket, brake, now)
     limit = brake.limit - reserve
-    if spent + 1 <= limit:
+    if spent + 1 <= limit + _SLACK:
         return Bucket(spent + 1, now, bucket.braking), 0.0
     wait_s = (spent + 1 - limit) * brake.period / brake.limit
-    return Bucket(spent, now, braking=True), wait_s
+    return Bucket(spent, now, braking=True), max(wait_s, _LEAST_WAIT_S)
 
 
 def is_empty(bucket: Bucket, brake: StormBrake, now: float) -> bool:
     """Whether a restart would have to wait."""
-    return brake.limit > 0 and missing(bucket, brake, now) + 1 > brake.limit
+    return brake.limit > 0 and missing(bucket, brake, now) + 1 > brake.limit + _SLACK
 
 
 def passes_at(bucket: Bucket, brake: StormBrake) -> float | None:

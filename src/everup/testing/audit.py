@@ -27,6 +27,7 @@ class Auditor:
         self._stopped: set[Slot] = set()
         self._intents: dict[str, list[Kind]] = defaultdict(list)
         self._spawns: dict[Slot, list[float]] = defaultdict(list)
+        self._gens: dict[Slot, int] = {}
         self._runs: set[tuple[Slot, int]] = set()
         self._were_ready: set[str] = set()
 
@@ -53,6 +54,8 @@ class Auditor:
 
     def actions(self, event: Event, actions: list[Action]) -> None:
         last = {a.service: a for a in actions if isinstance(a, SetBalance)}
+        records = [a for a in actions if isinstance(a, Record)]
+        ready = {(r.subject, r.payload["run"]) for r in records if r.kind is Kind.READY}
         for action in actions:
             match action:
                 case Record(kind=kind, subject=subject, payload=payload):
@@ -72,7 +75,7 @@ class Auditor:
                         for member in payload["slots"]:
                             self._spawns.pop(Slot.parse(member), None)
                     if kind is Kind.DRAINING:
-                        self._replacing(Slot.parse(subject), payload)
+                        self._replacing(Slot.parse(subject), payload, ready)
                     if kind is Kind.GROUP:  # restarts for another's crash are not one's own
                         for member in payload["members"]:
                             self._spawns.pop(Slot.parse(member), None)
@@ -86,12 +89,14 @@ class Auditor:
                 case SetBalance(service=service, lanes=lanes) if last[service] is action:
                     self._balancing(service, lanes)
 
-    def _replacing(self, slot: Slot, payload: dict[str, Any]) -> None:
-        """Who is replaced is not the last one that serves."""
-        engine = self._world.engine
-        replaced = str(payload.get("reason", "")).startswith("replaced by run")
-        ready = any(i.state is State.READY for i in engine.all_of(slot.service))
-        if replaced and not ready:
+    def _replacing(self, slot: Slot, payload: dict[str, Any], ready: set[tuple[str, int]]) -> None:
+        """Who is replaced leaves only when its successor is ready, or has become so in this step:
+        what comes later in the step may already have told that one to stop as well."""
+        replaced, _, run = str(payload.get("reason", "")).rpartition(" by run ")
+        if replaced != "replaced" or (str(slot), int(run)) in ready:
+            return
+        successor = self._world.engine.process(slot, int(run))
+        if successor is None or successor.state is not State.READY:
             self._fail(f"{slot} is told to stop though its successor is not ready")
 
     def _spawning(self, slot: Slot, run: int) -> None:
@@ -113,6 +118,9 @@ class Auditor:
             lane = instance.lane if instance is not None else 0
             if same and world.service(slot, run).listen and other.lane == lane:
                 self._fail(f"{slot} gets lane {other.lane}, which {other.slot} has")
+        if instance is not None and self._gens.get(slot, 0) != instance.gen:
+            self._gens[slot] = instance.gen  # what replaces it has crashed never yet
+            self._spawns.pop(slot, None)
         self._check_intensity(slot)
 
     def _check_dependencies(self, slot: Slot) -> None:
@@ -123,6 +131,8 @@ class Auditor:
 
     def _is_satisfied(self, name: str) -> bool:
         engine = self._world.engine
+        if name not in engine.services:
+            return True  # the reload that removed it is about to end who needs it
         service, instances = engine.services[name], engine.all_of(name)
         if service.type == "oneshot":
             return all(i.done for i in instances)
@@ -158,6 +168,8 @@ class Auditor:
             self._fail(f"the sockets of {service} are closed though it should run")
 
     def _balancing(self, service: str, lanes: tuple[int, ...]) -> None:
+        if service not in self._world.engine.services:
+            return  # removed in the same step, after its last process
         instances = {i.lane: i for i in self._world.engine.all_of(service)}
         if not lanes:
             self._fail(f"nobody gets the connections of {service}")

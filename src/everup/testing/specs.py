@@ -1,6 +1,7 @@
 """Random specs for the simulation."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 from everup.model.spec import (
@@ -44,10 +45,12 @@ def changed_spec(rng: random.Random, spec: Spec) -> Spec:
     """Another config for the same site, as operators change it: some of it cannot work."""
     services = dict(spec.service)
     for name in list(services):
+        if name not in services:  # gone with what it needed
+            continue
         service = services[name]
         used = any(name in other.depends_on for other in services.values())
         grouped = any(name in group.services for group in spec.group.values())
-        match rng.randrange(8):
+        match rng.randrange(11):
             case 0 | 1 if service.type == "service":
                 command = ("serve", f"v{rng.randrange(100)}")
                 services[name] = replace(service, command=command)
@@ -61,6 +64,12 @@ def changed_spec(rng: random.Random, spec: Spec) -> Spec:
                 services[name] = replace(service, listen=(address,))
             case 5 if not used and not grouped and len(services) > 2:
                 del services[name]
+            case 6 if not grouped:
+                _remove_with_users(services, name, spec.group)
+            case 7:
+                before = list(services)[: list(services).index(name)]
+                edges = tuple(rng.sample(before, rng.randint(0, min(2, len(before)))))
+                services[name] = replace(service, depends_on=edges)
             case _:
                 pass
     if rng.random() < 0.3:
@@ -68,7 +77,27 @@ def changed_spec(rng: random.Random, spec: Spec) -> Spec:
         services.setdefault(name, _service(rng, name, ()))
     services = {n: replace(s, command=("serve",)) if "broken" in s.command and rng.random() < 0.5
                 else s for n, s in services.items()}  # fmt: skip
-    return replace(spec, service=services)
+    group = spec.group
+    if group and rng.random() < 0.3:  # another strategy, or none: each stands for itself again
+        group = {
+            name: replace(g, strategy=rng.choice(list(Strategy)))
+            for name, g in group.items()
+            if rng.random() < 0.5
+        }
+    return replace(spec, service=services, group=group)
+
+
+def _remove_with_users(
+    services: dict[str, Service], name: str, groups: Mapping[str, Group]
+) -> None:
+    """Remove a service together with all that depend on it, if enough is left."""
+    going = {name}
+    while more := {n for n, s in services.items() if going & set(s.depends_on)} - going:
+        going |= more
+    grouped = any(going & set(group.services) for group in groups.values())
+    if not grouped and len(services) - len(going) >= 1:
+        for gone in going:
+            del services[gone]
 
 
 def _service(rng: random.Random, name: str, depends_on: tuple[str, ...]) -> Service:
