@@ -1,8 +1,9 @@
 """A small program over the typed surface of ``everup.tolerate``. Read by type checkers, not run."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, TypeVar, assert_type
 
 from everup import tolerate
 from everup.tolerate import (
@@ -73,6 +74,35 @@ class Client:
     @guard
     async def aget(self, key: str) -> bytes:
         return key.encode()
+
+
+U = TypeVar("U")
+
+
+@retry
+def same(value: U) -> U:
+    return value
+
+
+@Pipeline(Retry(), Breaker())
+def first(values: list[U], default: U) -> U:
+    return values[0] if values else default
+
+
+@Timeout(timedelta(seconds=2))
+async def asame(value: U) -> U:
+    return value
+
+
+async def generic() -> None:
+    """A generic function stays one, synchronous or not."""
+    assert_type(same(3), int)
+    assert_type(same("a"), str)
+    assert_type(first(["a"], "b"), str)
+    assert_type(await asame(3), int)
+    assert_type(breaker(same)(2.5), float)
+    assert_type(retry.call(same, "a"), str)
+    assert_type(retry(len)([1]), int)
 
 
 def later(seconds: float) -> Awaitable[int]:

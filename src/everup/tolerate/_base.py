@@ -2,15 +2,13 @@
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._functions import is_async, is_function, name_of, plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # inspect.CO_*: inspect costs 10 ms
-_MARKS = frozenset({"_is_coroutine", "_is_coroutine_mark", "_is_coroutine_marker"})
-"""What asyncio and versions of inspect set."""
 
 
 class Event(NamedTuple):
@@ -35,7 +33,14 @@ class Policy:
     shared by threads and tasks; what it counts, it counts over all of them.
     """
 
+    _number: ClassVar[str | None] = None
+    """The option that a number in the place of the name is most likely meant for."""
+
     def __init__(self, name: str, clock: Clock | None = None) -> None:
+        if not isinstance(name, str):
+            raise TypeError(self._misnamed(name))
+        if not (clock is None or isinstance(clock, Clock)):
+            raise TypeError(f"clock must be a Clock, not {clock!r}")
         self.name = name
         self.clock = SYSTEM if clock is None else clock
         self._listeners: tuple[Listener, ...] = ()
@@ -43,18 +48,27 @@ class Policy:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
+    @classmethod
+    def _misnamed(cls, given: Any) -> str:
+        """What to say of a name that is none."""
+        kind = cls.__name__
+        meant = ""
+        if isinstance(given, type) and issubclass(given, BaseException):
+            meant = f"exceptions are given as on={given.__name__}"
+        elif isinstance(given, type) or is_function(given):
+            meant = f"as a decorator it is made first: @{kind}()"
+        elif cls._number is not None and isinstance(given, (int, float)):
+            meant = f"a number may be meant as {cls._number.format(given)}"
+        elif isinstance(given, (tuple, list)):
+            meant = "exceptions are given as on=(...)"
+        return f"{kind}: name must be text, not {given!r}" + (f"; {meant}" if meant else "")
+
     # -- around a function
 
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, T]]
-    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    @overload
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T]: ...
-    def __call__(self, function: Callable[P, Any]) -> Callable[P, Any]:
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Guard a function; its signature stays. Raises ``TypeError`` for generator functions,
         whose body runs only after the call: guard a function that uses them."""
-        around = self.around_async if is_async(function) else self.around
+        around: Any = self.around_async if is_async(function) else self.around
         guarded: Callable[P, Any] = around(function)
         if guarded is function:
             return function
@@ -65,7 +79,7 @@ class Policy:
         """Call a function guarded, once. Raises ``TypeError`` where its body would not be guarded:
         for ``async def`` (use ``acall``) and for generator functions."""
         if is_async(function):
-            raise TypeError(f"{_name(function)} is asynchronous: use acall")
+            raise TypeError(f"{name_of(function)} is asynchronous: use acall")
         return self.around(function)(*args, **kwargs)
 
     async def acall(
@@ -89,7 +103,9 @@ class Policy:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Tell ``listener`` of every event, on the thread where it happens; returns what ends it.
-        What a listener raises is dropped: telling must not break what is told of."""
+        What a listener raises is dropped: telling must not break what is told of. Raises
+        ``TypeError`` for an ``async def``, which nobody would await."""
+        plain("listener", listener)
         self._listeners = (*self._listeners, listener)
 
         def end() -> None:
@@ -113,33 +129,3 @@ class Policy:
                 listener(event)
             except Exception:  # noqa: S110 - see subscribe
                 pass
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: it is an ``async def``, or marked as one, as
-    ``inspect.markcoroutinefunction`` does. Raises ``TypeError`` for generator functions."""
-    flags = _flags(function)
-    if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _COROUTINE:
-        raise TypeError(
-            f"{_name(function)} is a generator function: its body runs after the call has "
-            "returned, so it would not be guarded. Guard a function that goes through it"
-        )
-    return bool(flags & _COROUTINE)
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", None) or repr(function))
-
-
-def _flags(function: Any) -> int:
-    """Of the code that a call runs, or as marked: through partials, bound methods and callable
-    objects."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    if not _MARKS.isdisjoint(getattr(function, "__dict__", ())):
-        return _COROUTINE
-    if not hasattr(function, "__code__") and not isinstance(function, type):
-        function = getattr(type(function).__call__, "__func__", type(function).__call__)
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    return flags if isinstance(flags, int) else 0

@@ -4,6 +4,8 @@ import time
 from collections.abc import Awaitable, Callable
 from random import random as _random
 
+from everup.tolerate._functions import plain
+
 
 async def _asleep(seconds: float) -> None:
     import asyncio  # only where something asynchronous is guarded: it costs more than all of this
@@ -28,6 +30,8 @@ class Clock:
         asleep: Callable[[float], Awaitable[None]] = _asleep,
         random: Callable[[], float] = _random,
     ) -> None:
+        for option, function in (("now", now), ("sleep", sleep), ("random", random)):
+            plain(option, function)
         self.now = now
         self.sleep = sleep
         self.asleep = asleep

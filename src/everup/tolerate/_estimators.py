@@ -9,7 +9,7 @@ them would do.
 from math import ceil, log10
 from typing import NamedTuple, Protocol, TypeVar
 
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, real, seconds, whole
 
 
 class Sample(NamedTuple):
@@ -66,12 +66,12 @@ class AIMD:
         min: int = 20,
         max: int = 200,
         backoff: float = 0.9,
-        timeout_s: float = 5.0,
+        timeout_s: Seconds = 5.0,
     ) -> None:
         _range(initial, min, max)
         self.initial, self.min, self.max = initial, min, max
         self.backoff = real("backoff", backoff, 0.5, 1, below=True)
-        self.timeout_s = real("timeout_s", timeout_s, above=True)
+        self.timeout_s = seconds("timeout_s", timeout_s, above=True)
 
     def start(self) -> AIMDState:
         """The state before the first sample."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from everup.tolerate._functions import plain
 from everup.tolerate.errors import Rejected
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -42,6 +43,8 @@ class Judge:
         for kind in (*self.on, *self.unless):
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise TypeError(f"{kind!r} is no exception class")
+        plain("when", when)
+        plain("result", result)
         self.when = when
         self.result = result
         self.rejections = tuple(kind for kind in self.on if issubclass(kind, Rejected))

@@ -12,7 +12,7 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, real, seconds, whole
 
 
 class Why(Enum):
@@ -61,9 +61,9 @@ class Consecutive:
 
     __slots__ = ("failures", "slow_s")
 
-    def __init__(self, failures: int = 5, *, slow_s: float | None = None) -> None:
+    def __init__(self, failures: int = 5, *, slow_s: Seconds | None = None) -> None:
         self.failures = whole("failures", failures)
-        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
+        self.slow_s = None if slow_s is None else seconds("slow_s", slow_s, above=True)
 
     def window(self, now: float) -> "Row":
         """An empty one."""
@@ -88,7 +88,7 @@ class CountWindow:
         rate: float = 0.5,
         least: int = 10,
         *,
-        slow_s: float | None = None,
+        slow_s: Seconds | None = None,
         slow_rate: float = 0.5,
     ) -> None:
         self.size = whole("size", size)
@@ -96,7 +96,7 @@ class CountWindow:
         self.least = whole("least", least)
         if least > size:
             raise ValueError(f"least ({least}) is above size ({size}): it would never trip")
-        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
+        self.slow_s = None if slow_s is None else seconds("slow_s", slow_s, above=True)
         self.slow_rate = real("slow_rate", slow_rate, 0, 1, above=True)
 
     def window(self, now: float) -> "Counted":
@@ -116,19 +116,19 @@ class TimeWindow:
 
     def __init__(
         self,
-        window_s: float = 10.0,
+        window_s: Seconds = 10.0,
         buckets: int = 10,
         rate: float = 0.5,
         least: int = 10,
         *,
-        slow_s: float | None = None,
+        slow_s: Seconds | None = None,
         slow_rate: float = 0.5,
     ) -> None:
-        self.window_s = real("window_s", window_s, above=True)
+        self.window_s = seconds("window_s", window_s, above=True)
         self.buckets = whole("buckets", buckets)
         self.rate = real("rate", rate, 0, 1, above=True)
         self.least = whole("least", least)
-        self.slow_s = None if slow_s is None else real("slow_s", slow_s, above=True)
+        self.slow_s = None if slow_s is None else seconds("slow_s", slow_s, above=True)
         self.slow_rate = real("slow_rate", slow_rate, 0, 1, above=True)
 
     def window(self, now: float) -> "Timed":
@@ -312,10 +312,14 @@ class Growing:
     __slots__ = ("cap_s", "factor", "first_s", "jitter")
 
     def __init__(
-        self, first_s: float = 30.0, factor: float = 2.0, cap_s: float = 600.0, jitter: float = 0.0
+        self,
+        first_s: Seconds = 30.0,
+        factor: float = 2.0,
+        cap_s: Seconds = 600.0,
+        jitter: float = 0.0,
     ) -> None:
-        self.first_s = real("first_s", first_s, above=True)
-        self.cap_s = real("cap_s", cap_s, self.first_s)
+        self.first_s = seconds("first_s", first_s, above=True)
+        self.cap_s = seconds("cap_s", cap_s, self.first_s)
         self.factor = real("factor", factor, 1)
         self.jitter = real("jitter", jitter, 0, 1, below=True)
 

@@ -7,44 +7,44 @@ any jitter they come back together, again and again.
 
 from collections.abc import Callable
 
-from everup.tolerate._options import real
+from everup.tolerate._options import Seconds, real, seconds
 
 Backoff = Callable[[int, float, Callable[[], float]], float]
 """Seconds to wait, given: how many attempts have failed so far (1, 2, ...), the wait before this
 one (0.0: there was none), and a source of random numbers in [0, 1)."""
 
 
-def constant(delay_s: float = 1.0) -> Backoff:
+def constant(delay_s: Seconds = 1.0) -> Backoff:
     """Always ``delay_s`` seconds; 0 or more. Raises ``ValueError``."""
-    real("delay_s", delay_s)
+    each_s = seconds("delay_s", delay_s)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
-        return delay_s
+        return each_s
 
     return backoff
 
 
-def exponential(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+def exponential(base_s: Seconds = 0.1, cap_s: Seconds = 10.0, factor: float = 2.0) -> Backoff:
     """``base_s``, then ``factor`` times as long each time, never more than ``cap_s``; no jitter.
 
     ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
     Raises ``ValueError``.
     """
-    real("base_s", base_s)
-    real("cap_s", cap_s, base_s)
+    base = seconds("base_s", base_s)
+    cap = seconds("cap_s", cap_s, base)
     real("factor", factor, 1.0)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
         try:
-            delay_s = base_s * factor ** (failed - 1)
+            delay_s = base * factor ** (failed - 1)
         except OverflowError:  # after a thousand attempts, of a retry without a limit
-            return cap_s if base_s else 0.0
-        return delay_s if delay_s < cap_s else cap_s
+            return cap if base else 0.0
+        return delay_s if delay_s < cap else cap
 
     return backoff
 
 
-def full(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+def full(base_s: Seconds = 0.1, cap_s: Seconds = 10.0, factor: float = 2.0) -> Backoff:
     """Anything between 0 and what ``exponential`` of the same options gives (Brooker's "full
     jitter"). Raises ``ValueError``."""
     longest = exponential(base_s, cap_s, factor)
@@ -55,7 +55,7 @@ def full(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backo
     return backoff
 
 
-def equal(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Backoff:
+def equal(base_s: Seconds = 0.1, cap_s: Seconds = 10.0, factor: float = 2.0) -> Backoff:
     """Half of what ``exponential`` of the same options gives, and anything up to the other half
     (Brooker's "equal jitter"): never a very short wait. Raises ``ValueError``."""
     longest = exponential(base_s, cap_s, factor)
@@ -67,20 +67,20 @@ def equal(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 2.0) -> Back
     return backoff
 
 
-def decorrelated(base_s: float = 0.1, cap_s: float = 10.0, factor: float = 3.0) -> Backoff:
+def decorrelated(base_s: Seconds = 0.1, cap_s: Seconds = 10.0, factor: float = 3.0) -> Backoff:
     """Anything between ``base_s`` and ``factor`` times the wait before, never more than ``cap_s``
     (Brooker's "decorrelated jitter", whose factor is 3).
 
     ``base_s``: seconds, 0 or more. ``cap_s``: seconds, ``base_s`` or more. ``factor``: 1 or more.
     Raises ``ValueError``.
     """
-    real("base_s", base_s)
-    real("cap_s", cap_s, base_s)
+    base = seconds("base_s", base_s)
+    cap = seconds("cap_s", cap_s, base)
     real("factor", factor, 1.0)
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
-        most_s = factor * (previous_s if previous_s > base_s else base_s)
-        delay_s = base_s + (most_s - base_s) * random()
-        return delay_s if delay_s < cap_s else cap_s
+        most_s = factor * (previous_s if previous_s > base else base)
+        delay_s = base + (most_s - base) * random()
+        return delay_s if delay_s < cap else cap
 
     return backoff

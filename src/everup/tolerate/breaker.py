@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._permit import Permit
 from everup.tolerate._windows import (
@@ -72,12 +72,14 @@ class Breaker(Policy):
     options out of range.
     """
 
+    _number = "trip=Consecutive({!r})"
+
     def __init__(
         self,
         name: str = "breaker",
         *,
         trip: Trip | None = None,
-        open_s: float | Growing = 30.0,
+        open_s: Seconds | Growing = 30.0,
         probes: int = 1,
         closes_after: int = 1,
         on: Errors = Exception,
@@ -87,9 +89,15 @@ class Breaker(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
+        if not (trip is None or isinstance(trip, Trip)):
+            raise TypeError(
+                f"{name}: trip must be Consecutive(...), CountWindow(...) or TimeWindow(...), "
+                f"not {trip!r}"
+            )
         self._trip: Trip = Consecutive() if trip is None else trip
         if not isinstance(open_s, Growing):
-            open_s = Growing(real("open_s", open_s, above=True), 1.0, open_s)
+            each_s = seconds("open_s", open_s, above=True)
+            open_s = Growing(each_s, 1.0, each_s)
         self._growing = open_s
         self._probes = whole("probes", probes)
         self._closes_after = whole("closes_after", closes_after)

@@ -7,7 +7,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from everup.tolerate._clock import SYSTEM, Clock
-from everup.tolerate._options import real
+from everup.tolerate._options import Seconds, real, seconds
 
 T = TypeVar("T")
 
@@ -60,15 +60,17 @@ class RetryBudget:
         self,
         ratio: float = 0.2,
         floor_per_s: float = 10.0,
-        window_s: float = 10.0,
+        window_s: Seconds = 10.0,
         clock: Clock | None = None,
         *,
         name: str = "budget",
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"RetryBudget: name must be text, not {name!r}")
         self.name = name
         self.ratio = real("ratio", ratio)
         self.floor_per_s = real("floor_per_s", floor_per_s)
-        self.window_s = real("window_s", window_s, above=True)
+        self.window_s = seconds("window_s", window_s, above=True)
         self._now = (SYSTEM if clock is None else clock).now
         # One that the same thread may take again: a signal handler may retry something, too.
         self._lock = RLock()
@@ -80,7 +82,7 @@ class RetryBudget:
         self._retries = [0] * _SLICES
         self._repeated = 0  # retries in the window
         self._placed = 0  # those of them that stand in a slice
-        self._slice_s = window_s / _SLICES
+        self._slice_s = self.window_s / _SLICES
         self._slice = 0
         self._origin = self._now()
         self._end = self._origin + self._slice_s
@@ -146,6 +148,12 @@ class RetryBudget:
         if new > self._slice:
             self._slice = new
             self._end = self._origin + (new + 1) * self._slice_s
+
+
+def check_budget(name: str, budget: object) -> None:
+    """Refuse for the option ``budget`` of a policy what is none."""
+    if not (budget is None or isinstance(budget, RetryBudget)):
+        raise TypeError(f"{name}: budget must be a RetryBudget, not {budget!r}")
 
 
 # Who deposits is decided when a pipeline is compiled, so that calls pay nothing for it.

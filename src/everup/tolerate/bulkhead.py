@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._queue import HELD, WAITING, Places, Waiter, new_gate
 from everup.tolerate.errors import BulkheadFull
 
@@ -47,10 +47,10 @@ class Bulkhead(Policy):
         limit: int = 10,
         queue: int = 0,
         name: str = "bulkhead",
-        wait_s: float | None = None,
+        wait_s: Seconds | None = None,
         order: Literal["fifo", "lifo", "codel"] = "fifo",
-        target_s: float | None = None,
-        interval_s: float = 0.1,
+        target_s: Seconds | None = None,
+        interval_s: Seconds = 0.1,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
@@ -58,14 +58,16 @@ class Bulkhead(Policy):
         whole("queue", queue, 0)
         if order not in ("fifo", "lifo", "codel"):
             raise ValueError(f'order must be "fifo", "lifo" or "codel", not {order!r}')
-        real("interval_s", interval_s, above=True)
+        interval_s = seconds("interval_s", interval_s, above=True)
         if order == "codel" and target_s is None:
             target_s = min(_TARGET_S, interval_s)
+        if wait_s is not None:
+            wait_s = seconds("wait_s", wait_s, above=True)
+        if target_s is not None:
+            target_s = seconds("target_s", target_s, above=True)
         for value, what in ((wait_s, "wait_s"), (target_s, "target_s")):
-            if value is not None:
-                real(what, value, above=True)
-                if not queue:
-                    raise ValueError(f"{what} needs a queue")
+            if value is not None and not queue:
+                raise ValueError(f"{what} needs a queue")
         if target_s is not None and target_s > interval_s:
             raise ValueError(f"target_s must be at most interval_s, not {target_s!r}")
         self.limit = limit

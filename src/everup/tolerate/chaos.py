@@ -10,7 +10,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._functions import plain
+from everup.tolerate._options import Seconds, real, seconds, whole
 from everup.tolerate.errors import ChaosError
 
 P = ParamSpec("P")
@@ -56,11 +57,11 @@ class Chaos(Policy):
         error_rate: float = 0.0,
         errors: Maker | Sequence[Maker] = ChaosError,
         latency_rate: float = 0.0,
-        latency_s: float | tuple[float, float] = 1.0,
+        latency_s: Seconds | tuple[Seconds, Seconds] = 1.0,
         result_rate: float = 0.0,
         result: Callable[[], Any] | None = None,
         limit: int = 100,
-        window_s: float | None = 60.0,
+        window_s: Seconds | None = 60.0,
         name: str = "chaos",
         clock: Clock | None = None,
     ) -> None:
@@ -69,24 +70,25 @@ class Chaos(Policy):
         for what, rate in rates.items():
             real(what, rate, 0, 1)
         low, high = latency_s if isinstance(latency_s, tuple) else (latency_s, latency_s)
-        real("latency_s", low)
-        if real("latency_s", high) < low:
+        low, high = seconds("latency_s", low), seconds("latency_s", high)
+        if high < low:
             raise ValueError(f"latency_s must be (low, high), not {latency_s!r}")
         if result_rate and result is None:
             raise ValueError("result_rate needs result, a function that gives it")
         whole("limit", limit)
         if window_s is not None:
-            real("window_s", window_s, above=True)
+            window_s = seconds("window_s", window_s, above=True)
         several = errors if isinstance(errors, Sequence) else (errors,)
         self._makers = tuple(_maker(one, name) for one in several)
         if error_rate and not self._makers:
             raise ValueError("error_rate needs errors")
-        self._enabled = enabled
+        plain("result", result)
+        self.enabled = enabled
         self._error_rate, self._latency_rate, self._result_rate = rates.values()
         self._latency_low_s, self._latency_high_s = low, high
         self._result = result
         self.limit = limit
-        self.window_s = window_s
+        self.window_s: float | None = window_s
         # Taken for injections alone. Twice by one thread: a signal handler may come in the middle.
         self._lock = RLock()
         self._injected = 0
@@ -102,6 +104,8 @@ class Chaos(Policy):
 
     @enabled.setter
     def enabled(self, enabled: bool | Callable[[], bool]) -> None:
+        if callable(enabled):
+            plain("enabled", enabled)
         self._enabled = enabled
 
     @property
@@ -194,4 +198,5 @@ def _maker(what: Maker, name: str) -> Maker:
         return lambda: kind(text)
     if not callable(what):
         raise TypeError(f"{what!r} is neither an exception class nor a function that makes one")
+    plain("errors", what)
     return what

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real
+from everup.tolerate._options import Seconds
+from everup.tolerate._options import seconds as duration
 from everup.tolerate.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -237,9 +238,11 @@ class Deadline(Policy):
     from ``check()``, and where something asynchronous was cut off. Events: ``refused``, ``cut``.
     """
 
-    def __init__(self, seconds: float, name: str = "deadline", clock: Clock | None = None) -> None:
+    def __init__(
+        self, seconds: Seconds, name: str = "deadline", clock: Clock | None = None
+    ) -> None:
         super().__init__(name, clock)
-        self.seconds = real("seconds", seconds)
+        self.seconds = duration("seconds", seconds)
 
     def _open(self) -> tuple[_Use, float]:
         now, outer = self.clock.now, current.get()

@@ -57,9 +57,12 @@ class NoQuorum(Exception):  # noqa: N818 - the field's word
     """Not enough versions agree. ``answers`` and ``errors`` are what there was."""
 
     def __init__(self, text: str, answers: list[object], errors: list[BaseException]) -> None:
-        super().__init__(text)
+        super().__init__(text, answers, errors)  # what a copy is made from
         self.answers = answers
         self.errors = errors
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TimedOut(TimeoutError):  # noqa: N818 - the field's word

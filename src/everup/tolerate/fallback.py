@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from threading import RLock
 from typing import Any, Final, ParamSpec, TypeVar
 
-from everup.tolerate._base import Policy, is_async
+from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._functions import is_async, is_function, name_of, plain
+from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import Rejected
 
@@ -55,7 +56,7 @@ class Fallback(Policy):
         value: Any = _NOTHING,
         function: Callable[..., Any] | None = None,
         *,
-        last_good_s: float | None = None,
+        last_good_s: Seconds | None = None,
         key: Callable[..., Hashable] | None = None,
         keys: int = 1000,
         on: Errors = (Exception, Rejected),
@@ -71,11 +72,19 @@ class Fallback(Policy):
         if value is _NOTHING and function is None and last_good_s is None:
             raise ValueError("give value, function or last_good_s")
         if last_good_s is not None:
-            real("last_good_s", last_good_s, above=True)
+            last_good_s = seconds("last_good_s", last_good_s, above=True)
         whole("keys", keys)
+        plain("key", key)
+        if function is not None and not callable(function):
+            raise TypeError(f"function must be a function, not {function!r}")
+        if is_function(value):
+            raise TypeError(
+                f"value is the function {name_of(value)}, which would be given as it is: a "
+                "function to call is function=..., and a decorator is made first, @Fallback(...)"
+            )
         self.value = value
         self.function = function
-        self.last_good_s = last_good_s
+        self.last_good_s: float | None = last_good_s
         self.key = key
         self.keys = keys
         self.judge = Judge(on, unless, when, result)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, as_seconds, real, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._race import (
     GIVEN,
@@ -25,7 +25,7 @@ from everup.tolerate._race import (
     ThreadRace,
 )
 from everup.tolerate._threads import Arguments, Threads
-from everup.tolerate.budget import RetryBudget, deposit_of
+from everup.tolerate.budget import RetryBudget, check_budget, deposit_of
 from everup.tolerate.deadline import no_task, task_of
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Hedge(Policy):
 
     def __init__(
         self,
-        delay_s: float,
+        delay_s: Seconds,
         *,
         percentile: float | None = None,
-        min_delay_s: float = 0.001,
-        max_delay_s: float = 10.0,
+        min_delay_s: Seconds = 0.001,
+        max_delay_s: Seconds = 10.0,
         window: int = 400,
         attempts: int = 2,
         on_failure: bool = True,
@@ -98,19 +98,20 @@ class Hedge(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        self._delay_s = real("delay_s", delay_s)
+        self._delay_s = seconds("delay_s", delay_s)
         whole("attempts", attempts)
+        check_budget(name, budget)
         whole("threads", threads, 0)
         if percentile is not None:
             real("percentile", percentile, 0, 1, above=True, below=True)
-            real("min_delay_s", min_delay_s, above=True)
-            real("max_delay_s", max_delay_s, min_delay_s)
-            real("delay_s", delay_s, min_delay_s, max_delay_s)
+            min_delay_s = seconds("min_delay_s", min_delay_s, above=True)
+            max_delay_s = seconds("max_delay_s", max_delay_s, min_delay_s)
+            real("delay_s", self._delay_s, min_delay_s, max_delay_s)
             # 1 / (1 - 0.95) is above 20
             whole("window", window, max(4, ceil(1 / (1 - percentile) - 1e-9)))
         self.percentile = percentile
-        self.min_delay_s = min_delay_s
-        self.max_delay_s = max_delay_s
+        self.min_delay_s: float = as_seconds(min_delay_s)
+        self.max_delay_s: float = as_seconds(max_delay_s)
         self.window = window
         self.attempts = attempts
         self.on_failure = on_failure

@@ -7,6 +7,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from everup.tolerate._base import Event, Listener, Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._functions import plain
 from everup.tolerate._options import whole
 from everup.tolerate.budget import counted, making
 
@@ -48,6 +49,8 @@ class Keyed(Policy, Generic[Q]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
+        plain("make", make)
+        plain("key", key)
         self._make = make
         self._key = key
         self._limit = whole("limit", limit)

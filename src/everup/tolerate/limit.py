@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._estimators import AIMD, Estimator, Gradient2, Sample, Vegas
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import LimitReached
 
@@ -49,15 +49,19 @@ class Limit(Policy):
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
         result: Callable[[Any], bool] | None = None,
-        window_s: float = 1.0,
+        window_s: Seconds = 1.0,
         samples: int = 10,
         name: str = "limit",
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
+        if not (estimator is None or (hasattr(estimator, "start") and hasattr(estimator, "step"))):
+            raise TypeError(
+                f"{name}: estimator must be Gradient2(), Vegas() or AIMD(), not {estimator!r}"
+            )
         self.estimator: Estimator[Any] = Gradient2() if estimator is None else estimator
         self.judge = Judge(on, unless, when, result)
-        self.window_s = real("window_s", window_s)
+        self.window_s = seconds("window_s", window_s)
         self.samples = whole("samples", samples)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._functions import plain
 from everup.tolerate._look import Watchable, Watched, check_names, look
-from everup.tolerate._options import real
+from everup.tolerate._options import Seconds
+from everup.tolerate._options import seconds as duration
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.budget import RetryBudget
 from everup.tolerate.errors import Rejected
@@ -168,13 +170,14 @@ class Meter(Policy):
             tuple(seen for source in self.watch for seen in look(source)),
         )
 
-    def every(self, seconds: float, what: Callable[[], object]) -> Callable[[], None]:
+    def every(self, seconds: Seconds, what: Callable[[], object]) -> Callable[[], None]:
         """Call ``what()`` at the end of a guarded call, on its thread, when ``seconds`` (above 0)
         have passed since the last time or since now: for those who tell the world without a thread
         of their own. It should be quick; an ``Exception`` of it is dropped. Returns what ends it.
         """
-        real("seconds", seconds, above=True)
-        hook = _Hook(self.clock.now() + seconds, seconds, what)
+        plain("what", what)
+        every_s = duration("seconds", seconds, above=True)
+        hook = _Hook(self.clock.now() + every_s, every_s, what)
         self._hooks = (*self._hooks, hook)
         self._set_due()
 

@@ -5,7 +5,8 @@ from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from everup.tolerate._base import Listener, Policy, is_async
+from everup.tolerate._base import Listener, Policy
+from everup.tolerate._functions import is_async
 from everup.tolerate.budget import RetryBudget, counted, making
 from everup.tolerate.errors import Rejected
 from everup.tolerate.fallback import Fallback

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, real, seconds, whole
 from everup.tolerate.errors import RateLimited
 
 if TYPE_CHECKING:
@@ -143,19 +143,21 @@ class RateLimit(Policy):
     def __init__(
         self,
         rate: float,
-        per_s: float = 1.0,
+        per_s: Seconds = 1.0,
         burst: int | None = None,
         kind: Literal["token", "window"] = "token",
-        wait_s: float = 0.0,
+        wait_s: Seconds = 0.0,
         *,
         name: str = "rate",
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
         real("rate", rate, above=True)
-        real("per_s", per_s, above=True)
-        real("wait_s", wait_s)  # it bounds the queue
-        self.rate, self.per_s, self.kind, self.wait_s = rate, per_s, kind, wait_s
+        per_s = seconds("per_s", per_s, above=True)
+        wait_s = seconds("wait_s", wait_s)  # it bounds the queue
+        self.rate, self.kind = rate, kind
+        self.per_s: float = per_s
+        self.wait_s: float = wait_s
         self._reason = f"more than {rate:g} in {per_s:g} s"
         self._bucket: _Tokens | _Window
         if kind == "token":

@@ -6,10 +6,11 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._functions import plain
+from everup.tolerate._options import Seconds, as_seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.backoff import Backoff, constant, full
-from everup.tolerate.budget import RetryBudget, deposit_of
+from everup.tolerate.budget import RetryBudget, check_budget, deposit_of
 from everup.tolerate.deadline import current, remaining
 from everup.tolerate.errors import Rejected
 
@@ -56,23 +57,26 @@ class Retry(Policy):
     after a value) and ``gave_up`` (``attempts``, ``why``: attempts, total, deadline, budget, or
     error for one that is not to be repeated, ``elapsed_s``, ``error``).
 
-    Raises ``ValueError`` for options out of range, and whatever ``when``, ``result``, ``backoff``
+    Raises ``ValueError`` for options out of range, ``TypeError`` for an ``async def`` among the
+    functions, and whatever ``when``, ``result``, ``backoff``
     and ``retry_after`` raise.
     """
+
+    _number = "attempts={!r}"
 
     def __init__(
         self,
         name: str = "retry",
         *,
         attempts: int | None = 3,
-        total_s: float | None = None,
-        backoff: Backoff | float | None = None,
+        total_s: Seconds | None = None,
+        backoff: Backoff | Seconds | None = None,
         on: Errors = Exception,
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
         result: Callable[[Any], bool] | None = None,
-        retry_after: Callable[[Any], float | str | None] | None = None,
-        max_delay_s: float = 60.0,
+        retry_after: Callable[[Any], Seconds | str | None] | None = None,
+        max_delay_s: Seconds = 60.0,
         budget: RetryBudget | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -83,20 +87,24 @@ class Retry(Policy):
         else:
             whole("attempts", attempts)
         if total_s is not None:
-            real("total_s", total_s, above=True)
-        real("max_delay_s", max_delay_s)
+            total_s = seconds("total_s", total_s, above=True)
+        max_delay_s = seconds("max_delay_s", max_delay_s)
         if backoff is None:
             backoff = full()
         elif not callable(backoff):
-            if real("backoff", backoff) > max_delay_s:
-                raise ValueError(f"backoff {backoff!r} is longer than max_delay_s {max_delay_s!r}")
-            backoff = constant(backoff)
+            each_s = seconds("backoff", backoff)
+            if each_s > max_delay_s:
+                raise ValueError(f"backoff {each_s!r} is longer than max_delay_s {max_delay_s!r}")
+            backoff = constant(each_s)
+        plain("backoff", backoff)
+        plain("retry_after", retry_after)
+        check_budget(name, budget)
         self.attempts = attempts
-        self.total_s = total_s
+        self.total_s: float | None = total_s
         self.backoff: Backoff = backoff
         self.judge = Judge(on, unless, when, result)
         self.retry_after = retry_after
-        self.max_delay_s = max_delay_s
+        self.max_delay_s: float = max_delay_s
         self.budget = budget
         self._most: float = inf if attempts is None else attempts
         self._any_error = on is Exception and not unless and when is None
@@ -222,6 +230,8 @@ class _Run:
             wish = _seconds(getattr(error, "retry_after_s", None))
         if wish is None:
             delay_s = retry.backoff(self.made, self.backed_off_s, retry.clock.random)
+            if type(delay_s) is not float:
+                delay_s = as_seconds(delay_s)
             self.backed_off_s = delay_s
         else:
             delay_s = wish
@@ -273,6 +283,8 @@ class _Run:
 
 def _seconds(wish: Any) -> float | None:
     """An attribute of that name may be anything at all; a header is text."""
+    if hasattr(wish, "total_seconds"):
+        wish = as_seconds(wish)
     if isinstance(wish, str) and len(wish) < 10 and wish.isdecimal():
         return float(wish)
     return wish if isinstance(wish, (int, float)) and not isnan(wish) else None

@@ -9,7 +9,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._functions import is_function, name_of, plain
+from everup.tolerate._options import Seconds, as_seconds, real, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import Overloaded
 
@@ -156,17 +157,17 @@ class Shed(Policy):
         self,
         by: Literal["wait", "priority", "throttle"] = "wait",
         *,
-        waited: Number | None = None,
+        waited: Callable[..., Seconds | None] | None = None,
         since: Number | None = None,
-        max_wait_s: float = 0.5,
-        target_s: float = 0.05,
-        interval_s: float = 0.5,
+        max_wait_s: Seconds = 0.5,
+        target_s: Seconds = 0.05,
+        interval_s: Seconds = 0.5,
         matters: Number | None = None,
         load: Callable[[], float] | None = None,
         levels: int = 4,
         start: float = 0.7,
         k: float = 2.0,
-        window_s: float = 120.0,
+        window_s: Seconds = 120.0,
         least: int = 20,
         on: Errors = Exception,
         unless: Errors = (),
@@ -176,6 +177,15 @@ class Shed(Policy):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
+        if is_function(by):
+            raise TypeError(f"by is the function {name_of(by)}: a decorator is made first, @Shed()")
+        for option, function in (
+            ("waited", waited),
+            ("since", since),
+            ("matters", matters),
+            ("load", load),
+        ):
+            plain(option, function)
         _check(by in ("wait", "priority", "throttle"), "by: 'wait', 'priority' or 'throttle'")
         _check(by == "wait" or (waited is None and since is None), "waited, since: by='wait'")
         _check(
@@ -183,13 +193,13 @@ class Shed(Policy):
         )
         _check(by != "priority" or load is not None, "by='priority' needs load")
         _check(waited is None or since is None, "give waited or since, not both")
-        real("max_wait_s", max_wait_s)
-        real("target_s", target_s)
-        real("interval_s", interval_s, above=True)
+        max_wait_s = seconds("max_wait_s", max_wait_s)
+        target_s = seconds("target_s", target_s)
+        interval_s = seconds("interval_s", interval_s, above=True)
         whole("levels", levels, 2)
         real("start", start, 0, 1, above=True, below=True)
         real("k", k, 1)
-        real("window_s", window_s, above=True)
+        window_s = seconds("window_s", window_s, above=True)
         whole("least", least, 0)
         self.by = by
         self.judge = Judge(on, unless, when, result)
@@ -273,7 +283,7 @@ class Shed(Policy):
     def _admit_wait(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = self.clock.now()
         if self._waited is not None:
-            waited = self._waited(*args, **kwargs)
+            waited = as_seconds(self._waited(*args, **kwargs))
         else:
             since = arrived.get(None) if self._since is None else self._since(*args, **kwargs)
             waited = None if since is None else now - since

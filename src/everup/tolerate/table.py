@@ -19,6 +19,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import as_seconds
 from everup.tolerate.budget import RetryBudget
 from everup.tolerate.pipeline import Pipeline
 
@@ -48,7 +49,7 @@ _SPECIAL = {  # what is, or may be, more than a number or a word
     "open_s": "growing", "trip": "trip", "unless": "errors", "value": "any",
 }  # fmt: skip
 _TYPES = {"attempts": int, "estimator": None, "flag": bool, "text": str, "trip": None, "whole": int}
-_PLAIN = {"int": "whole", "float": "number", "bool": "flag", "str": "text"}
+_PLAIN = {"int": "whole", "float": "number", "Seconds": "number", "bool": "flag", "str": "text"}
 
 _DURATION_HELP = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seconds'
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -80,7 +81,10 @@ class TableError(ValueError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__(problems)  # what a copy is made from
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 def pipelines(
@@ -363,6 +367,8 @@ def _plain(form: str, value: Any) -> Any:
         return _seconds(value)
     if (form, value) == ("attempts", "unlimited"):
         return None
+    if form in ("duration", "range", "backoff", "growing"):
+        value = as_seconds(value)  # a table made in Python may have a timedelta
     kind = type(value)
     right = kind is _TYPES[form] if form in _TYPES else form == "any" or kind in (int, float)
     return value if right and (kind is not float or isfinite(value)) else _WRONG

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everup.tolerate._base import Event
 from everup.tolerate._clock import Clock
+from everup.tolerate._options import Seconds, as_seconds
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,9 +39,9 @@ class FakeClock(Clock):
         self.slept: list[float] = []
         super().__init__(self._now, self._wait, self._await, _source(random, seed))
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: Seconds) -> None:
         """Let time pass."""
-        self.time += seconds
+        self.time += as_seconds(seconds)
 
     def _now(self) -> float:
         return self.time

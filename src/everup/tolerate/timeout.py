@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._options import real, whole
+from everup.tolerate._options import Seconds, whole
+from everup.tolerate._options import seconds as duration
 from everup.tolerate._workers import Workers, on_fork
 from everup.tolerate.deadline import (
     AT,
@@ -142,7 +143,7 @@ class Timeout(Policy):
 
     def __init__(
         self,
-        seconds: float,
+        seconds: Seconds,
         name: str = "timeout",
         clock: Clock | None = None,
         *,
@@ -150,7 +151,7 @@ class Timeout(Policy):
         max_hung: int = 8,
     ) -> None:
         super().__init__(name, clock)
-        self.seconds = real("seconds", seconds, above=True)
+        self.seconds = duration("seconds", seconds, above=True)
         self.thread = thread
         self.max_hung = whole("max_hung", max_hung)
         self.hung = 0

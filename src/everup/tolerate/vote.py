@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from everup.tolerate._base import Policy, is_async
+from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._functions import is_async, plain
 from everup.tolerate._options import real, whole
 from everup.tolerate._race import Tasks
 from everup.tolerate._threads import Job, Threads
@@ -85,6 +86,7 @@ class Vote(Policy):
         if same is None:
             self.same = _equal
         elif callable(same):
+            plain("same", same)
             self.same = same
         else:
             self.same = _within(real("same", same))

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from everup.tolerate._base import Event, Policy
 from everup.tolerate._clock import SYSTEM, Clock
 from everup.tolerate._look import Watchable, check_names, states, worst_state
-from everup.tolerate._options import real
+from everup.tolerate._options import Seconds, real, seconds
 from everup.tolerate._windows import State
 from everup.tolerate.keyed import Keyed
 from everup.tolerate.meter import Meter, Snapshot
@@ -88,13 +88,13 @@ class EverupSink:
     def __init__(
         self,
         *sources: Meter | Policy,
-        interval_s: float = 10.0,
+        interval_s: Seconds = 10.0,
         changes_per_s: float = 1.0,
         address: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        for name, value in (("interval_s", interval_s), ("changes_per_s", changes_per_s)):
-            real(name, value, above=True)
+        interval_s = seconds("interval_s", interval_s, above=True)
+        real("changes_per_s", changes_per_s, above=True)
         if len(sources) > MOST:
             raise ValueError(f"{len(sources)} sources: it can tell of {MOST}")
         check_names(sources)
