@@ -19,6 +19,7 @@ from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
 from everup.api.view import Backend
+from everup.engine.core import DefectError
 from everup.model.event import Down
 
 _UCRED = struct.Struct("3i")
@@ -104,6 +105,9 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(refusal.status, str(refusal), refusal.hint)
     except web.HTTPException as error:
         return _error(error.status, error.reason)
+    except DefectError as error:
+        text = f"everup itself failed ({error}); services go on, and another engine takes over"
+        return _error(500, text, "look: everup events; what was asked for may be half done")
 
 
 def _check_config(request: web.Request) -> None:

@@ -19,12 +19,9 @@ from typing import Any, NoReturn
 from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
 from everup.config import load
-from everup.daemon import trial
+from everup.daemon import defect, trial
 from everup.daemon.runtime import Runtime
 from everup.model.event import Event
-
-HALF = 72
-"""Exit status of an engine that is not whole any more."""
 
 
 def main() -> int:
@@ -97,7 +94,7 @@ def _leave(why: str) -> NoReturn:
     """At once: to end in order needs what is lacking. The next engine is whole and takes over."""
     with contextlib.suppress(OSError, MemoryError):
         os.write(2, f"everup: {why}; this engine leaves, services go on\n".encode())
-    os._exit(HALF)
+    os._exit(defect.STATUS)
 
 
 async def _run(runtime: Runtime) -> int:

@@ -24,14 +24,15 @@ from everup.adapters.logs import LogEvent, LogLoss, LogPump
 from everup.adapters.place import Place
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
-from everup.daemon import handover, orders, takeover
+from everup.daemon import defect, handover, orders, takeover
 from everup.daemon.chores import Chores
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
 from everup.daemon.heartbeat import Heartbeat
 from everup.daemon.voice import Voice
-from everup.engine.core import Engine
+from everup.engine.changes import CannotChangeError
+from everup.engine.core import DefectError, Engine
 from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
 from everup.model.action import (
@@ -58,6 +59,7 @@ from everup.model.event import (
     Event,
     HookDone,
     Probed,
+    Reload,
     SpawnFailed,
     Tick,
 )
@@ -106,6 +108,7 @@ class Runtime:
         self._awaited: set[str] = set()
         self._taken: dict[str, int] = {}
         self._signals: list[int] = []
+        self._broken = False
         self.crew = Crew(
             keeper=self.keeper,
             bank=self.bank,
@@ -199,7 +202,7 @@ class Runtime:
     @property
     def leaving(self) -> bool:
         """Another engine is about to take over: nothing is begun any more, nor taken in."""
-        return self._finished is not None and self._finished.done()
+        return self._broken or (self._finished is not None and self._finished.done())
 
     def _end(self, status: int) -> None:
         assert self._finished is not None
@@ -236,13 +239,27 @@ class Runtime:
         try:
             while self._events and not self.leaving:
                 event = self._events.popleft()
-                self._perform(self.engine.handle(event, time.monotonic()))
+                self._perform(self._decide(event))
         finally:
             self._handling = False
             self._arm()
 
+    def _decide(self, event: Event) -> list[Action]:
+        """Half a step is worse than none: after a defect this process takes nothing in any more
+        and ends, and the next engine rebuilds its state from the journal."""
+        try:
+            return self.engine.handle(event, time.monotonic())
+        except (CannotChangeError, MemoryError):
+            raise
+        except Exception as error:
+            self._broken = True
+            config = takeover.digest(self.place.next) if isinstance(event, Reload) else ""
+            defect.tell(self.journal, event, error, config)
+            self.loop.call_later(defect.ANSWER_S, os._exit, defect.STATUS)
+            raise DefectError(f"{type(error).__name__}: {error}") from error
+
     def _arm(self) -> None:
-        due = self.engine.next_deadline()
+        due = None if self.leaving else self.engine.next_deadline()
         if due is None or self._loop is None:
             return
         if self._timer is not None:

@@ -17,7 +17,7 @@ from everup.adapters.place import Place
 from everup.config import ConfigError, load
 from everup.daemon import handover
 from everup.engine.changes import CannotChangeError
-from everup.engine.fold import ChildFact, fold, reload_is_open
+from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
 from everup.model.event import Reload, Up
 from everup.model.instance import Slot
 from everup.model.journal import Entry, Kind
@@ -39,6 +39,10 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     takeover = hello["engine_starts"] > 1
     latest = runtime.journal.latest()
     candidate = _candidate(runtime.place)
+    if candidate and (why := gave_up(latest, digest(runtime.place.next))):
+        runtime.record(Kind.ROLLED_BACK, "everup", reason=f"{why}; what runs stays as it is")
+        discard(runtime.place)
+        candidate, latest = None, runtime.journal.latest()
     is_open = reload_is_open(latest) and _is_about_next(runtime.place, latest)
     pending = candidate if is_open else None
     added = pending.service if pending else {}

@@ -31,6 +31,7 @@ _WORDS = {
     Kind.CONFIG: "config invalid; the old one stays in force",
     Kind.REFUSED: "notify message refused",
     Kind.DEPENDENCY_STATE: "breaker",
+    Kind.ENGINE_DEFECT: "everup itself failed; another engine takes over, services go on",
     Kind.ENGINE_STOPPING: "stopping all services",
     Kind.ENGINE_STOPPED: "all services are down",
     Kind.OUTGOING: "is about to be replaced",

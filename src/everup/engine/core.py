@@ -60,6 +60,14 @@ from everup.supervise.storm import Bucket
 _SAME_S = 0.001
 """Two wakes that are no further apart are one: the same time, worked out twice."""
 _WATCHED = (State.RUNNING, State.READY)
+_MOST_ROUNDS = 10_000
+"""Looks at one service within one step. A rollout of a thousand replicas needs some thousand; a
+rule that wakes itself would need no end."""
+
+
+class DefectError(Exception):
+    """A step went wrong by everup's own fault. What it has changed so far is half of it, so the
+    process ends and the next engine rebuilds its state from the journal."""
 
 
 class Engine:
@@ -137,16 +145,24 @@ class Engine:
     # -- for the owner
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take one event; the actions are to be carried out in their order."""
+        """Take one event; the actions are to be carried out in their order.
+
+        Raises ``CannotChangeError`` for a reload that is refused: nothing has changed. Any other
+        exception is a defect, and this engine must not be used any more.
+        """
         self._out = []
         settle.calm(self, now)
         self._dispatch(event, now)
         self._settle(now)
-        while (before := self.reloading) is not None:
+        for _round in range(_MOST_ROUNDS):
+            if (before := self.reloading) is None:
+                break
             reload.advance(self, now)
             self._settle(now)
             if self.reloading is before:
                 break
+        else:
+            raise DefectError(f"a reload goes on by itself without an end: {self.reloading}")
         settle.maybe_quit(self)
         return _balance_first(self._out)
 
@@ -325,9 +341,13 @@ class Engine:
         self.happen(event.slot, done, now, event.run)
 
     def _settle(self, now: float) -> None:
+        rounds: dict[str, int] = {}
         while self._dirty:
             name = next(iter(self._dirty))
             del self._dirty[name]
+            rounds[name] = rounds.get(name, 0) + 1
+            if rounds[name] > _MOST_ROUNDS:
+                raise DefectError(f"{name} does not come to rest within one step")
             if name in self.services:
                 settle.settle(self, name, now)
 

@@ -98,10 +98,28 @@ def fold(
 
 
 def reload_is_open(latest: Iterable[Entry]) -> bool:
-    """Whether an engine died in the middle of a reload."""
+    """Whether an engine died in the middle of a reload, and it can still be finished or undone."""
     by = {(e.kind, e.subject): e for e in latest}
     ends = (Kind.RELOADED, Kind.ROLLED_BACK)
-    return _seq(by, Kind.RELOADING) > max(_seq(by, kind) for kind in ends)
+    began, back = _seq(by, Kind.RELOADING), _seq(by, Kind.ROLLING_BACK)
+    if began < back < _seq(by, Kind.ENGINE_DEFECT):
+        return False
+    return began > max(_seq(by, kind) for kind in ends)
+
+
+def gave_up(latest: Iterable[Entry], config: str) -> str:
+    """Why everup does not try again what it failed at by its own fault: to begin the reload of
+    this config (its digest), or to go back from one. "" if it did not."""
+    by = {(e.kind, e.subject): e for e in latest}
+    defect = by.get((Kind.ENGINE_DEFECT.value, "everup"))
+    began = _seq(by, Kind.RELOADING)
+    if defect is None or defect.seq < max(began, _seq(by, Kind.RELOADED)):
+        return ""
+    back = _seq(by, Kind.ROLLING_BACK)
+    going_back = began < back and back > _seq(by, Kind.ROLLED_BACK)
+    beginning = defect.payload.get("config") == config
+    error = defect.payload.get("error")
+    return f"everup itself failed: {error}" if going_back or beginning else ""
 
 
 def _seq(by: _By, kind: Kind, subject: str = "everup") -> int:
@@ -147,6 +165,9 @@ def _unfinished(by: _By, names: Iterable[str]) -> Iterable[Unfinished]:
 def _pending(candidate: Spec, by: _By) -> Pending:
     began, back = _seq(by, Kind.RELOADING), by.get((Kind.ROLLING_BACK.value, "everup"))
     failed = "" if back is None or back.seq < began else str(back.payload["reason"])
+    defect = by.get((Kind.ENGINE_DEFECT.value, "everup"))
+    if defect is not None and defect.seq > began and not failed:
+        failed = f"everup itself failed: {defect.payload.get('error')}"
     gens = tuple(
         (name, int(e.payload["gen"]))
         for name, e in _rollouts(by)

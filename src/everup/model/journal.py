@@ -10,6 +10,9 @@ class Kind(StrEnum):
     ENGINE_ALIVE = "engine.alive"
     """Nothing has happened for a while, and everup runs: should the machine crash, that is the
     time up to which it is known to have been well."""
+    ENGINE_DEFECT = "engine.defect"
+    """A step of the engine failed by a fault of everup's own (``error``, ``where``, while it took
+    ``event``): the process ended, services went on, and the next engine went by the journal."""
     ENGINE_STOPPING = "engine.stopping"
     """everup stops all services and ends; ``by`` says who asked."""
     ENGINE_STOPPED = "engine.stopped"
