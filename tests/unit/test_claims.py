@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from everup.adapters.census import Found
-from everup.adapters.estate import Claim, claims, newcomers
+from everup.adapters.claims import Claim, claims, newcomers
 from everup.adapters.fdstore import inner_name, outer_name
 from everup.model.instance import Slot
 from everup.model.journal import Entry

@@ -275,6 +275,7 @@ def test_the_client_knows_what_its_keeper_knew() -> None:
         assert second == {
             "id": "main:a.1:2", "pid": 7, "start": 70, "leader": 7, "leader_start": 70,
             "cgroup": "/group", "meta": {"of": "main:a.1:2"}, "respawn": True, "signalled": True,
+            "uid": os.getuid(),
         }  # fmt: skip
         client.main_pid("main:a.1:2", os.getpid())
         assert client.pids() == {5, os.getpid()}

@@ -1,22 +1,24 @@
 """What an ``everup up`` finds of an everup whose keeper and engine are both dead.
 
-Instances go on by themselves. Which those are is known from the journal (boot, pid and start time
-must agree: a number alone is never trusted) and from the environment that everup gave them. What
-is gathered goes to the new keeper as an estate; see ``everup.keeper.estate``.
+Instances go on by themselves. Which those are is known from the journal: boot, pid, start time,
+user and control group must agree. What was started in the very moment of the death is found by
+the environment that everup gave it, and counts only with a proof (``everup.adapters.proof``).
+What is gathered goes to the new keeper as an estate; see ``everup.keeper.estate``.
 """
 
 import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from everup.adapters import cgroups, journal, takeback
+from everup.adapters import cgroups, journal, proof, takeback
 from everup.adapters.census import Found, census
+from everup.adapters.claims import ENDS, Claim, claims, newcomers, seq_of
 from everup.adapters.place import Place
 from everup.adapters.takeback import Holder
 from everup.keeper.children import session_members
@@ -26,58 +28,13 @@ from everup.model.journal import Entry, Kind
 from everup.model.spec import Spec
 
 _MAX_HISTORY = 2000
-_ENDS = (Kind.EXITED.value, Kind.LOST.value)
+_MAX_NOTES = 20
 _HISTORY = (
-    Kind.STARTING.value, Kind.SPAWNED.value, Kind.MAIN.value, *_ENDS,
+    Kind.STARTING.value, Kind.SPAWNED.value, Kind.MAIN.value, *ENDS,
     Kind.HOOK.value, Kind.HOOK_ENDED.value,
 )  # fmt: skip
 ROLE = "EVERUP_ROLE"
 """In the environment of what runs beside an instance: ``hook`` or ``probe``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A main process that should live, by the journal or by its environment."""
-
-    slot: Slot
-    run: int
-    pid: int
-    start: int
-    """Ticks since boot."""
-    leader: int
-    """Of its session: the first main process."""
-    leader_start: int = 0
-    cgroup: str | None = None
-    pipes: tuple[int, ...] = ()
-    """Inodes of stdout and stderr; empty: unknown."""
-    lane: int = 0
-    gen: int = 0
-    restarts: int = 0
-
-    @property
-    def key(self) -> tuple[Slot, int]:
-        return (self.slot, self.run)
-
-    def child(self, lane: int, cgroup: str | None) -> dict[str, Any]:
-        """For the estate."""
-        return {
-            "id": f"main:{self.slot}:{self.run}",
-            "pid": self.pid,
-            "start": self.start,
-            "leader": self.leader,
-            "leader_start": self.leader_start,
-            "cgroup": cgroup,
-            "respawn": True,
-            "meta": {
-                "role": "main",
-                "slot": str(self.slot),
-                "run": self.run,
-                "restarts": self.restarts,
-                "pipes": self.run,
-                "lane": lane,
-                "gen": self.gen,
-            },
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,119 +59,6 @@ class Gathered:
         )
 
 
-# -- who should live
-
-
-def claims(entries: Iterable[Entry], boot: str) -> list[Claim]:
-    """The main processes that should live by these journal entries, in the order of their start.
-    Of entries of another boot of the machine nothing follows; nor where ``boot`` is unknown."""
-    out: dict[tuple[str, int], Claim] = {}
-    for entry in sorted(entries, key=_seq):
-        if not boot or entry.boot != boot:
-            continue
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            key = (entry.subject, int(entry.payload["run"]))
-            if entry.kind == Kind.SPAWNED.value:
-                out.pop(key, None)
-                out[key] = _claim(entry.subject, entry.payload)
-            elif entry.kind == Kind.MAIN.value and key in out:
-                pid, start = int(entry.payload["pid"]), int(entry.payload["start"])
-                out[key] = replace(out[key], pid=pid, start=start)
-            elif entry.kind in _ENDS:
-                out.pop(key, None)
-    return list(out.values())
-
-
-def _claim(subject: str, payload: Mapping[str, Any]) -> Claim:
-    pid, start = int(payload["pid"]), int(payload["start"])
-    if min(pid, start) <= 0:
-        raise ValueError(subject)
-    leader = int(payload.get("leader") or pid)
-    return Claim(
-        Slot.parse(subject),
-        int(payload["run"]),
-        pid,
-        start,
-        leader,
-        int(payload.get("leader_start") or (start if leader == pid else 0)),
-        payload.get("cgroup"),
-        tuple(int(inode) for inode in payload.get("pipes") or ()),
-        int(payload.get("lane") or 0),
-        int(payload.get("gen") or 0),
-        int(payload.get("restarts") or 0),
-    )
-
-
-def newcomers(
-    found: Iterable[Found], entries: Iterable[Entry], boot: str, role_of: Callable[[int], str]
-) -> list[Claim]:
-    """Main processes that everup spawned a moment before it died, unknown to the journal.
-
-    ``found``: those that live, in the order of their start; ``role_of`` a pid: what runs
-    beside an instance says so in its environment.
-    """
-    by: dict[str, list[Entry]] = {}
-    for entry in sorted(entries, key=_seq):
-        if boot and entry.boot == boot:
-            by.setdefault(entry.subject, []).append(entry)
-    out: dict[tuple[Slot, int], Claim] = {}
-    for one in found:
-        with contextlib.suppress(ValueError):
-            slot = Slot.parse(one.slot)
-            known = by.get(one.slot, [])
-            if not one.leads or (slot, one.run) in out or not _may_be_main(one, known):
-                continue
-            if role_of(one.pid):
-                continue
-            facts: Mapping[str, Any] = next(
-                (e.payload for e in reversed(known)
-                 if _is(e, Kind.SPAWNED, one.run) or _is(e, Kind.STARTING, one.run)),
-                {},
-            )  # fmt: skip
-            out[slot, one.run] = Claim(
-                slot,
-                one.run,
-                one.pid,
-                one.start,
-                one.pid,
-                one.start,
-                lane=int(facts.get("lane") or 0),
-                gen=int(facts.get("gen") or 0),
-                restarts=int(facts.get("restarts") or 0),
-            )
-    return list(out.values())
-
-
-def _seq(entry: Entry) -> int:
-    return entry.seq
-
-
-def _is(entry: Entry, kind: Kind, run: int) -> bool:
-    return entry.kind == kind.value and entry.payload.get("run") == run
-
-
-def _may_be_main(one: Found, known: Sequence[Entry]) -> bool:
-    """By the entries of its slot, in order. If the journal tells of its run by another pid, or has
-    seen that end, it is something else: what is left of it."""
-    run, hook = one.run, -1
-    if any(entry.kind in _ENDS and entry.payload.get("run") == run for entry in known):
-        return False
-    spawned = [entry.payload for entry in known if _is(entry, Kind.SPAWNED, run)]
-    if spawned:  # by an engine that did not know its start time, or it would be claimed
-        return all(s.get("pid") == one.pid and not s.get("start") for s in spawned)
-    for entry in known:
-        if _is(entry, Kind.HOOK, run) and entry.payload.get("hook") == "pre_start":
-            hook = entry.seq
-        elif entry.kind == Kind.HOOK_ENDED.value and entry.payload.get("hook") == "pre_start":
-            hook = -1
-    if hook >= 0:
-        return False  # it is that hook
-    if any(_is(entry, Kind.STARTING, run) for entry in known):
-        return True
-    runs = [entry.payload.get("run") for entry in known]
-    return run > max((r for r in runs if isinstance(r, int)), default=0)  # the journal lost it
-
-
 # -- gathering
 
 
@@ -237,9 +81,14 @@ def gather(
     if _may_live(entries, boot):
         found = _census(place.state_dir)
         history = [*entries, *_history(place, found)]
-    living = [c for c in claims(history, boot) if lives(c.pid, c.start)]
-    living += newcomers(found, history, boot, role)
     out = Gathered()
+    user, home = proof.users(spec), cgroups.home_name(place.state_dir)
+    living = [
+        c for c in claims(history, boot) if lives(c.pid, c.start) and _is_it(c, user, home, out)
+    ]
+    proven = partial(_proven, spec=spec, user=user, home=home, out=out)
+    living += newcomers(found, history, boot, role, proven)
+    found = [o for o in found if proof.is_ours(o.pid, user(Slot.parse(o.slot).service), home)]
     if spec is None and living:
         out.notes.append(
             ("everup", "the config of the everup before cannot be read: sockets are not taken back")
@@ -263,6 +112,42 @@ def gather(
     return out
 
 
+def _is_it(claim: Claim, user: Callable[[str], int | None], home: str, out: Gathered) -> bool:
+    """Adds a note to ``out`` where a living process is not the one of the journal."""
+    why = proof.strange(
+        claim.pid,
+        uid=user(claim.slot.service) if claim.uid is None else claim.uid,
+        group=claim.cgroup,
+        home=home,
+        inodes={"pipe:": claim.pipes, "socket:": claim.sockets},
+    )
+    if why:
+        out.notes.append((str(claim.slot), f"pid {claim.pid} is not taken over: {why}"))
+    return not why
+
+
+def _proven(
+    one: Found, *, spec: Spec | None, user: Callable[[str], int | None], home: str, out: Gathered
+) -> bool:
+    """Whether who calls itself an instance is one: it runs as the user that the config says, and
+    has what only everup can have given it."""
+    slot = Slot.parse(one.slot)
+    service = None if spec is None else spec.service.get(slot.service)
+    uid, expected = proof.real_uid(one.pid), user(slot.service)
+    as_told = uid == (os.getuid() if expected is None else expected)
+    groups = [cgroups.group_name(slot, second) for second in (False, True)]
+    if proof.uid_fits(uid, expected) and (
+        proof.in_group(one.pid, home, groups)
+        or (as_told and proof.has_our_output(one.pid))
+        or (service is not None and takeback.listens(one.pid, service))
+    ):
+        return True
+    if len(out.notes) < _MAX_NOTES:
+        text = f"pid {one.pid} (uid {uid}) calls itself an instance and is none: it is left alone"
+        out.notes.append((one.slot, text))
+    return False
+
+
 def _sockets(
     spec: Spec | None,
     living: Sequence[Claim],
@@ -276,7 +161,8 @@ def _sockets(
     for service in spec.service.values() if spec is not None else ():
         prefix = f"sock:{service.name}:"
         ours = {name: stored.pop(name) for name in list(stored) if name.startswith(prefix)}
-        holders = [Holder(pids[c.key], c.key, c.lane) for c in living if c.slot[0] == service.name]
+        mine = [c for c in living if c.slot.service == service.name]
+        holders = [Holder(pids[c.key], c.key, c.lane, frozenset(c.sockets)) for c in mine]
         # What is left of others is about to be killed, and may have the queue of its lane.
         for one in found:
             slot = Slot.parse(one.slot)
@@ -294,9 +180,9 @@ def _may_live(entries: Sequence[Entry], boot: str) -> bool:
     """Whether it is worth while to look: not after a reboot, nor once all was stopped."""
     if not boot or not entries:
         return bool(boot)  # without a journal the environment of the living has to do
-    last = {entry.kind: entry.seq for entry in sorted(entries, key=_seq)}
+    last = {entry.kind: entry.seq for entry in sorted(entries, key=seq_of)}
     down = last.get(Kind.ENGINE_STOPPED.value, -1) > last.get(Kind.ENGINE_STARTED.value, -1)
-    return max(entries, key=_seq).boot == boot and not down
+    return max(entries, key=seq_of).boot == boot and not down
 
 
 def _census(state_dir: str) -> list[Found]:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from everup.adapters import proof
+from everup.adapters.cgroups import home_name
 from everup.adapters.fdstore import FdStore
 from everup.keeper import wire
 from everup.keeper.estate import Estate, Record
@@ -156,6 +158,7 @@ class KeeperClient:
             self._keep(name, fd)
             self._shelve(name, fd)
         record: Record = {"id": child_id, "meta": dict(meta), "cgroup": request.get("cgroup")}
+        record["uid"] = request.get("uid", os.getuid())
         self._asked[child_id] = record | ({"respawn": True} if request.get("respawn") else {})
         self._send(message, [*fds, *hold.values()], ours=len(fds))
 
@@ -223,6 +226,24 @@ class KeeperClient:
     def pids(self) -> set[int]:
         """The main processes that the keeper has told of."""
         return {record["pid"] for record in self._children.values()}
+
+    def asked_for(self, child_id: str, pid: int, state_dir: str) -> bool:
+        """Whether a process that calls itself a child among ``unanswered`` is that child: it runs
+        as the user that it was to be, and is in the control group or has one of the pipes that it
+        was given (if any)."""
+        record = self._asked.get(child_id, {})
+        uid = proof.real_uid(pid)
+        if not proof.uid_fits(uid, record.get("uid")):
+            return False
+        meta, group = record["meta"], record.get("cgroup")
+        names = [f"pipe:{meta['slot']}:{meta.get('pipes')}:{end}" for end in ("out", "err")]
+        pipes = [os.fstat(self._held[name]).st_ino for name in names if name in self._held]
+        if not pipes and group is None:
+            return uid == record["uid"]
+        return proof.holds(pid, {"pipe:": pipes}) or (
+            group is not None
+            and proof.in_group(pid, home_name(state_dir), [os.path.basename(group)])
+        )
 
     def born(self, child_id: str, meta: Mapping[str, Any], pid: int, start: int) -> Record:
         """For ``estate``: a child among ``unanswered`` that was found to be there."""

@@ -126,6 +126,11 @@ class SocketBank:
             (x.name, self._name(service, x, self._index(x, lane))) for x in service.listen
         ]  # fmt: skip
 
+    def inodes(self, service: Service, lane: int) -> list[int]:
+        """Of the sockets of one lane: whoever has these has them from everup."""
+        found = (self._sockets.get(name) for _, name in self.names(service, lane))
+        return [os.fstat(sock.fileno()).st_ino for sock in found if sock is not None]
+
     def refresh(self, service: Service, lane: int) -> None:
         """Make the sockets of a lane that nobody uses blocking again, for a new process: the one
         before may have left them non-blocking, and the flag is the socket's, not the process's. A

@@ -2,18 +2,19 @@
 
 For an ``everup up`` that finds instances whose keeper and engine are both dead. The sockets come by
 pidfd_getfd (Linux 5.6), the pipes through /proc. Whatever is not to be had is told, never fatal:
-the instance goes on with its own.
+the instance goes on with its own. And nothing is had that everup has not made: whoever names
+himself as an instance could slip us a listener of his own.
 """
 
-import contextlib
 import ctypes
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from everup.adapters import steering
+from everup.adapters import proof, steering
 from everup.adapters.sockets import MIXED, bound_as, identity, socket_name
 from everup.config import parse_address
 from everup.model.instance import Slot
@@ -37,6 +38,8 @@ class Holder:
     """The instance that they are; None for what is left of one."""
     lane: int = 0
     """As the journal has it; 0: unknown."""
+    sockets: frozenset[int] = frozenset()
+    """Inodes of its listening sockets; empty: unknown, then any that everup can have made."""
 
 
 @dataclass(slots=True)
@@ -67,10 +70,12 @@ class _Search:
     """By listener, by inode."""
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, sock: socket.socket) -> bool:
-        """Keep it if it is one of the service's; else it is closed."""
+    def add(self, sock: socket.socket, *, kept: bool = False) -> bool:
+        """Keep it if it is one of the service's; else it is closed. ``kept``: by systemd, so that
+        nobody need prove that everup made it."""
         try:
-            listener = self.wanted.get(identity(sock) or ())
+            made = kept or proof.is_everups(os.fstat(sock.fileno()).st_uid)
+            listener = self.wanted.get(identity(sock) or ()) if made else None
         except OSError:
             listener = None
         if listener is None:
@@ -86,7 +91,7 @@ class _Search:
         missing, trouble = set(self.found), 0
         for pid in holder.pids():
             try:
-                trouble = self._look_at(pid, holder.key, missing) or trouble
+                trouble = self._look_at(pid, holder, missing) or trouble
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ESRCH):
                     trouble = error.errno or errno.EPERM
@@ -97,13 +102,15 @@ class _Search:
                 if listener.name in missing:
                     self.notes.append((str(holder.key[0]), _not_had(listener.address, trouble)))
 
-    def _look_at(self, pid: int, key: Key | None, missing: set[str]) -> int:
+    def _look_at(self, pid: int, holder: Holder, missing: set[str]) -> int:
         """Takes off ``missing`` what this process has; returns an errno where it was refused."""
-        handle, refused = os.pidfd_open(pid), 0
+        handle, refused, key = os.pidfd_open(pid), 0, holder.key
         try:
-            for number, inode in _links(pid, "socket:"):
+            for number, inode in proof.links(pid, "socket:"):
                 if not missing:
                     break
+                if holder.sockets and inode not in holder.sockets:
+                    continue  # its own, though it may listen on the same port
                 if not any(inode in known for known in self.found.values()) and not refused:
                     try:
                         sock = _as_socket(_getfd(handle, number))
@@ -122,6 +129,21 @@ class _Search:
         return refused
 
 
+def _search(service: Service) -> _Search:
+    wanted = {bound_as(parse_address(x.address)): x for x in service.listen}
+    return _Search(service, wanted, {x.name: {} for x in service.listen})
+
+
+def listens(pid: int, service: Service) -> bool:
+    """Whether a process has a listening socket that everup made for the service."""
+    search = _search(service)
+    search.look(Holder(lambda: (pid,)))
+    found = [one.sock for group in search.found.values() for one in group.values()]
+    for sock in found:
+        sock.close()
+    return bool(found)
+
+
 def take_sockets(
     service: Service, holders: Sequence[Holder], stored: Mapping[str, int] | None = None
 ) -> Taken:
@@ -132,13 +154,12 @@ def take_sockets(
     that nobody had any more has been closed, the kernel has moved others. Where their order cannot
     be told, their names say so (see ``SocketBank``).
     """
-    wanted = {bound_as(parse_address(x.address)): x for x in service.listen}
-    search = _Search(service, wanted, {x.name: {} for x in service.listen})
+    search = _search(service)
     kept: dict[str, int] = {}
     """Index by name in the store, for the inodes that came from there."""
     for name, fd in (stored or {}).items():
         sock = _as_socket(fd)
-        if sock is not None and search.add(sock):
+        if sock is not None and search.add(sock, kept=True):
             kept[name] = os.fstat(sock.fileno()).st_ino if sock.fileno() >= 0 else -1
     for holder in holders:
         search.look(holder)
@@ -244,9 +265,9 @@ def _open_pipe(pids: Pids, inode: int, number: int) -> int:
     trouble: OSError | None = None
     for pid in pids():
         try:
-            for own, link in _links(pid, "pipe:"):
-                if (link == inode) if inode else (own == number):
-                    return _reopen(pid, own)
+            for own, link in proof.links(pid, "pipe:"):
+                if (link == inode) if inode else (own == number and proof.is_our_output(pid, own)):
+                    return _reopen(pid, own, link)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESRCH):
                 trouble = error
@@ -257,32 +278,25 @@ def _open_pipe(pids: Pids, inode: int, number: int) -> int:
     return -1
 
 
-def _reopen(pid: int, number: int) -> int:
-    """Never the description that the service has itself: its flags are the service's."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+def _reopen(pid: int, number: int, inode: int) -> int:
+    """Never the description that the service has itself: its flags are the service's. And nothing
+    is opened before it is sure to be that pipe: the process may have put another file there, one
+    for which it would need our rights. Raises ``OSError``."""
     try:
-        return os.open(f"/proc/{pid}/fd/{number}", flags)
+        copy = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         handle = os.pidfd_open(pid)
-    try:
-        copy = _getfd(handle, number)
         try:
-            return os.open(f"/proc/self/fd/{copy}", flags)
+            copy = _getfd(handle, number)
         finally:
-            os.close(copy)
+            os.close(handle)
+    try:
+        facts = os.fstat(copy)
+        if not stat.S_ISFIFO(facts.st_mode) or facts.st_ino != inode:
+            raise FileNotFoundError(errno.ENOENT, "it has another file there by now")
+        return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
-        os.close(handle)
-
-
-def _links(pid: int, kind: str) -> list[tuple[int, int]]:
-    """(descriptor, inode) of the process' descriptors of this kind, in their order."""
-    out = []
-    for number in sorted(map(int, os.listdir(f"/proc/{pid}/fd"))):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            link = os.readlink(f"/proc/{pid}/fd/{number}")
-            if link.startswith(kind + "["):
-                out.append((number, int(link[len(kind) + 1 : -1])))
-    return out
+        os.close(copy)
 
 
 def _getfd(handle: int, number: int) -> int:

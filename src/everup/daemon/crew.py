@@ -59,6 +59,8 @@ class Crew:
         self._last: dict[Slot, bool] = {}
         self._pipes: dict[str, list[int]] = {}
         """Inodes of the output pipes of children whose start is not confirmed."""
+        self._sockets: dict[str, list[int]] = {}
+        """The same of the listening sockets."""
         self._told_failed: set[str] = set()
         """Failed starts whose process has yet to be reaped."""
         self._asked: dict[str, dict[str, Any]] = {}
@@ -96,6 +98,7 @@ class Crew:
         }
         self._groups.setdefault(slot, {})[run] = self._last[slot] = second
         self._lanes[slot, run] = lane
+        self._sockets[_main_id(slot, run)] = self._bank.inodes(service, lane)
         self._start(_main_id(slot, run), request, meta, slot, run, held)
 
     def _free_group(self, slot: Slot) -> bool:
@@ -284,9 +287,12 @@ class Crew:
                 asked = self._asked.pop(message["id"], None) or {}
                 pid, facts = message["pid"], {"start": message["start"], "leader": message["pid"]}
                 facts |= {
+                    "uid": asked.get("uid", os.getuid()),
                     "cgroup": asked.get("cgroup"),
                     "pipes": self._pipes.pop(message["id"], []),
                 }
+                if sockets := self._sockets.pop(message["id"], []):
+                    facts["sockets"] = sockets
                 self._dispatch(Spawned(slot, run, pid, facts))
             case "failed", _:
                 self._start_failed(message, role, rest)
@@ -295,6 +301,7 @@ class Crew:
 
     def _start_failed(self, message: dict[str, Any], role: str, rest: str) -> None:
         self._pipes.pop(message["id"], None)
+        self._sockets.pop(message["id"], None)
         asked = self._asked.pop(message["id"], None)
         if asked is None:
             return

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from everup.adapters import notify
+from everup.adapters import notify, proof
 from everup.adapters.cgroups import Cgroups
 from everup.daemon.crew import Crew
 from everup.engine.core import Engine
@@ -85,7 +85,7 @@ class Ears:
             self._refuse(f"MAINPID={main[:20]} of {slot} is no process of its own")
             fields = tuple(pair for pair in fields if pair[0] != "MAINPID")
         elif main:
-            facts["start"] = start_ticks(int(main))
+            facts = {"start": start_ticks(int(main)), "uid": proof.real_uid(int(main))}
         self._dispatch(Notified(slot, fields, run, facts))
 
     def _refuse(self, detail: str) -> None:

@@ -38,7 +38,7 @@ def start_keeper(
     """
     _wait_gone(hello["keeper"])
     meta = dict(hello["meta"]) | dict(hello["found"])
-    missing = _unanswered(client, hello)
+    missing = _unanswered(client, hello, log)
     for record in missing:
         log(f"taking {record['id']} along (pid {record['pid']}): its start was not yet confirmed")
     estate = client.estate(
@@ -109,7 +109,9 @@ def _lock(client: KeeperClient, state_dir: str) -> int:
     return lock
 
 
-def _unanswered(client: KeeperClient, hello: Mapping[str, Any]) -> list[Record]:
+def _unanswered(
+    client: KeeperClient, hello: Mapping[str, Any], log: Callable[[str], None]
+) -> list[Record]:
     """Processes that the keeper started and died before it could say so.
 
     A probe's command is not looked for: nobody waits for its answer any more.
@@ -126,9 +128,14 @@ def _unanswered(client: KeeperClient, hello: Mapping[str, Any]) -> list[Record]:
         time.sleep(_LOOK_S)  # between fork and exec it cannot be told from others
     known = client.pids()
     records = []
-    for one in census(hello["meta"]["state_dir"]):
+    state_dir = hello["meta"]["state_dir"]
+    for one in census(state_dir):
         if one.leads and one.pid not in known and (one.slot, one.run) in asked:
-            child_id, meta = asked.pop((one.slot, one.run))
+            child_id, meta = asked[one.slot, one.run]
+            if not client.asked_for(child_id, one.pid, state_dir):
+                log(f"pid {one.pid} calls itself {one.slot} and is not: it is left alone")
+                continue
+            del asked[one.slot, one.run]
             records.append(client.born(child_id, meta, one.pid, one.start))
     return records
 
@@ -140,6 +147,8 @@ def _unborn(hello: Mapping[str, Any]) -> bool:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
+                if os.stat(f"/proc/{name}").st_uid != os.geteuid():
+                    continue  # whatever it calls itself
                 with open(f"/proc/{name}/cmdline", "rb", 0) as file:
                     line = file.readall()
             except OSError:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from everup.adapters import proof
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
@@ -55,13 +56,17 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     _salvage(runtime, held)
     _tell(runtime, hello, takeover)
     if not takeover or any(child.get("stranger") for child in hello["children"]):
-        found = end_leftovers(runtime.place.state_dir, runtime.cgroups, hello["children"])
+        users = proof.users(runtime.engine.spec)
+        found = end_leftovers(runtime.place.state_dir, runtime.cgroups, hello["children"], users)
         for name, pids in found.items():
             runtime.record(Kind.LEFTOVER, name, pids=pids)
     if not takeover:
         latest = [entry for entry in latest if not _stale(entry)]
     up = fold(runtime.engine.spec, latest, facts, runtime.boot, time.monotonic(), candidate=pending)
-    adopted = (replace(a, facts=dict(a.facts) | known[a.slot, a.run]) for a in up.adopted)
+    adopted = (
+        replace(a, facts={"uid": proof.real_uid(a.pid)} | dict(a.facts) | known[a.slot, a.run])
+        for a in up.adopted
+    )
     up = replace(up, adopted=tuple(adopted))
     runtime.dispatch(up)
     for report in ended:

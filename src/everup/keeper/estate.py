@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 """A child: ``id``, ``pid``, ``start`` (ticks since boot), ``leader`` of its session and
-``leader_start``, ``cgroup``, ``meta``; and where it applies ``exit`` (a report that nobody has
+``leader_start``, ``cgroup``, ``meta``, perhaps ``uid``; and where it applies ``exit`` (a report that nobody has
 acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``."""
 
 
