@@ -239,7 +239,7 @@ class KeeperClient:
         names = [f"pipe:{meta['slot']}:{meta.get('pipes')}:{end}" for end in ("out", "err")]
         pipes = [os.fstat(self._held[name]).st_ino for name in names if name in self._held]
         if not pipes and group is None:
-            return uid == record["uid"]
+            return bool(uid == record["uid"])
         return proof.holds(pid, {"pipe:": pipes}) or (
             group is not None
             and proof.in_group(pid, home_name(state_dir), [os.path.basename(group)])

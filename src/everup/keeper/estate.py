@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 """A child: ``id``, ``pid``, ``start`` (ticks since boot), ``leader`` of its session and
-``leader_start``, ``cgroup``, ``meta``, perhaps ``uid``; and where it applies ``exit`` (a report that nobody has
-acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``."""
+``leader_start``, ``cgroup``, ``meta``; and where it applies ``uid``, ``exit`` (a report that nobody
+has acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``."""
 
 
 class Estate(NamedTuple):
