@@ -4,6 +4,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from everup.model.spec import Service
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 FIRST_LISTEN_FD = 3
 
 
@@ -40,14 +42,14 @@ def identity(service: Service) -> Identity | None:
     uid, gid, name = os.getuid(), os.getgid(), None
     if service.user is not None:
         try:
-            entry = pwd.getpwnam(service.user)
+            entry = _account(service.user)
         except KeyError:
             raise LaunchError(f"user {service.user!r} does not exist on this machine") from None
         uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
         environment = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
     if service.group is not None:
         try:
-            gid = grp.getgrnam(service.group).gr_gid
+            gid = _gid(service.group)
         except KeyError:
             raise LaunchError(f"group {service.group!r} does not exist on this machine") from None
     if os.getuid() != 0 and (uid, gid) != (os.getuid(), os.getgid()):
@@ -56,10 +58,29 @@ def identity(service: Service) -> Identity | None:
     return Identity(uid, gid, groups, environment)
 
 
+def _account(user: str) -> pwd.struct_passwd:
+    """By name or by number, as `user` and `group` may be given; KeyError for one that is not."""
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        if not _NUMBER.fullmatch(user):
+            raise
+        return pwd.getpwuid(int(user))
+
+
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        if not _NUMBER.fullmatch(group):
+            raise
+        return grp.getgrgid(int(group)).gr_gid
+
+
 def user_exists(name: str) -> bool:
     """Whether this machine has the user."""
     try:
-        pwd.getpwnam(name)
+        _account(name)
     except KeyError:
         return False
     return True

@@ -14,8 +14,11 @@ def read_config(path: str) -> str:
     """Text of the config; ``Failure`` where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"cannot read {path}: {error}", status=USAGE) from None
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", status=USAGE) from None
+    except UnicodeDecodeError as error:
+        why = f"it is no UTF-8 text (byte {error.start})"
+        raise Failure(f"cannot read {path}: {why}", status=USAGE) from None
 
 
 @click.command()
@@ -67,19 +70,15 @@ def init(
 
     Without an option: from ./Procfile or ./supervisord.conf where there is one.
     """
-    from everup.config import init as templates
+    from everup.cli._draft import draft, sum_up
 
     if procfile is None and supervisord is None:
         if Path("Procfile").is_file():
             procfile = "Procfile"
         elif Path("supervisord.conf").is_file():
             supervisord = "supervisord.conf"
-    if procfile is not None:
-        source, text = procfile, templates.from_procfile(read_config(procfile), procfile)
-    elif supervisord is not None:
-        source, text = supervisord, templates.from_supervisord(read_config(supervisord))
-    else:
-        source, text = "nothing", templates.blank()
+    source = procfile or supervisord or "nothing"
+    text, losses = draft(procfile, supervisord, output)
     try:
         with open(output, "w" if force else "x", encoding="utf-8") as file:
             file.write(text)
@@ -90,7 +89,10 @@ def init(
     check_it = (
         "everup check" if output == "everup.toml" else f"everup -c {shlex.quote(output)} check"
     )
-    done(as_json, {"file": output, "from": source}, f"wrote {output} from {source}", check_it)
+    told = [{"where": x.where, "what": x.text, "grave": x.grave} for x in losses]
+    value = {"file": output, "from": source} | ({"losses": told} if source != "nothing" else {})
+    done(as_json, value, f"wrote {output} from {source}", check_it)
+    sum_up(losses, output)
 
 
 @click.command()

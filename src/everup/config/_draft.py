@@ -2,10 +2,11 @@
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from everup.config import template
-from everup.config._problem import key_name, toml_list, toml_string
+from everup.config._problem import Findings, key_name, shorten, toml_list, toml_string
 
 PASSED_ON = frozenset({"PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL"})
 """Variables of everup's own environment that a service gets."""
@@ -27,6 +28,41 @@ _BUILTINS = frozenset(
 )
 
 
+LOST = "not converted: "
+"""Begins the comment of each loss; ``everup check`` warns of a service as long as it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One thing that a conversion could not carry over."""
+
+    where: str
+    """``service.web``, or empty for the file as a whole."""
+    text: str
+    grave: bool = False
+    """A program runs otherwise than it did, or not at all; the rest is for people to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A converted config and what was lost on the way."""
+
+    text: str
+    losses: tuple[Loss, ...]
+    """The grave ones first."""
+
+    @property
+    def grave(self) -> int:
+        """How many losses change what runs."""
+        return sum(loss.grave for loss in self.losses)
+
+
+def drafted(blocks: Iterable[str], losses: Iterable[Loss]) -> Drafted:
+    """The whole file from its blocks."""
+    ordered = sorted(losses, key=lambda loss: not loss.grave)
+    return Drafted("\n\n".join(blocks) + "\n", tuple(ordered))
+
+
 @dataclass(slots=True)
 class Draft:
     """One table to write: comments, keys with their values in TOML, variables."""
@@ -36,16 +72,25 @@ class Draft:
     keys: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     """Values as templates: literal braces are doubled."""
+    losses: list[Loss] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        self.comments.append(text)
+        """A difference that takes nothing away."""
+        if text not in self.comments:
+            self.comments.append(text)
 
-    def lost(self, text: str) -> None:
+    def lost(self, text: str, *, grave: bool = False) -> None:
         """Something without an equivalent; it stays in the file as a comment."""
-        self.comments.append(f"not converted: {text}")
+        self.losses.append(Loss("", text, grave))
+
+    def placed(self) -> list[Loss]:
+        """Its losses, with its name."""
+        return [replace(loss, where=self.header) for loss in self.losses]
 
     def render(self) -> str:
-        lines = [comment(text) for text in self.comments]
+        ordered = sorted(self.losses, key=lambda loss: not loss.grave)
+        lines = [comment(LOST + loss.text) for loss in ordered]
+        lines += [comment(text) for text in self.comments]
         lines.append(f"[{self.header}]")
         lines += [f"{key} = {value}" for key, value in self.keys.items()]
         if self.environment:
@@ -113,3 +158,26 @@ def _with_exec(line: str, bare: str) -> str:
 
 def argv(words: list[str]) -> str:
     return toml_list(words)
+
+
+def warn_of_losses(text: str, found: Findings) -> None:
+    """A warning for each service whose draft lost something, as long as the comments stand."""
+    lines = text.split("\n")
+    owners = {found.lines[path]: path for path in found.lines if len(path) == 2}
+    block: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if line.startswith("# " + LOST):
+            block.append(line[2 + len(LOST) :])
+        if line.startswith("#"):
+            continue
+        if block:
+            path = owners.get(number, ()) if line.startswith("[") else ()
+            more = f" and {len(block) - 1} more" if len(block) > 1 else ""
+            things = "thing" if len(block) == 1 else "things"
+            found.warn(
+                path,
+                f"drafted with {len(block)} {things} not converted: {shorten(block[0], 160)}"
+                f"{more}; settle each and delete its comment",
+                line=number - 1,
+            )
+        block = []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from everup.config._cross import check_services
+from everup.config._draft import warn_of_losses
 from everup.config._normalise import PHANTOM, normalise
 from everup.config._probes import check_probes
 from everup.config._problem import ConfigError, Findings, Path, Problem, Report
@@ -69,6 +70,7 @@ def check(
         check_services(spec, names, found, known_users)
         check_probes(spec, found)
         check_sockets(spec, found)
+    warn_of_losses(text, found)
     problems = found.problems()
     return Report(None if problems else spec, problems, found.warnings())
 

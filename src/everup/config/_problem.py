@@ -100,16 +100,18 @@ class Findings:
         value: object = None,
         valid: Iterable[str] = (),
         warning: bool = False,
+        line: int = 0,
     ) -> None:
         """Note one finding.
 
-        With a ``value``, it is shown as written in the file, unless it may be a secret.
+        With a ``value``, it is shown as written in the file, unless it may be a secret. ``line`` is
+        for what belongs to no key.
         """
         source = self.source(path)
         shown = None
         if value is not None:
             shown = HIDDEN if is_hidden(source) else show(self._written(source, value))
-        line = self.lines.get(source, 0)
+        line = self.lines.get(source, line)
         message = shorten(message, _MESSAGE_MAX)
         problem = Problem(self.file, line, key_text(source), shown, message, tuple(valid))
         if warning:
@@ -128,8 +130,8 @@ class Findings:
                 return value
         return written if source else value
 
-    def warn(self, path: Path, message: str, *, value: object = None) -> None:
-        self.add(path, message, value=value, warning=True)
+    def warn(self, path: Path, message: str, *, value: object = None, line: int = 0) -> None:
+        self.add(path, message, value=value, warning=True, line=line)
 
     def sound(self, *paths: Path) -> bool:
         """Whether nothing is wrong at, above or below any of these paths."""

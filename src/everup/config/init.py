@@ -1,9 +1,19 @@
 """First configs: an explained one to start from, and conversions of what is there already."""
 
-from everup.config._procfile import from_procfile
+from everup.config._draft import Drafted, Loss
+from everup.config._procfile import Beside, from_procfile
 from everup.config._supervisord import from_supervisord
+from everup.config._supervisord_values import Surroundings
 
-__all__ = ["blank", "from_procfile", "from_supervisord"]
+__all__ = [
+    "Beside",
+    "Drafted",
+    "Loss",
+    "Surroundings",
+    "blank",
+    "from_procfile",
+    "from_supervisord",
+]
 
 _BLANK = """\
 # everup.toml: what to keep up, and what that means.

@@ -240,9 +240,9 @@ class Service:
     directory: str | None = None
     """Working directory. Default: the directory of the config file."""
     user: str | None = None
-    """User to run as (needs root)."""
+    """User to run as, by name or number (needs root)."""
     group: str | None = None
-    """Group to run as. Default: the user's own."""
+    """Group to run as, by name or number. Default: the user's own."""
     umask: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] | None = None
     """File mode mask, octal, like "027"."""
     nice: Annotated[int, Field(ge=-20, le=19)] | None = None
