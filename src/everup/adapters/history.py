@@ -22,7 +22,9 @@ _SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _RUN = '{"run":'
 _RUN_IS_ALL = frozenset(("instance.starting", "instance.ready"))
-"""Kinds of whose entries the fold needs the incarnation alone, which comes first."""
+"""Kinds of whose entries the fold needs the incarnation alone, which comes first, ..."""
+_SINCE = '"ok_s":'
+"""... unless they tell since when."""
 _Anchor = list[Any]
 """seq, time, mono, boot, kind, subject of an entry that was taken: the journal must have it, or
 have nothing at its place."""
@@ -102,7 +104,9 @@ def _rows(db: sqlite3.Connection, after: int) -> Iterator[Row]:
     scan, runs = _SCAN, _RUN_IS_ALL
     for seq, time, mono, boot, kind, subject, text in db.execute(query, (after, *KINDS)):
         try:
-            if kind in runs and text.startswith(_RUN):  # a quarter of the time of parsing it
+            if (
+                kind in runs and text.startswith(_RUN) and _SINCE not in text
+            ):  # a quarter of the time of parsing it
                 end = text.find(",", 7)
                 payload = {"run": int(text[7:end])}
             else:

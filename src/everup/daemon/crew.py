@@ -30,7 +30,7 @@ _SAID_BYTES = 400
 
 class Crew:
     """``dispatch`` takes the events; ``service`` looks a service up by name, ``definition`` the one
-    that a process was started with."""
+    that a process was started with; ``asked_at`` says since when a probe of it has waited."""
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Crew:
         service: Callable[[str], Service],
         definition: Callable[[Slot, int], Service],
         dispatch: Callable[[Event], None],
+        asked_at: Callable[[Slot, int], float | None],
         place: Place,
     ) -> None:
         self._keeper = keeper
@@ -51,6 +52,7 @@ class Crew:
         self._service = service
         self._definition = definition
         self._dispatch = dispatch
+        self._asked_at = asked_at
         self._place = place
         self._groups: dict[Slot, dict[int, bool]] = {}
         """By slot, the living runs and whether each is in the second control group of the slot:
@@ -336,7 +338,7 @@ class Crew:
                 if killed and self._cgroups.oom_killed(slot, self.second(slot, run)):
                     cause = ExitCause(ExitKind.OOM, cause.value)
                 self._gone(slot, run)
-                self._dispatch(Exited(slot, run, cause))
+                self._dispatch(Exited(slot, run, cause, self._asked_at(slot, run)))
                 self._forget_pipes(slot, run)
             elif role == "hook":
                 ok = message["status"] == 0

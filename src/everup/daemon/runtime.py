@@ -117,6 +117,7 @@ class Runtime:
             service=self.service,
             definition=self.definition,
             dispatch=self.dispatch,
+            asked_at=self._asked_at,
             place=place,
         )
         self.drains = Drains(
@@ -138,6 +139,9 @@ class Runtime:
         """What the process was started with; of one that is gone, what the service is by now."""
         instance = self.engine.process(slot, run)
         return self.service(slot.service) if instance is None else self.engine.definition(instance)
+
+    def _asked_at(self, slot: Slot, run: int) -> float | None:
+        return None if self.prober is None else self.prober.asked_at(slot, run)
 
     def _can_steer(self, name: str) -> bool:
         return self.bank.steerable(self.service(name))

@@ -7,10 +7,11 @@ journal record before the action that it announces.
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
-from everup.engine import hearsay, narrate, objective, observe, operate, reload, settle
+from everup.engine import hearsay, narrate, objective, observe, onset, operate, reload, settle
 from everup.engine.objective import Objective
 from everup.engine.rollout import Rollout
 from everup.model.action import (
@@ -98,6 +99,10 @@ class Engine:
         """By slot, incarnation and kind."""
         self.answered: dict[Slot, float] = {}
         """When each instance last answered a probe."""
+        self.signs: dict[tuple[Slot, int], dict[str, onset.Sign]] = {}
+        """What each process's probes and pings have said, for when a failure began and ended."""
+        self.turned: dict[Slot, float] = {}
+        """When each slot really became ready, or ceased to be, last."""
         self.said: dict[tuple[Slot, int], hearsay.Said] = {}
         """What each process says of what it depends on."""
         self.active: dict[str, tuple[int, ...]] = {}
@@ -222,6 +227,7 @@ class Engine:
         self._slots_of[slot.service].remove(slot)
         self.waiting.pop(slot, None)
         self.answered.pop(slot, None)
+        self.turned.pop(slot, None)
         self.replaced_at.pop(slot, None)
 
     def forget_service(self, name: str) -> None:
@@ -253,12 +259,12 @@ class Engine:
             self._wake_of[service] = when
             heapq.heappush(self._wakes, (when, service))
 
-    def put(self, new: Instance, now: float) -> None:
-        """Replace an instance without an event of the table."""
+    def put(self, new: Instance, now: float, evidence: Mapping[str, Any] | None = None) -> None:
+        """Replace an instance without an event of the table. ``evidence``: see ``onset``."""
         outgoing = self.outgoing.get(new.slot)
         is_old = outgoing is not None and outgoing.run == new.run
         old = outgoing if is_old and outgoing is not None else self.instances[new.slot]
-        self._out.extend(narrate.records(old, new, now, self.answered.get(new.slot)))
+        self._out.extend(narrate.records(old, new, now, evidence or {}))
         self._store(old, new)
 
     def happen(self, slot: Slot, event: Happening, now: float, run: int | None = None) -> None:
@@ -270,7 +276,9 @@ class Engine:
         new, effects = lifecycle.step(service, old, event, self.random(), now)
         if new is old and not effects:
             return
-        self._out.extend(narrate.records(old, new, now, self.answered.get(new.slot)))
+        self._out.extend(narrate.records(old, new, now, event.evidence))
+        if (old.state is State.READY) is not (new.state is State.READY):
+            self.turned[slot] = onset.moment(event.evidence, now)
         self._store(old, new)
         for effect in effects:
             if isinstance(effect, RunHook):
@@ -313,8 +321,9 @@ class Engine:
                 observe.probed(self, result, now)
             case Tick():
                 self._fire(now)
-            case Exited(slot=slot, run=run, cause=cause):
-                self.happen(slot, Happening(On.EXITED, cause=cause), now, run)
+            case Exited(slot=slot, run=run, cause=cause, asked_at=asked_at):
+                evidence = onset.ended(self, slot, run, asked_at, now)
+                self.happen(slot, Happening(On.EXITED, cause=cause, evidence=evidence), now, run)
             case Spawned(slot=slot, run=run, pid=pid, facts=facts):
                 self.happen(slot, Happening(On.SPAWNED, pid=pid, facts=facts), now, run)
             case SpawnFailed(slot=slot, run=run, detail=detail):
@@ -414,6 +423,7 @@ class Engine:
         was_watched = old.state in (*_WATCHED, State.STARTING)
         if was_watched and new.state not in (*_WATCHED, State.STARTING):
             self.drop_probes(old)
+            self.signs.pop((slot, old.run), None)
             self._out.append(Unwatch(slot, old.run))
         if new.state is State.DRAINING and old.state is not State.DRAINING:
             self._out.append(WatchDrain(slot, new.run))

@@ -1,5 +1,6 @@
 """What the journal says of a change of an instance."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from everup.model.action import Record
@@ -7,6 +8,7 @@ from everup.model.instance import ExitCause, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 
+_NONE: Mapping[str, Any] = {}
 _KINDS = {
     State.STARTING: Kind.STARTING,
     State.RUNNING: Kind.RUNNING,
@@ -37,18 +39,17 @@ def spawned_payload(instance: Instance) -> dict[str, Any]:
 
 
 def records(
-    old: Instance, new: Instance, now: float, answered_at: float | None = None
+    old: Instance, new: Instance, now: float, evidence: Mapping[str, Any] = _NONE
 ) -> list[Record]:
-    """The journal entries of one change, in their order. ``answered_at``: when a probe of the slot
-    succeeded last."""
+    """The journal entries of one change, in their order. ``evidence``: what is known of when it
+    really happened, see ``onset``."""
     subject, out = str(new.slot), []
-    told: dict[str, Any] = {"run": new.run}
-    if answered_at is not None and answered_at >= (old.spawned_at or now):
-        told["ok_ago_s"] = round(now - answered_at, 4)  # the failure began after that
+    told: dict[str, Any] = {"run": new.run} | dict(evidence)
     if old.pid and not new.pid and new.last_exit is not None:
         payload = {"run": old.run, "pid": old.pid} | cause_payload(new.last_exit)
         if old.spawned_at is not None:
             payload["up_s"] = round(now - old.spawned_at, 4)
+        payload |= evidence
         out.append(Record(Kind.EXITED, subject, payload))
     elif not old.pid and old.state is State.STARTING and new.last_exit is not old.last_exit:
         assert new.last_exit is not None
@@ -58,7 +59,7 @@ def records(
     if new.verdict and not old.verdict:
         out.append(Record(Kind.UNHEALTHY, subject, told | {"reason": new.verdict}))
     if new.state is not old.state:
-        out.extend(_entered(old, new, now, told if old.state is State.READY else {}))
+        out.extend(_entered(old, new, now, evidence))
     if old.attempt and new.attempt == 0 and new.state in (State.READY, State.RUNNING):
         out.append(Record(Kind.STABLE, subject, {"run": new.run}))
     if new.suspected and not old.suspected:
@@ -68,13 +69,13 @@ def records(
     return out
 
 
-def _entered(old: Instance, new: Instance, now: float, told: dict[str, Any]) -> list[Record]:
+def _entered(old: Instance, new: Instance, now: float, told: Mapping[str, Any]) -> list[Record]:
     if new.state is State.STOPPED and new.want and not new.done:
         return []  # a passage on the way back up: what follows is told, or why it waits
     payload: dict[str, Any] = {"run": new.run}
     if new.reason:
         payload["reason"] = new.reason
-    if new.state is State.RUNNING:
+    if State.READY in (old.state, new.state) and new.state in (State.RUNNING, State.READY):
         payload |= told
     if new.state is State.STARTING:
         payload |= {"lane": new.lane, "gen": new.gen}

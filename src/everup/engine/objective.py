@@ -82,7 +82,7 @@ def _judge(
 ) -> None:
     assert service.slo is not None
     track, name, objective.promise = objective.track, service.name, service.slo
-    track.note(now, up)
+    track.note(_changed_at(engine, objective, name, up, now), up)
     if now < objective.quiet_until:
         objective.due = objective.quiet_until
         return
@@ -103,6 +103,19 @@ def _judge(
             burning=sorted(rule.long_s for rule in objective.alarm.on),
         )
     objective.due = now + (_DOWN_EVERY_S if up is False else _BURNING_EVERY_S)
+
+
+def _changed_at(
+    engine: "Engine", objective: Objective, name: str, up: bool | None, now: float
+) -> float:
+    """When it really went down, with the last of its instances, or up, with the first; that is
+    before it was seen."""
+    if up is None or up == objective.track.up or objective.track.up is None:
+        return now
+    instances = engine.all_of(name)
+    moments = [engine.turned.get(i.slot, now) for i in instances if (i.state is State.READY) is up]
+    at = min(moments, default=now) if up else max(moments, default=now)
+    return min(now, max(at, objective.track.since))
 
 
 def _promises(service: Service) -> bool:

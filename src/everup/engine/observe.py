@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
-from everup.engine import spare
+from everup.engine import onset, spare
 from everup.model.action import MainPid, Unwatch
 from everup.model.event import Notified
 from everup.model.instance import Slot, State
@@ -48,6 +48,8 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
     lag_limit_s = engine.spec.everup.starvation_lag
     state, verdict = probes.step(state, probe, result, now - instance.spawned_at, lag_limit_s)
     engine.probes[key] = state
+    if verdict is not Verdict.NEUTRAL:
+        onset.probed(engine, result, now)
     if result.ok:
         engine.answered[result.slot] = now
     match verdict:
@@ -66,10 +68,17 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
 def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) -> None:
     if kind is ProbeKind.STARTUP:
         engine.emit(Unwatch(instance.slot, instance.run))
-        engine.happen(instance.slot, Happening(On.STARTED), now, instance.run)
+        evidence = (
+            {}
+            if probe_of(engine.definition(instance), ProbeKind.READINESS)
+            else (onset.serves(engine, instance, now))
+        )
+        started = Happening(On.STARTED, evidence=evidence)
+        engine.happen(instance.slot, started, now, instance.run)
         return
     if kind is ProbeKind.READINESS and instance.state is State.RUNNING:
-        engine.happen(instance.slot, Happening(On.READY), now, instance.run)
+        ready = Happening(On.READY, evidence=onset.serves(engine, instance, now))
+        engine.happen(instance.slot, ready, now, instance.run)
         instance = engine.process(instance.slot, instance.run) or instance
     if instance.suspected and not _failing(engine, instance):
         engine.put(replace(instance, suspected=False, reason=""), now)
@@ -87,7 +96,8 @@ def _failures(engine: "Engine", instance: Instance, kind: ProbeKind) -> int:
 def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: float) -> None:
     if instance.state is State.READY and not instance.suspected:
         reason = f"{result.kind.value} probe: {result.detail}"
-        engine.put(replace(instance, suspected=True, reason=reason), now)
+        evidence = onset.failed(engine, instance, result.kind, now)
+        engine.put(replace(instance, suspected=True, reason=reason), now, evidence)
 
 
 def _failed(
@@ -101,7 +111,9 @@ def _failed(
     reason = f"{result.kind.value} probe: {result.detail}"
     if result.kind is ProbeKind.READINESS:
         if instance.state is State.READY:
-            engine.happen(instance.slot, Happening(On.UNREADY, reason), now, instance.run)
+            evidence = onset.failed(engine, instance, result.kind, now)
+            unready = Happening(On.UNREADY, reason, evidence=evidence)
+            engine.happen(instance.slot, unready, now, instance.run)
         return
     _suspect(engine, instance, result, now)
     key = (result.slot, result.run, result.kind)
@@ -119,7 +131,10 @@ def _failed(
             _postpone(engine, instance.slot, reason)
             engine.probes[key] = replace(state, postponed_since=now)
         return
-    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now, instance.run)
+    evidence = onset.failed(engine, instance, result.kind, now)
+    engine.happen(
+        instance.slot, Happening(On.UNHEALTHY, reason, evidence=evidence), now, instance.run
+    )
 
 
 def _postpone(engine: "Engine", slot: Slot, reason: str) -> None:
@@ -146,7 +161,10 @@ def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
             engine.probes[key] = replace(state, postponed_since=due)
         engine.put(replace(instance, watchdog_at=later), now)
         return
-    engine.happen(instance.slot, Happening(On.UNHEALTHY, reason), now, instance.run)
+    evidence = onset.failed(engine, instance, onset.WATCHDOG, now)
+    engine.happen(
+        instance.slot, Happening(On.UNHEALTHY, reason, evidence=evidence), now, instance.run
+    )
 
 
 def notified(engine: "Engine", event: Notified, now: float) -> None:
@@ -189,6 +207,7 @@ def _timing(engine: "Engine", before: Instance, fields: Mapping[str, str], now: 
         if instance.state in _UP:
             instance = replace(instance, watchdog_at=now + instance.watchdog_s)
     if fields.get("WATCHDOG") == "1" and instance.watchdog_at is not None:
+        onset.pinged(engine, instance, now)
         instance = replace(instance, watchdog_at=now + instance.watchdog_s)
         engine.spared.pop((instance.slot, instance.run), None)
         key = (instance.slot, instance.run, ProbeKind.LIVENESS)

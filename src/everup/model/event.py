@@ -38,6 +38,8 @@ class Exited:
     slot: Slot
     run: int
     cause: ExitCause
+    asked_at: float | None = None
+    """Since when a probe of it has waited for an answer, monotonic seconds; None: none does."""
 
 
 @dataclass(frozen=True, slots=True)

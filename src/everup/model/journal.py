@@ -32,17 +32,20 @@ class Kind(StrEnum):
     SPAWNED = "instance.spawned"
     """The command runs as ``pid``."""
     RUNNING = "instance.running"
-    """Started, but its readiness probe has not (or no longer: ``ok_ago_s``) succeeded."""
+    """Started, but its readiness probe has not succeeded, or no longer does: see
+    ``instance.unhealthy`` for ``failed_s`` and ``ok_ago_s``."""
     READY = "instance.ready"
-    """Ready: gets connections."""
+    """Ready: gets connections. The first probe that succeeded again began ``ok_s`` before, and the
+    last failure was known ``failed_ago_s`` before that one."""
     SUSPECTED = "instance.suspected"
-    """A probe failed once: out of the balance while others are ready; nothing else. The last one
-    that succeeded was ``ok_ago_s`` before."""
+    """A probe failed once: out of the balance while others are ready; nothing else. ``failed_s``
+    and ``ok_ago_s``: see ``instance.unhealthy``."""
     CLEARED = "instance.cleared"
     """The suspicion has passed."""
     UNHEALTHY = "instance.unhealthy"
-    """Verdict of failure (liveness, startup, watchdog): it is about to be killed. The last probe
-    that succeeded was ``ok_ago_s`` before."""
+    """Verdict of failure (liveness, startup, watchdog): it is about to be killed. The first probe
+    that failed began ``failed_s`` before, and the last that succeeded ``ok_ago_s`` before that
+    one."""
     POSTPONED = "verdict.postponed"
     """A verdict waits because the machine or everup itself is starved of CPU."""
     DRAINING = "instance.draining"
@@ -52,7 +55,8 @@ class Kind(StrEnum):
     KILLING = "instance.killing"
     """Intent: it did not end in time, everything of it is about to get SIGKILL."""
     EXITED = "instance.exited"
-    """The process ended; ``cause`` says how."""
+    """The process ended; ``cause`` says how. With ``failed_s`` (and ``ok_ago_s``) it had not
+    answered for so long before."""
     STOPPED = "instance.stopped"
     """Down, as it should be."""
     BACKOFF = "instance.backoff"

@@ -81,11 +81,18 @@ def set_aside(slot: Slot, now: int, seq: int) -> None:
 
 
 def _began(slot: Slot, now: int, payload: Payload) -> int:
-    """When a failure that a probe found began: halfway between the last probe that succeeded and
-    the first that failed, which is right on average; the latter, where the entries do not tell."""
-    if slot.suspect >= 0:
+    """When a failure that a probe found began: halfway between the last probe that was answered
+    and the first that was not, by their beginnings, which is right on average; the latter, where
+    the entries do not tell. Journals of earlier versions lack ``failed_s``."""
+    if "failed_s" not in payload and slot.suspect >= 0:
         return slot.suspect
-    return now - max(0, int(float(payload.get("ok_ago_s", 0.0)) * 5e5))
+    return _back(now, payload, "failed_s", "ok_ago_s")
+
+
+def _back(now: int, payload: Payload, sure: str, between: str) -> int:
+    """So long before an entry: the whole of one distance, and half of another."""
+    whole, half = (max(0.0, float(payload.get(name, 0.0))) for name in (sure, between))
+    return now - int(whole * 1e6 + half * 5e5)
 
 
 # -- kinds
@@ -122,9 +129,11 @@ def _ready(slot: Slot, now: int, seq: int, payload: Payload) -> None:
         slot.ready = [*slot.ready[-1:], run]
     slot.alive.setdefault(run, now)
     slot.suspect = slot.gap = -1
-    if slot.outage is not None:
-        _end(slot, now, seq, "ready")
-    slot.line.change(now, UP)
+    since = max(_back(now, payload, "ok_s", "failed_ago_s"), slot.line.since)
+    if (out := slot.outage) is not None:
+        since = max(since, out.detected, out.starting)
+        _end(slot, since, seq, "ready")
+    slot.line.change(since, UP)
 
 
 def _suspected(slot: Slot, now: int, _seq: int, payload: Payload) -> None:
@@ -191,7 +200,8 @@ def _exited(slot: Slot, now: int, seq: int, payload: Payload) -> None:
     if slot.ready or planned:
         return
     kind = _kind_of(verdict) if verdict else _OF_EXIT.get(kind, kind)
-    _fail(slot, now, seq, kind, str(payload.get("cause", "")), now)
+    start = _began(slot, now, payload) if "failed_s" in payload else now
+    _fail(slot, now, seq, kind, str(payload.get("cause", "")), start)
 
 
 def _lost(slot: Slot, now: int, seq: int, payload: Payload) -> None:

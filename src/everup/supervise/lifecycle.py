@@ -51,6 +51,8 @@ class Happening:
     """With STOP: drain for at least this long if connections are open."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """With SPAWNED: what identifies the process."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """Of when it really happened, where that was before it was seen; for the journal."""
 
 
 Result = tuple[Instance, tuple[Effect, ...]]

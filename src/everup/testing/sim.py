@@ -99,6 +99,8 @@ class Watching:
     run: int
     startup: bool
     kinds: list[ProbeKind] = field(default_factory=list)
+    asked: dict[ProbeKind, float] = field(default_factory=dict)
+    """Since when each waits for its answer."""
 
 
 class SimWorld:
@@ -326,7 +328,9 @@ class SimWorld:
         def report() -> None:
             if era == self.era:
                 self.processes.pop(process.pid, None)
-                self.dispatch(Exited(process.slot, process.run, cause))
+                watching = self.watching.get((process.slot, process.run))
+                asked_at = min(watching.asked.values(), default=None) if watching else None
+                self.dispatch(Exited(process.slot, process.run, cause, asked_at))
 
         self.after(self.rng.uniform(0.0, 0.06), report)
 
@@ -369,7 +373,10 @@ class SimWorld:
             ok = False  # the answer came, but everup was not there to read it
         result = ProbeResult(slot, kind, watching.run, ok, "ok" if ok else "no answer", took, late)
 
+        watching.asked[kind] = self.now
+
         def report() -> None:
+            watching.asked.pop(kind, None)
             if self.watching.get((slot, watching.run)) is watching:
                 self.dispatch(Probed(result))
 

@@ -146,6 +146,13 @@ class Prober:
         self._sleep(watch)
         self._arm()
 
+    def asked_at(self, slot: Slot, run: int) -> float | None:
+        """Since when a probe of the process has waited for its answer; None: none does."""
+        watches = (self._watches.get((slot, run, kind)) for kind in ProbeKind)
+        attempts = (watch.attempt for watch in watches if watch is not None)
+        begun = (a.started_s for a in attempts if a is not None and not a.lingers)
+        return min(begun, default=None)
+
     def close(self) -> None:
         """Ends everything; nothing is reported any more. Idempotent."""
         self._closed = True
