@@ -286,14 +286,31 @@ def test_a_file_truncated_by_somebody_else_goes_on(tmp_path: Path) -> None:
     assert slot.text() == b"end\ny\n"
 
 
+def lead(file: SlotFile, path: str) -> str:
+    """Have it write there from now on; returns where it wrote before. (A link in its place is not
+    followed.)"""
+    rotating = file._file
+    before, rotating._path = rotating._path, path
+    file.close()
+    return before
+
+
+def test_a_link_in_its_place_is_not_followed(slot: Slot) -> None:
+    victim = slot.directory / "victim"
+    victim.write_bytes(b"")
+    (slot.directory / "web.1.log").symlink_to(victim)
+    slot.write(b"one\n", now_s=0)
+    assert [type(event) for event in slot.events] == [LogLoss]
+    assert victim.read_bytes() == b""
+
+
 def test_a_full_disk_is_told_once_and_counted_and_marked(slot: Slot) -> None:
-    path = slot.directory / "web.1.log"
-    path.symlink_to("/dev/full")
+    full = lead(slot.file, "/dev/full")
     slot.write(b"one\ntwo\n", now_s=0)
     slot.write(b"three\n", now_s=0.5)
     slot.write(b"four\n", now_s=1.5)
     assert slot.events == [LogLoss("web.1", 8, 2, "No space left on device")]
-    path.unlink()
+    lead(slot.file, full)
     slot.write(b"five\n", now_s=2.0)
     slot.write(b"six\n", now_s=2.6)
     assert slot.events[1:] == [LogRecovered("web.1", 24, 5, "No space left on device")]
@@ -307,14 +324,10 @@ def test_a_full_disk_is_told_once_and_counted_and_marked(slot: Slot) -> None:
 
 
 def test_a_line_whose_end_was_lost_does_not_swallow_the_next(slot: Slot) -> None:
-    path = slot.directory / "web.1.log"
     slot.write(b"a" * 300)
-    path.rename(slot.directory / "kept")
-    path.symlink_to("/dev/full")
-    slot.file.close()
+    path = lead(slot.file, "/dev/full")
     slot.write(b"end\n", now_s=0)
-    path.unlink()
-    (slot.directory / "kept").rename(path)
+    lead(slot.file, path)
     slot.write(b"next\n", run=2, now_s=2)
     assert [line.text for line in tail(slot.directory, ["web.1"], 9)] == [
         b"a" * 256,

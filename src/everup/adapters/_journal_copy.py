@@ -147,7 +147,8 @@ def _read(name: str) -> Iterator[Row]:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+        ours = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+        if not ours or facts.st_nlink != 1 or facts.st_mode & 0o077:
             return
         for line in file.read(_MAX_READ_BYTES).split(b"\n"):
             with contextlib.suppress(ValueError, TypeError):  # the last one may be half a line

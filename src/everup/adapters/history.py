@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from everup.adapters import trusted
 from everup.adapters._journal_file import COLUMNS, LATEST, open_as
 from everup.reliability.history import KINDS, History, Row
 
@@ -211,9 +212,7 @@ def _save(path: Path, history: History, anchors: list[_Anchor]) -> None:
     text = _ENCODE({"format": _FORMAT, "anchors": anchors, "history": history.to_json()})
     new = f"{path}.{os.getpid()}.new"
     try:
-        fd = os.open(
-            new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        fd = trusted.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with open(fd, "w", encoding="ascii") as file:
             file.write(text)
             file.flush()

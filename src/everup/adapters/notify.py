@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from everup.adapters import trusted
 from everup.model.instance import BreakerState
 
 MAX_DATAGRAM = 4096
@@ -95,9 +96,8 @@ class NotifySocket(Generic[_Owner]):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self.socket.bind(path)
             # Services run as other users; who may speak is checked by pid.
-            os.chmod(path, 0o666)  # noqa: S103
+            trusted.bind(self.socket, path, 0o666)
         else:
             self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)

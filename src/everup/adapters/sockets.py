@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from everup.adapters import steering
+from everup.adapters import steering, trusted
 from everup.config import Address, parse_address
 from everup.model.spec import Listener, Service
 
@@ -392,8 +392,7 @@ def _listen_unix(path: str, listener: Listener) -> socket.socket:
             os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(path)
-        os.chmod(path, int(listener.mode, 8))
+        trusted.bind(sock, path, int(listener.mode, 8))
         sock.listen(listener.backlog)
     except BaseException:
         sock.close()

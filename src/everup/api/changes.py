@@ -1,11 +1,11 @@
 """Reload and reexec: what changes everup itself or its config, as requests."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from everup import config
+from everup.adapters import trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api.commands import Refusal
@@ -37,7 +37,7 @@ def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
         what = "another reload" if engine.reloading is not None else f"a restart of {busy[0]}"
         raise Refusal(409, f"{what} is under way", "look: everup status")
     try:
-        _store(place.next if plan else place.accepted, text)
+        trusted.write_file(place.next if plan else place.accepted, text)
     except OSError as error:
         raise Refusal(
             507, f"cannot write to {place.state_dir}: {error.strerror}; nothing was changed"
@@ -61,21 +61,6 @@ def _read(place: Place) -> tuple[str, Spec]:
             400, f"{place.config} is not valid; nothing was changed:{problems}", "everup check"
         )
     return text, report.spec
-
-
-def _store(path: str, text: str) -> None:
-    fresh = f"{path}.new"
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
 
 
 def plan_payload(old: Spec, new: Spec, plan: Plan) -> dict[str, Any]:

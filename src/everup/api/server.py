@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from everup import __version__
+from everup.adapters import trusted
 from everup.api import changes, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
@@ -79,11 +80,7 @@ def _listen(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # never, not even for a moment, open to others
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(before)
+    trusted.bind(sock, path, 0o600)
     sock.listen(64)
     sock.setblocking(False)
     return sock

@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
-from everup.adapters.place import Place
+from everup.adapters.place import STATE, Place
 
 _NAME = "everup.toml"
-_STATE = ".everup"
 _COMMAND = re.compile(
     r"\beverup (?=(?:up|down|status|start|stop|restart|reload|reexec|scale|signal|logs|events|"
     r"check|init|report|plan)\b)"
@@ -74,19 +73,33 @@ class Here:
 
     @cached_property
     def place(self) -> Place:
-        """Where the running everup of this config is; needs no valid config."""
+        """Where the everup of this config is that runs; where none does, that of this user. Needs
+        no valid config."""
+        from everup.cli.client import keeper_lives
+
+        places = list(Place.candidates(self.config, self.state_dir))
+        return next((place for place in places if keeper_lives(place)), places[0])
+
+    @cached_property
+    def own_place(self) -> Place:
+        """Where this user's everup of the config is to live."""
+        return Place.own(self.config, self.state_dir)
+
+    @cached_property
+    def state_dir(self) -> str | None:
+        """As the config names it; None: it does not."""
         try:
             with open(self.config, "rb") as file:
                 table = tomllib.load(file).get("everup", {})
-            state_dir = table.get("state_dir", _STATE)
+            state_dir = table.get("state_dir", STATE)
         except (OSError, tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError):
-            state_dir = _STATE  # a broken file must not keep anybody from looking
-        return Place.of(self.config, state_dir if isinstance(state_dir, str) else _STATE)
+            return None  # a broken file must not keep anybody from looking
+        return state_dir if isinstance(state_dir, str) and state_dir not in ("", STATE) else None
 
 
 def _in_force(directory: str) -> str:
     """A hint for who has lost the file by which an everup runs."""
-    accepted = Place.of(os.path.join(directory, _NAME), _STATE).accepted
+    accepted = Place.own(os.path.join(directory, _NAME), None).accepted
     if not os.path.isfile(accepted):
         return ""
     return f"what everup last accepted here is kept in {accepted}: copy it back"

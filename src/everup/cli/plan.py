@@ -221,6 +221,7 @@ def _part(text: str) -> float:
 
 def _measured(here: Here, since: str) -> Measured:
     from everup.adapters import history as adapter
+    from everup.adapters import trusted
     from everup.adapters._journal_file import boot_id
     from everup.cli.client import keeper_lives
     from everup.cli.report import _moment
@@ -229,7 +230,8 @@ def _measured(here: Here, since: str) -> Measured:
 
     place, began = here.place, _moment(since)
     try:
-        history = adapter.advance(Path(place.journal), Path(place.state_dir))
+        with trusted.as_owner(place.weakness()):
+            history = adapter.advance(Path(place.journal), Path(place.state_dir))
     except FileNotFoundError:
         return Measured({}, None, 0.0, "everup has not run with this config yet")
     except (adapter.HistoryError, OSError) as error:

@@ -41,6 +41,7 @@ def report(here: Here, service: str | None, since: str, html: str | None, as_jso
     the journal cannot be read, or there is no such service.
     """
     from everup.adapters import history as adapter
+    from everup.adapters import trusted
     from everup.adapters._journal_file import boot_id
     from everup.cli.client import keeper_lives
     from everup.reliability.account import account
@@ -49,7 +50,8 @@ def report(here: Here, service: str | None, since: str, html: str | None, as_jso
     place = here.place
     began = _moment(since)
     try:
-        history = adapter.advance(Path(place.journal), Path(place.state_dir))
+        with trusted.as_owner(place.weakness()):
+            history = adapter.advance(Path(place.journal), Path(place.state_dir))
     except FileNotFoundError:
         raise Failure(
             f"there is no journal at {place.journal}: everup has not run with this config yet",

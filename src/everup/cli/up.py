@@ -1,7 +1,6 @@
 """``everup up``: check, lock, and become the keeper."""
 
 import contextlib
-import fcntl
 import json
 import os
 import resource
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import everup
+from everup.adapters import trusted
 from everup.adapters.place import Place
+from everup.cli import ground
 from everup.cli.client import Client, keeper_lives
 from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from everup.model.journal import Entry
 
 _ANSWER_S = 15.0
-_LOCK_S = 2.0
-_LOG_NAME = "everup.log"
-_LOG_BYTES = 5 << 20
 _INSTANCES = tuple(
     f"EVERUP_{name}"
     for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE", "NOTIFY")
@@ -58,15 +56,14 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     is replaced by this one, and the services go on.
     """
     text = _accepted(here.config)
-    place = here.place
-    _prepare(place)
+    place = ground.prepare(here)
     if keeper_lives(place) and _other_version(place):
         changed = text != _read(place.accepted)
         upgrade(Client(place), place, as_json, "everup reload" if changed else "everup status")
         return
     if not keeper_lives(place):
         refuse_second(place)
-    lock = _lock(place)
+    lock = ground.lock(place)
     meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
     _same_format(place)
     passed = _take_back(place, text, meta, quiet=as_json)
@@ -74,16 +71,15 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     if not detach:
         _become_keeper(place, meta, passed)
     sys.stdout.flush()
-    _rotate(os.path.join(place.state_dir, _LOG_NAME))
-    log = open(os.path.join(place.state_dir, _LOG_NAME), "ab", 0)  # noqa: SIM115
+    log = ground.log(place)
     pid = os.fork()
     if pid == 0:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
-        for source, number in ((null, 0), (log.fileno(), 1), (log.fileno(), 2)):
+        for source, number in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, number)
         _become_keeper(place, meta, passed)
-    for descriptor in (lock, *passed):
+    for descriptor in (lock, log, *passed):
         os.close(descriptor)
     _await(place, pid, timeout, as_json, changed)
 
@@ -94,12 +90,6 @@ def _other_version(place: Place) -> bool:
         return bool(Client(place).get("/v1/status")["version"] != everup.__version__)
     except Failure:
         return False  # what is wrong with it is told by what follows
-
-
-def _rotate(path: str) -> None:
-    """everup's own few lines a day: one older file is enough."""
-    if os.path.exists(path) and os.path.getsize(path) > _LOG_BYTES:
-        os.replace(path, path + ".1")
 
 
 def _accepted(path: str) -> str:
@@ -115,52 +105,6 @@ def _accepted(path: str) -> str:
             click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
         raise Failure(f"{path} is not valid; nothing was started", "everup check", USAGE)
     return text
-
-
-def _prepare(place: Place) -> None:
-    for directory, mode in ((place.state_dir, 0o755), (place.run_dir, 0o755), (place.logs, 0o750)):
-        try:
-            os.makedirs(directory, mode, exist_ok=True)
-            if not os.access(directory, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
-        except FileExistsError:
-            raise Failure(
-                f"the state directory {directory} is a file",
-                "move it away, or set state_dir in the table [everup]",
-            ) from None
-        except OSError as error:
-            raise Failure(
-                f"cannot write to the state directory {directory}: {error.strerror}",
-                "mend its permissions, or set state_dir in the table [everup]",
-            ) from None
-    if os.stat(place.run_dir).st_uid != os.getuid():
-        raise Failure(f"{place.run_dir} belongs to another user", "remove it, or run as that user")
-
-
-def _lock(place: Place) -> int:
-    path = os.path.join(place.state_dir, "lock")
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Failure(f"cannot open {path}: {error.strerror}", f"remove {path}") from None
-    until = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            # Of one that was killed, a thread may still be on its way out; and another command
-            # may look whether somebody has the lock just now.
-            if time.monotonic() > until or os.path.exists(f"/proc/{pid}/exe"):
-                raise Failure(
-                    f"everup is already running for {place.state_dir} (keeper pid {pid})",
-                    "apply a changed config: everup reload; look: everup status; "
-                    "stop it: everup down",
-                ) from None
-            time.sleep(0.01)
-    os.set_inheritable(lock, True)  # it goes on with the keeper, which this process becomes
-    return lock
 
 
 def _same_format(place: Place) -> None:
@@ -282,12 +226,8 @@ def _read(path: str) -> str | None:
 
 def _store(path: str, text: str) -> None:
     """Keep the accepted text: a new engine starts from it, whatever the file says by then."""
-    fresh = path + ".new"
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(fresh, path)
+        trusted.write_file(path, text)
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror}") from None
 
@@ -353,6 +293,6 @@ def _await_reload(client: Client, until: float, timeout: float) -> None:
 
 
 def _last_words(place: Place) -> str:
-    path = Path(place.state_dir, _LOG_NAME)
+    path = Path(place.state_dir, ground.LOG_NAME)
     lines = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else []
     return f"{path} ends with:" + "".join(f"\n    {line}" for line in lines)

@@ -20,7 +20,7 @@ from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
 from everup.config import load
 from everup.daemon import defect, trial
-from everup.daemon.runtime import Runtime
+from everup.daemon.runtime import CANNOT_BEGIN, Runtime
 from everup.model.event import Event
 
 
@@ -31,6 +31,12 @@ def main() -> int:
     if sys.argv[2:] == ["--try"]:
         return trial.run(place)
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
+    if (weak := place.weakness()) is not None:
+        sys.stderr.write(
+            f"everup: {weak}: somebody else could write what everup goes by. Nothing is read from "
+            f"there, and the services go on unattended until it is mended: {weak.mend}\n"
+        )
+        return CANNOT_BEGIN
     text = _config(place)
     spec = load(text, path=place.config, directory=place.config_dir)
     threading.excepthook = _thread_ended

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from everup.adapters import trusted
 from everup.adapters.census import census
 from everup.adapters.keeper_client import KeeperClient
 from everup.keeper import estate as estates
@@ -100,7 +101,7 @@ def _lock(client: KeeperClient, state_dir: str) -> int:
     held = client.held_fd("lock")
     if held is not None:
         return os.dup(held)
-    lock = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = trusted.open_file(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

@@ -21,12 +21,17 @@ from everup.config import ConfigError, load
 def run(place: Place) -> int:
     """The exit status."""
     importlib.import_module("everup.api.server")  # an engine does so once its services run
-    problem = journal_problem(place.journal) or _config_problem(place)
+    problem = _weakness(place) or journal_problem(place.journal) or _config_problem(place)
     if problem is not None:
         sys.stderr.write(f"{problem}\n")
         return 1
     sys.stdout.write(f"{__version__}\n")
     return 0
+
+
+def _weakness(place: Place) -> str | None:
+    weak = place.weakness()
+    return None if weak is None else f"{weak}; mend it: {weak.mend}"
 
 
 def journal_problem(path: str) -> str | None:

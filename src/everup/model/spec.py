@@ -321,7 +321,8 @@ class Everup:
     """Settings of everup itself, table ``[everup]``."""
 
     state_dir: str = ".everup"
-    """Journal, logs and sockets; relative to the config file."""
+    """Journal, logs and sockets; relative to the config file. Where others may write beside that,
+    the default is in /var/lib/everup for root, for others in their home."""
     journal_retention: Annotated[Duration, Field(ge=3600)] = 90 * 86400.0
     """Events older than this are deleted, at least 1h. Counted in time that the machine ran."""
     metrics_interval: Annotated[Duration, Field(ge=1, le=3600)] = 15.0

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from everup.adapters import trusted
 from everup.adapters.logs._ledger import Place
 
 
@@ -48,13 +49,12 @@ class RotatingFile:
         """The descriptor; the file, and its directory, are created where they are missing."""
         if self._fd is not None:
             return self._fd
-        # O_NONBLOCK: the path may by now be a FIFO that nobody reads.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        # O_NONBLOCK: the path may by now be a FIFO that nobody reads. Never through a link.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         try:
             fd = os.open(self._path, flags)
         except FileNotFoundError:
-            with suppress(FileExistsError):
-                os.mkdir(self._directory, 0o750)
+            trusted.make_directory(self._directory, 0o750)
             fd = os.open(self._path, flags | os.O_CREAT, 0o640)
             os.fchmod(fd, 0o640)
         self._fd = fd
@@ -159,7 +159,7 @@ class RotatingFile:
         if self._fd is None:
             return
         try:
-            status = os.stat(self._path)
+            status = os.lstat(self._path)
         except (FileNotFoundError, NotADirectoryError):
             self.close()
         else:
