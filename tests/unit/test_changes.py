@@ -35,6 +35,7 @@ LIVE: dict[str, Any] = {
     "restart": Restart(delay=3.0),
     "start_timeout": 7.0,
     "stop_signal": "SIGINT",
+    "stop_scope": "all",
     "stop_timeout": 7.0,
     "drain_timeout": 7.0,
     "hooks": Hooks(pre_stop=("x",)),

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everup.model.action import RunHook, Signal, Spawn
+from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Hook
 from everup.model.instance import ExitCause, ExitKind, Slot, State
 from everup.model.record import Instance
 from everup.model.spec import Hooks, Intensity, Probe, Probes, Restart, Service, Watchdog
-from everup.supervise.lifecycle import REKILL_S, TABLE, Happening, On, step
+from everup.supervise.lifecycle import REKILL_S, REST, TABLE, Happening, On, step
 
 SLOT = Slot("web", 1)
 PLAIN = Service("web", ("serve",))
@@ -156,7 +156,7 @@ def test_stable_for_a_while_starts_the_backoff_anew_but_stays_in_the_window() ->
 
 def test_an_asked_stop_is_no_crash() -> None:
     stopping, effects = step(PLAIN, up(), Happening(On.STOP, "operator"), 0.5, 100.0)
-    assert effects == (Signal(SLOT, 1, "SIGTERM"),)
+    assert effects == (GiveTime(SLOT, 1, "SIGTERM"), Signal(SLOT, 1, "SIGTERM"))
     assert stopping.deadline == 100.0 + PLAIN.stop_timeout
     stopped = run(PLAIN, replace(stopping, want=False), Happening(On.EXITED, cause=KILLED))
     assert stopped.state is State.STOPPED
@@ -191,6 +191,34 @@ def test_stop_during_the_spawn_kills_what_comes_of_it() -> None:
     assert run(PLAIN, late, Happening(On.EXITED, cause=KILLED)).state is State.STOPPED
 
 
+@pytest.mark.parametrize("drain_s", [0.0, 5.0], ids=["signalled", "draining"])
+def test_who_is_left_after_the_main_process_has_the_rest_of_the_time(drain_s: float) -> None:
+    service = replace(PLAIN, drain_timeout=drain_s, stop_timeout=9.0)
+    stopping = run(service, up(service), Happening(On.STOP, "operator"))
+    left = run(service, stopping, Happening(On.LEFT, cause=CLEAN), now=103.0)
+    assert (left.state, left.phase) == (State.STOPPING, REST)
+    assert left.deadline == (109.0 if not drain_s else 112.0)
+    killed, effects = step(service, left, Happening(On.DEADLINE), 0.5, 120.0)
+    assert effects == (Signal(SLOT, 1, "SIGKILL", "all"),)
+    ended = run(service, killed, Happening(On.EXITED, cause=CLEAN))
+    assert (ended.state, ended.crashes, ended.reason) == (State.STOPPED, (), "operator")
+
+
+def test_a_hook_that_stops_the_main_process_leaves_the_rest_all_of_the_time() -> None:
+    service = replace(PLAIN, hooks=Hooks(pre_stop=("c",)), stop_timeout=9.0)
+    stopping = run(service, up(service), Happening(On.STOP))
+    left = run(service, stopping, Happening(On.LEFT, cause=CLEAN), now=103.0)
+    assert (left.phase, left.deadline) == (REST, 112.0)
+    after, effects = step(service, left, Happening(On.HOOK_DONE, hook=Hook.PRE_STOP), 0.5, 104.0)
+    assert (after, effects) == (left, ())
+
+
+def test_who_is_being_killed_has_no_time_left() -> None:
+    condemned = run(PLAIN, up(), Happening(On.UNHEALTHY, "hangs"))
+    after, effects = step(PLAIN, condemned, Happening(On.LEFT, cause=KILLED), 0.5, 101.0)
+    assert (after, effects) == (condemned, ())
+
+
 def test_hooks_run_around_start_and_stop() -> None:
     service = replace(PLAIN, hooks=Hooks(("a",), ("b",), ("c",), ("d",)))
 
@@ -208,7 +236,7 @@ def test_hooks_run_around_start_and_stop() -> None:
     assert effects == (RunHook(SLOT, 1, Hook.POST_START),)
     assert instance.state is State.READY
     instance, effects = step(service, instance, Happening(On.STOP), 0.5, 1.0)
-    assert effects == (RunHook(SLOT, 1, Hook.PRE_STOP),)
+    assert effects == (GiveTime(SLOT, 1, "SIGTERM"), RunHook(SLOT, 1, Hook.PRE_STOP))
     instance, effects = step(service, instance, done(Hook.PRE_STOP, ok=False), 0.5, 1.0)
     assert effects == (Signal(SLOT, 1, "SIGTERM"),)
     instance, effects = step(service, instance, Happening(On.EXITED, cause=CLEAN), 0.5, 1.0)

@@ -87,8 +87,8 @@ def test_the_successor_gets_a_lane_of_its_own_and_is_ready_before_the_old_one_dr
 
     actions = bench.probe(WEB)
     assert names(actions) == [
-        "instance.ready", "instance.draining", "Unwatch", "WatchDrain", "balance.changed",
-        "SetBalance",
+        "instance.ready", "instance.draining", "GiveTime", "Unwatch", "WatchDrain",
+        "balance.changed", "SetBalance",
     ]  # fmt: skip
     assert of(actions, SetBalance) == [SetBalance("web", (2,))]
     assert of(actions, Unwatch) == [Unwatch(WEB, 1)]

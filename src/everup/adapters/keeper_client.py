@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -165,7 +166,15 @@ class KeeperClient:
     def signal(self, child_id: str, number: int, scope: str) -> None:
         if child_id in self._children:
             self._children[child_id]["signalled"] = True
+            if number == signal.SIGKILL and scope == "all":
+                self._children[child_id]["rest"] = 0
         self._send({"op": "signal", "id": child_id, "sig": number, "scope": scope})
+
+    def give_time(self, child_id: str, number: int) -> None:
+        """It is about to be stopped: see ``Children.give_time``."""
+        if child_id in self._children:
+            self._children[child_id] |= {"signalled": True, "rest": number}
+        self._send({"op": "rest", "id": child_id, "sig": number})
 
     def ack(self, child_id: str) -> None:
         """Its end is in the journal: the keeper may forget it."""
@@ -298,10 +307,10 @@ class KeeperClient:
                     self._children[message["id"]] = asked | born
             case "failed":
                 self._asked.pop(message["id"], None)
-            case "exit":
+            case "exit" | "left" as what:
                 record = self._children.get(message["id"])
                 if record is not None:
-                    record["exit"] = dict(message)
+                    record[what] = dict(message)
 
 
 def _identity(pid: int, start: int) -> Record:

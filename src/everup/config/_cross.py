@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from everup.config import template
+from everup.config._commands import check_command
 from everup.config._problem import Findings, Path, did_you_mean
 from everup.model.spec import Listener, Service, Spec
 
@@ -31,6 +32,8 @@ def check_services(
         _kind_of_service(service, path, found)
         _templates(service, path, found)
         _process(service, path, found, known_users)
+        if found.sound((*path, "command")):
+            check_command(service, path, found)
         _rollout(service, path, found)
         for i, listener in enumerate(service.listen):
             _listener(listener, (*path, "listen", i), found)

@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from everup.adapters import launch
@@ -18,14 +19,16 @@ from everup.adapters.launch import LaunchError
 from everup.adapters.logs import LogPump
 from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
-from everup.model.action import RunHook, Signal, Spawn
-from everup.model.event import Event, Exited, Hook, HookDone, Spawned, SpawnFailed
+from everup.model.action import GiveTime, RunHook, Signal, Spawn
+from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
 from everup.model.signal import ProbeTarget
 from everup.model.spec import Log, Service
 
 _USEC = 1_000_000
 _SAID_BYTES = 400
+_NAMED = 20
+"""So many of the processes that are left are told by name."""
 
 
 class Crew:
@@ -231,6 +234,9 @@ class Crew:
             for child_id in [name for name in self._hook_timers if name.startswith(prefix)]:
                 self._keeper.signal(child_id, signal.SIGKILL, "all")
 
+    def give_time(self, action: GiveTime) -> None:
+        self._keeper.give_time(_main_id(action.slot, action.run), signal_number(action.signal))
+
     def main_pid(self, slot: Slot, run: int, pid: int) -> None:
         self._keeper.main_pid(_main_id(slot, run), pid)
 
@@ -281,7 +287,7 @@ class Crew:
             self._logs.attach(str(slot), meta["pipes"], log, streams, resumed=True)
 
     def reported(self, message: dict[str, Any]) -> None:
-        """``spawned``, ``failed`` or ``exit``."""
+        """``spawned``, ``failed``, ``left`` or ``exit``."""
         role, rest = message["id"].split(":", 1)
         match message["ev"], role:
             case "spawned", "main":
@@ -296,6 +302,10 @@ class Crew:
                 if sockets := self._sockets.pop(message["id"], []):
                     facts["sockets"] = sockets
                 self._dispatch(Spawned(slot, run, pid, facts))
+            case "left", "main":
+                slot, run = _slot_run(rest)
+                names = tuple(map(_named, message["pids"][:_NAMED]))
+                self._dispatch(Left(slot, run, _cause(message["status"]), names))
             case "failed", _:
                 self._start_failed(message, role, rest)
             case "exit", _:
@@ -411,6 +421,14 @@ def _cause(status: int | None) -> ExitCause:
             )
         return ExitCause(ExitKind.SIGNAL, number)
     return ExitCause(ExitKind.CODE, os.WEXITSTATUS(status))
+
+
+def _named(pid: int) -> str:
+    """``python3 (pid 12)``."""
+    name = ""
+    with contextlib.suppress(OSError):
+        name = ascii(Path(f"/proc/{pid}/comm").read_bytes().decode(errors="replace").strip())[1:-1]
+    return f"{name or 'a process'} (pid {pid})"
 
 
 def _plain(error: OSError) -> str:

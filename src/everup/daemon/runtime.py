@@ -43,6 +43,7 @@ from everup.model.action import (
     Discard,
     EmptyQueue,
     Forget,
+    GiveTime,
     MainPid,
     OpenSockets,
     Quit,
@@ -315,6 +316,8 @@ class Runtime:
                 self.crew.spawn(action, service, instance.restarts, instance.gen)
             case Signal():
                 self.crew.signal(action)
+            case GiveTime():
+                self.crew.give_time(action)
             case SetBalance(service=name, lanes=chosen):
                 self.bank.steer(self.service(name), chosen)
             case Watch(slot=slot, run=run, startup=startup):

@@ -130,6 +130,8 @@ def _children(
             )
         elif "exit" not in child:
             runtime.keeper.signal(child["id"], signal.SIGKILL, "all")
+        if "left" in child and "exit" not in child:
+            ended.append(child["left"])
         if "exit" in child:
             ended.append(child["exit"])
     return facts, ended

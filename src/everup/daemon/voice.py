@@ -14,6 +14,7 @@ _WORDS = {
     Kind.RUNNING: "running",
     Kind.UNHEALTHY: "failed",
     Kind.EXITED: "ended",
+    Kind.LINGERING: "its main process ended, others are still to end",
     Kind.BACKOFF: "starts again later",
     Kind.PARKED: "parked: crashed too often, retried slowly",
     Kind.FAILED: "failed; not started again",

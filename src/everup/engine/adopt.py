@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from everup.engine import hearsay, objective, reload, rollout
 from everup.engine.rollout import How, Rollout, Turn
-from everup.model.action import Signal
+from everup.model.action import GiveTime, Signal
 from everup.model.event import Adopted, Unfinished, Up
 from everup.model.instance import State
 from everup.model.journal import Kind
@@ -134,9 +134,11 @@ def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) 
     if _leaves(found):
         if found.state is State.DRAINING:
             _drain_again(engine, new, now)
-        elif not found.signalled:
+            return
+        engine.emit(GiveTime(slot, found.run, service.stop_signal))
+        if not found.signalled:
             engine.record(Kind.SIGNALLED, str(slot), signal=service.stop_signal, run=found.run)
-            engine.emit(Signal(slot, found.run, service.stop_signal))
+            engine.emit(Signal(slot, found.run, service.stop_signal, service.stop_scope))
         return
     if new.state is State.STARTING:  # nobody saw how its start went: go on from there
         spawned = Happening(On.SPAWNED, pid=found.pid, facts=found.facts)

@@ -34,6 +34,7 @@ from everup.model.event import (
     Heard,
     HookDone,
     Lag,
+    Left,
     Notified,
     Probed,
     Reload,
@@ -324,6 +325,8 @@ class Engine:
             case Exited(slot=slot, run=run, cause=cause, asked_at=asked_at):
                 evidence = onset.ended(self, slot, run, asked_at, now)
                 self.happen(slot, Happening(On.EXITED, cause=cause, evidence=evidence), now, run)
+            case Left():
+                observe.left(self, event, now)
             case Spawned(slot=slot, run=run, pid=pid, facts=facts):
                 self.happen(slot, Happening(On.SPAWNED, pid=pid, facts=facts), now, run)
             case SpawnFailed(slot=slot, run=run, detail=detail):

@@ -8,7 +8,7 @@ from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
 from everup.engine import onset, spare
 from everup.model.action import MainPid, Unwatch
-from everup.model.event import Notified
+from everup.model.event import Left, Notified
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -165,6 +165,19 @@ def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
     engine.happen(
         instance.slot, Happening(On.UNHEALTHY, reason, evidence=evidence), now, instance.run
     )
+
+
+def left(engine: "Engine", event: Left, now: float) -> None:
+    """The main process has ended as asked, others are still to end."""
+    instance = engine.process(event.slot, event.run)
+    if instance is None:
+        return
+    stop_signal = engine.definition(instance).stop_signal
+    engine.record(
+        Kind.LINGERING, str(event.slot), run=event.run, cause=str(event.cause),
+        left=list(event.names), signal=stop_signal,
+    )  # fmt: skip
+    engine.happen(event.slot, Happening(On.LEFT, cause=event.cause), now, event.run)
 
 
 def notified(engine: "Engine", event: Notified, now: float) -> None:

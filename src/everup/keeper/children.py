@@ -27,17 +27,20 @@ class Child:
     """One process that the engine asked for, until the engine has acknowledged its end."""
 
     __slots__ = (
+        "asked",
         "cgroup",
         "ended_at",
         "failed",
         "id",
         "leader",
         "leader_start",
+        "left",
         "meta",
         "pid",
         "pidfd",
         "report",
         "respawn",
+        "rest",
         "signalled",
         "start",
         "status",
@@ -60,6 +63,9 @@ class Child:
         self.respawn = False
         self.signalled = False
         self.failed = False
+        self.rest = 0  # signal for what is left when the main process ends as asked; see remains
+        self.asked: list[int] = []  # who has had that signal already
+        self.left: list[int] | None = None  # the main process has ended, and these had not
         self.status: int | None = None
         self.ended_at = 0.0
 
@@ -77,6 +83,9 @@ class Child:
         child.failed = bool(record.get("failed"))
         child.signalled = bool(record.get("signalled"))
         child.respawn = bool(record.get("respawn"))
+        child.rest = int(record.get("rest") or 0)
+        if (told := record.get("left")) is not None:
+            child.left, child.status = list(told["pids"]), told.get("status")
         if (ended := record.get("exit")) is not None:
             child.status = ended.get("status")
             child.failed = bool(ended.get("failed"))
@@ -96,11 +105,19 @@ class Child:
             "meta": self.meta,
         }
         state |= {name: True for name in FLAGS if getattr(self, name)}
+        if self.rest:
+            state["rest"] = self.rest
+        if self.left is not None:
+            state["left"] = self.left_report()
         return state | ({"exit": self.exit_report()} if self.ended_at else {})
 
     def record(self) -> Record:
         """For an estate."""
         return self.describe() | ({"report": self.report} if self.report >= 0 else {})
+
+    def left_report(self) -> dict[str, Any]:
+        """The main process has ended, and others have yet to."""
+        return {"ev": "left", "id": self.id, "status": self.status, "pids": self.left}
 
     def exit_report(self) -> dict[str, Any]:
         return {
@@ -145,7 +162,7 @@ class Children:
     def add_inherited(self, child: Child) -> None:
         """One of an estate; its pid counts only while it lives."""
         self._by_id[child.id] = child
-        if not child.ended_at:
+        if not child.ended_at and child.left is None:
             self._by_pid[child.pid] = child
 
     def set_main(self, child: Child, pid: int) -> None:
@@ -156,8 +173,13 @@ class Children:
 
     def ended(self, child: Child) -> None:
         """The main process of ``child`` has ended, by whatever it was seen."""
-        self._by_pid.pop(child.pid, None)
+        self.main_ended(child)
         child.ended_at = time.monotonic()
+
+    def main_ended(self, child: Child) -> None:
+        """From now on its pid may be somebody else's."""
+        if self._by_pid.get(child.pid) is child:
+            del self._by_pid[child.pid]
 
     def dead(self) -> Iterator[tuple[int, int, Child | None]]:
         """(pid, status, the child if it is one of ours) of everyone who has ended.
@@ -182,22 +204,44 @@ class Children:
             os.waitpid(seen.si_pid, 0)
 
     def signal(self, child_id: str, number: int, scope: str) -> None:
-        """``main``: the main process; ``group``: its process group; ``all``: every process of
-        its control group and session. A child that has ended gets nothing."""
+        """``main``: the main process; ``group``: its process group; ``all``: every process of its
+        control group or session. A child that has ended gets nothing."""
         child = self._by_id.get(child_id)
         if child is None or child.ended_at:
             return
         child.signalled = True
-        with contextlib.suppress(OSError):
-            if scope == "main":
-                _send_signal(child, number)
-                return
-            if _leads(child):
-                os.killpg(child.leader, number)
-        if scope == "all" and number == signal.SIGKILL:
+        if number == signal.SIGKILL and scope == "all":
+            child.rest = 0  # nobody is given time any more
             self.sweep(child)
+        elif scope == "all":
+            child.asked = self.members(child)
+            for pid in child.asked:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+            return
+        elif scope == "group" and _leads(child):
+            with contextlib.suppress(OSError):
+                os.killpg(child.leader, number)
+            return
+        if child.left is None:  # else there is no main process any more
             with contextlib.suppress(OSError):
                 _send_signal(child, number)
+
+    def give_time(self, child_id: str, number: int) -> None:
+        """It is about to be stopped: what is left when its main process has ended gets this signal
+        and time to end, until SIGKILL is asked for."""
+        child = self._by_id.get(child_id)
+        if child is not None and not child.ended_at:
+            child.signalled, child.rest = True, number
+
+    def members(self, child: Child) -> list[int]:
+        """The living processes of an instance: its control group, else its session."""
+        pids = None
+        if child.cgroup is not None and not self._shared(child):
+            pids = _group_members(child.cgroup)
+        if pids is None:
+            pids = [child.leader, *session_members(child.leader)] if _leads(child) else []
+        return [pid for pid in pids if not _is_zombie(pid)]
 
     def sweep(self, child: Child) -> None:
         """Kill what is left of an instance: its control group, else its session."""
@@ -256,22 +300,29 @@ def _kill_group(cgroup: str) -> bool:
     rounds see the last one; for a fork bomb that outruns them ``cgroup.kill`` is left.
     """
     for _ in range(_KILL_ROUNDS):
-        try:
-            with open(cgroup + "/cgroup.procs", "rb", 0) as file:
-                pids = file.read().split()
-        except OSError:
+        pids = _group_members(cgroup)
+        if pids is None:
             return False
         fresh = False
         for pid in pids:
             with contextlib.suppress(OSError):
-                os.kill(int(pid), signal.SIGKILL)
-                fresh = fresh or not _is_zombie(int(pid))
+                os.kill(pid, signal.SIGKILL)
+                fresh = fresh or not _is_zombie(pid)
         if not fresh:
             return True
     with contextlib.suppress(OSError), open(cgroup + "/cgroup.kill", "w") as file:
         file.write("1")
         birth.tainted.add(cgroup)
     return True
+
+
+def _group_members(cgroup: str) -> list[int] | None:
+    """None: it cannot be read."""
+    try:
+        with open(cgroup + "/cgroup.procs", "rb", 0) as file:
+            return [int(pid) for pid in file.readall().split()]
+    except OSError:
+        return None
 
 
 def _is_zombie(pid: int) -> bool:

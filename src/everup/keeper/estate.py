@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 Record = dict[str, Any]
 """A child: ``id``, ``pid``, ``start`` (ticks since boot), ``leader`` of its session and
 ``leader_start``, ``cgroup``, ``meta``; and where it applies ``uid``, ``exit`` (a report that nobody
-has acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``."""
+has acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``, ``rest`` (the
+signal for whom its main process leaves), ``left`` (a report that it has left somebody)."""
 
 
 class Estate(NamedTuple):

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from everup.keeper import birth, spawn, succession, wire
+from everup.keeper import birth, remains, spawn, succession, wire
 from everup.keeper.children import Child, Children, subreaper
 from everup.keeper.estate import Estate
 from everup.keeper.link import Link
 from everup.keeper.pulse import Pulse
+from everup.keeper.remains import Remains
 from everup.keeper.spawn import SpawnError, start_ticks
 from everup.keeper.strangers import LOOK_S, Strangers, own
 from everup.keeper.succession import FORWARDED, LOCK, say
@@ -52,6 +53,7 @@ class Keeper:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.wake = -1
         self.link = Link(self.epoll, self.handlers, self._request)
+        self.remains = Remains(self.children, self.link.send, self._all_ended)
         self.pulse = Pulse(float(meta.get("hung_s", _HUNG_S)))
         self.before = -1  # pidfd of an engine that has yet to leave before ours can start
         self.engine_pid = 0
@@ -96,6 +98,7 @@ class Keeper:
             self._start_engine()
         self.nursery.discard(now)
         self.strangers.look()
+        self.remains.look()
         if self.leave_by is not None and now >= self.leave_by:
             self.leave_by = now + 1.0
             self._kill_engine()
@@ -109,6 +112,8 @@ class Keeper:
             waits.append(birth.BODY_S)
         if self.strangers.blind:
             waits.append(LOOK_S)
+        if self.remains:
+            waits.append(remains.LOOK_S)
         if (tick := self.pulse.wait_s(now)) is not None:
             waits.append(tick)
         return max(0.0, min(waits)) if waits else -1.0
@@ -229,6 +234,8 @@ class Keeper:
                 self._spawn(message, fds)
             case "signal":
                 self.children.signal(message["id"], message["sig"], message["scope"])
+            case "rest":
+                self.children.give_time(message["id"], message["sig"])
             case "ack":
                 self.children.forget(message["id"])
             case "hold":
@@ -295,7 +302,7 @@ class Keeper:
 
     def _set_main(self, child: Child, pid: int) -> None:
         mine = own(pid)
-        if child.ended_at or pid <= 1 or not (mine or start_ticks(pid)):
+        if child.ended_at or child.left is not None or pid <= 1 or not (mine or start_ticks(pid)):
             raise ValueError(f"{child.id} cannot have pid {pid} as its main process")
         self.strangers.release(child)
         self.children.set_main(child, pid)
@@ -346,10 +353,16 @@ class Keeper:
                 self.nursery.lost()
 
     def ended(self, child: Child) -> None:
-        self.children.ended(child)
+        """Its main process has ended."""
+        self.children.main_ended(child)
         self.strangers.release(child)
         if child.report >= 0:  # how it started is told before how it ended
             self._on_report(child, ended=True)
+        if not self.remains.take(child):
+            self._all_ended(child)
+
+    def _all_ended(self, child: Child) -> None:
+        self.children.ended(child)
         self.link.send(child.exit_report())  # first of all: the engine thinks meanwhile
         self.children.sweep(child)
         if child.respawn and not child.signalled and not child.failed:

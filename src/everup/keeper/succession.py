@@ -65,6 +65,9 @@ def inherit(keeper: "Keeper") -> None:
         keeper.children.add_inherited(child)
         if child.ended_at:
             continue
+        if child.left is not None:
+            keeper.remains.resume(child)
+            continue
         mine = own(child.pid)
         if not (is_same(child) if mine else keeper.strangers.take(child)):
             keeper.ended(child)

@@ -45,6 +45,16 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveTime:
+    """The process is about to be stopped: when its main process has ended, what is left of the
+    instance gets this signal and time to end, and not SIGKILL at once as after a crash."""
+
+    slot: Slot
+    run: int
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
 class MainPid:
     """The service handed over to another main process."""
 
@@ -136,7 +146,7 @@ class Quit:
     status: int = 0
 
 
-Effect = Spawn | RunHook | Signal | MainPid
+Effect = Spawn | RunHook | Signal | GiveTime | MainPid
 Action = (
     Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | EmptyQueue | CloseSockets
     | SetBalance | Forget | Configure | Commit | Discard | Quit

@@ -43,6 +43,18 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The main process has ended as it was asked to, and others of the instance have not: they
+    have their stop signal by now. Their end is that of the instance (``Exited``)."""
+
+    slot: Slot
+    run: int
+    cause: ExitCause
+    names: tuple[str, ...] = ()
+    """Of those that are left, for people: ``python3 (pid 12)``."""
+
+
+@dataclass(frozen=True, slots=True)
 class HookDone:
     slot: Slot
     run: int
@@ -239,6 +251,7 @@ World = (
     Spawned
     | SpawnFailed
     | Exited
+    | Left
     | HookDone
     | Probed
     | Notified

@@ -54,6 +54,9 @@ class Kind(StrEnum):
     """Intent: it is about to get its stop signal, or SIGKILL."""
     KILLING = "instance.killing"
     """Intent: it did not end in time, everything of it is about to get SIGKILL."""
+    LINGERING = "instance.lingering"
+    """Its main process ended as asked (``cause``), others did not: those ``left`` were sent the
+    stop ``signal`` as well, and have what remains of stop_timeout."""
     EXITED = "instance.exited"
     """The process ended; ``cause`` says how. With ``failed_s`` (and ``ok_ago_s``) it had not
     answered for so long before."""

@@ -250,7 +250,10 @@ class Service:
     start_timeout: Annotated[Duration, Field(gt=0, le=86400)] = 90.0
     """A replica that has not started by then (startup probe, notify) is killed; a failed start."""
     stop_signal: str = "SIGTERM"
-    """Signal that asks the main process to end."""
+    """Signal that asks the replica to end."""
+    stop_scope: Literal["main", "all"] = "main"
+    """Who gets the stop signal first: the ``main`` process, or ``all`` processes of the replica.
+    Who is left when the main process has ended gets it then."""
     stop_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
     """After this time everything of the replica gets SIGKILL."""
     drain_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 0.0

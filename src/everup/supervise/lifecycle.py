@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from everup.model.action import Effect, RunHook, Signal, Spawn
+from everup.model.action import Effect, GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Hook
 from everup.model.instance import ExitCause, ExitKind, State
 from everup.model.record import Instance
@@ -18,6 +18,9 @@ from everup.supervise.restart import Next, after_exit
 
 REKILL_S = 2.0
 """A process that survives SIGKILL (uninterruptible sleep) is killed again this often."""
+
+REST = "rest"
+"""Phase of stopping: the main process has ended, others have yet to."""
 
 
 class On(Enum):
@@ -32,6 +35,7 @@ class On(Enum):
     READY = "readiness succeeded"
     UNREADY = "readiness failed"
     UNHEALTHY = "verdict of failure"
+    LEFT = "main process ended, others have yet to"
     EXITED = "process ended"
     DEADLINE = "the state's time is over"
     DRAINED = "no connection is open"
@@ -194,26 +198,42 @@ def _stop(service: Service, inst: Instance, event: Happening, u: float, now: flo
             Signal(inst.slot, inst.run, "SIGKILL", "all"),
         )
     drain_s = max(service.drain_timeout, event.drain_s)
+    time = GiveTime(inst.slot, inst.run, service.stop_signal)  # also if it ends by itself now
     if drain_s > 0 and inst.state is State.READY:
         inst = enter(inst, State.DRAINING, now, event.reason)
-        return replace(inst, deadline=now + drain_s), ()
-    return _stop_now(service, inst, event, u, now)
+        return replace(inst, deadline=now + drain_s), (time,)
+    inst, effects = _stop_now(service, inst, event, u, now)
+    return inst, (time, *effects)
 
 
 def _stop_now(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:
     inst = enter(inst, State.STOPPING, now, event.reason or inst.reason)
     if service.hooks.pre_stop is not None:
         return replace(inst, phase=Hook.PRE_STOP), (RunHook(inst.slot, inst.run, Hook.PRE_STOP),)
-    return replace(inst, deadline=now + service.stop_timeout), (
-        Signal(inst.slot, inst.run, service.stop_signal),
+    return _ask(service, inst, now)
+
+
+def _ask(service: Service, inst: Instance, now: float) -> Result:
+    """It gets its stop signal."""
+    return replace(inst, phase="", deadline=now + service.stop_timeout), (
+        Signal(inst.slot, inst.run, service.stop_signal, service.stop_scope),
     )
+
+
+def _left(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:
+    """The others have the stop signal by now, and the time that the main process has left them."""
+    if inst.phase not in ("", Hook.PRE_STOP) or inst.verdict:
+        return inst, ()  # all of it is being killed
+    if inst.state is not State.STOPPING or inst.phase == Hook.PRE_STOP:
+        # It ended before its signal: by itself while it drained, or by the hook.
+        inst = enter(inst, State.STOPPING, now, inst.reason)
+        inst = replace(inst, deadline=now + service.stop_timeout)
+    return replace(inst, phase=REST), ()
 
 
 def _hook_stopping(service: Service, inst: Instance, ev: Happening, u: float, now: float) -> Result:
     if ev.hook is Hook.PRE_STOP and inst.phase == Hook.PRE_STOP:
-        return replace(inst, phase="", deadline=now + service.stop_timeout), (
-            Signal(inst.slot, inst.run, service.stop_signal),
-        )
+        return _ask(service, inst, now)
     if ev.hook is Hook.PRE_START and inst.phase == "spawn":
         # The stop came during pre_start: there is no process and there will be none.
         return replace(enter(inst, State.STOPPED, now, inst.reason), asked=False), ()
@@ -238,7 +258,8 @@ def _never_spawned(_s: Service, inst: Instance, ev: Happening, _u: float, now: f
 def _kill(_s: Service, inst: Instance, _e: Happening, _u: float, now: float) -> Result:
     if inst.phase == Hook.POST_STOP:
         return inst, ()
-    return replace(inst, phase=inst.phase or "kill", deadline=now + REKILL_S), (
+    phase = "kill" if inst.phase in ("", REST) else inst.phase
+    return replace(inst, phase=phase, deadline=now + REKILL_S), (
         Signal(inst.slot, inst.run, "SIGKILL", "all"),
     )
 
@@ -315,6 +336,7 @@ _NO_PROCESS: Mapping[On, Cell] = {
     On.READY: _stale,
     On.UNREADY: _stale,
     On.UNHEALTHY: _stale,
+    On.LEFT: _stale,
     On.EXITED: _stale,
     On.DRAINED: _stale,
 }
@@ -326,6 +348,7 @@ _UP: Mapping[On, Cell] = {
     On.SPAWN_FAILED: _stale,
     On.STARTED: _stay,
     On.UNHEALTHY: _condemn,
+    On.LEFT: _stay,  # only of one that stops
     On.EXITED: _exited,
     On.DEADLINE: _stable,
     On.DRAINED: _stale,
@@ -352,6 +375,7 @@ TABLE: Mapping[State, Mapping[On, Cell]] = {
         On.READY: _note_ready,
         On.UNREADY: _note_ready,
         On.UNHEALTHY: _condemn,
+        On.LEFT: _stay,
         On.EXITED: _exited,
         On.DEADLINE: _start_timeout,
         On.DRAINED: _stale,
@@ -368,6 +392,7 @@ TABLE: Mapping[State, Mapping[On, Cell]] = {
         On.READY: _stay,
         On.UNREADY: _stay,
         On.UNHEALTHY: _stop_now,
+        On.LEFT: _left,
         On.EXITED: _exited,
         On.DEADLINE: _stop_now,
         On.DRAINED: _stop_now,
@@ -382,6 +407,7 @@ TABLE: Mapping[State, Mapping[On, Cell]] = {
         On.READY: _stay,
         On.UNREADY: _stay,
         On.UNHEALTHY: _stay,
+        On.LEFT: _left,
         On.EXITED: _exited,
         On.DEADLINE: _kill,
         On.DRAINED: _stale,

@@ -63,7 +63,8 @@ class Auditor:
                     del self._intents[subject][:-12]
                     if kind is Kind.STARTING:
                         self._check_dependencies(Slot.parse(subject))
-                    if kind is Kind.READY:
+                    found = kind is Kind.ADOPTED and payload["state"] == State.READY
+                    if kind is Kind.READY or found:
                         self._were_ready.add(Slot.parse(subject).service)
                     if kind is Kind.WANTED and payload["want"]:
                         self._stopped.discard(Slot.parse(subject))

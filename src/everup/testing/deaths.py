@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from everup.engine.fold import ChildFact, fold, reload_is_open
+from everup.model.event import Left
 from everup.model.instance import ExitCause, ExitKind, Slot
 from everup.model.spec import Spec
 
@@ -42,6 +43,9 @@ def die(world: "SimWorld", who: str) -> None:
         if not _has_slot(world, process.slot, candidate):
             world.end(process)
     world.dispatch(up)
+    for process in list(world.processes.values()):
+        if process.left is not None and process.alive:
+            world.dispatch(Left(process.slot, process.run, process.left))
 
 
 def _has_slot(world: "SimWorld", slot: Slot, candidate: Spec | None) -> bool:

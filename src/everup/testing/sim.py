@@ -29,6 +29,7 @@ from everup.model.action import (
     Discard,
     EmptyQueue,
     Forget,
+    GiveTime,
     MainPid,
     OpenSockets,
     Quit,
@@ -48,6 +49,7 @@ from everup.model.event import (
     Exited,
     HookDone,
     Lag,
+    Left,
     Notified,
     Probed,
     Reload,
@@ -86,6 +88,11 @@ class Process:
     gen: int = 0
     stranger: bool = False
     """Its keeper has died; a new one watches it."""
+    rest_takes_s: float = 0.0
+    """So long others of it go on after its main process."""
+    given_time: bool = False
+    left: ExitCause | None = None
+    """How its main process has ended, while others have not."""
 
 
 class KilledError(Exception):
@@ -230,6 +237,9 @@ class SimWorld:
                 self._spawn(slot, run, lane)
             case Signal():
                 self._signal(action)
+            case GiveTime(slot=slot, run=run):
+                if process := self.process_of(slot, run):
+                    process.given_time = True
             case Watch(slot=slot, run=run, startup=startup):
                 self._watch(slot, run, startup)
             case Unwatch(slot=slot, run=run):
@@ -285,6 +295,7 @@ class SimWorld:
         process.lane, process.gen = lane, instance.gen if instance else 0
         process.ignores_term = rng.random() < 0.1
         process.stop_takes_s = rng.choice((0.0, 0.01, 0.5, 3.0))
+        process.rest_takes_s = rng.choice((0.0, 0.0, 0.0, 0.5, 15.0))
         self.processes[pid] = process
         self.audit.born(process)
         self.later(delay, Spawned(slot, run, pid))
@@ -314,13 +325,23 @@ class SimWorld:
             self.after(every, lambda: self._ping(process, every))
 
     def end(self, process: Process, *, code: int | None = None, number: int = 9) -> None:
-        """The process ends; the report reaches the engine a moment later."""
-        if not process.alive:
+        """The process ends; the report reaches the engine a moment later. With ``number`` all of
+        it is killed."""
+        if not process.alive or (process.left and code is not None):
             return
-        process.alive = False
         kind = ExitKind.SIGNAL if code is None else ExitKind.CODE
         cause = ExitCause(kind, number if code is None else code, "SIGKILL" if code is None else "")
-        self.report_end(process, cause)
+        if code is not None and process.given_time and process.rest_takes_s:
+            process.left = cause
+            self.later(self.rng.uniform(0.0, 0.06), Left(process.slot, process.run, cause))
+            self.after(process.rest_takes_s, lambda: self._all_ended(process, cause))
+            return
+        self._all_ended(process, cause)
+
+    def _all_ended(self, process: Process, cause: ExitCause) -> None:
+        if process.alive:
+            process.alive = False
+            self.report_end(process, cause)
 
     def report_end(self, process: Process, cause: ExitCause) -> None:
         era = self.era
