@@ -26,6 +26,7 @@ from test_probes_servers import (
 from everup.model.signal import ProbeResult, ProbeTarget
 
 SHORT_S = 0.15
+TO_OTHER = b"HTTP/1.1 302 Found\r\nLocation: https://x.example/\r\n\r\n"
 NOT_HTTP = "connected, but the answer is not HTTP: "
 
 
@@ -59,6 +60,11 @@ def reset(writer: asyncio.StreamWriter) -> None:
         (OK, {}, True, "200 OK"),
         (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", {}, True, "302 Found"),
         (b"HTTP/1.1 302 Found\r\n\r\n", {"status": "200-299"}, False, "302 Found"),
+        (TO_OTHER, {}, False, "302 Found, but it redirects to another host: https://x.example/"),
+        (TO_OTHER, {"headers": {"Host": "x.example:80"}}, True, "302 Found"),
+        (TO_OTHER, {"redirects": "any"}, True, "302 Found"),
+        (TO_OTHER, {"redirects": "never"}, False, "302 Found, but it redirects"),
+        (b"HTTP/1.0 200 OK\nX: y\n\nhello", {"body": "^hello$"}, True, "200 OK"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", {"status": "404"}, True, "404 Not Found"),
         (b"HTTP/1.1 503\r\nContent-Length: 0\r\n\r\n", {}, False, "503 Service Unavailable"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, {}, True, "200 OK"),

@@ -203,3 +203,86 @@ def test_any_bytes_give_one_verdict_however_they_are_cut(
     assert len(cut.detail) <= 200
     assert cut.detail.isprintable()
     assert cut.progress().isprintable()
+
+
+def lf(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\nhello",
+        OK,
+        b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n" + OK,
+    ],
+)
+def test_lines_may_end_with_a_bare_lf(data: bytes) -> None:
+    """As clients of all kinds accept it; whole and byte by byte."""
+    for answer in (lf(data), data.replace(b"\r\n", b"\n", 2)):
+        for cuts in ([], list(range(len(answer)))):
+            found = judge(answer, cuts=cuts, body="^hello$")
+            assert (found.ok, found.detail) == (True, "200 OK")
+
+
+def test_chunks_are_framed_as_they_should_be_where_headers_are_not() -> None:
+    """llhttp takes a bare LF in headers, but not (rightly) after the size of a chunk."""
+    headers = b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
+    assert judge(headers + b"5\r\nhello\r\n0\r\n\r\n", body="^hello$").ok
+    assert judge(headers + b"5\nhello\n0\n\n").ok
+
+
+def test_spaces_after_the_size_of_a_chunk() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0\r\n\r\n"
+    assert judge(chunked, body="^hello$").ok
+
+
+HOSTS = frozenset({"shop.example", "localhost"})
+
+
+@pytest.mark.parametrize(
+    ("location", "same"),
+    [
+        ("/login", True),
+        ("login?next=//evil.example", True),
+        ("", True),
+        ("https://shop.example/login", True),
+        ("HTTP://SHOP.example.:8443/", True),
+        ("//shop.example/x", True),
+        ("http://localhost:1/", True),
+        ("https://login.example/", False),
+        ("//login.example/x", False),
+        ("/\\login.example/x", False),
+        ("http://shop.example@login.example/", False),
+        ("http://shop.example.evil/", False),
+        ("http://[::1", False),
+        ("mailto:a@shop.example", False),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_no_success(location: str, same: bool, status: int) -> None:
+    answer = f"HTTP/1.1 {status} R\r\nX: y\r\nlOcation: {location}\r\n\r\n".encode()
+    for redirects, ok in (("same-host", same), ("never", False), ("any", True)):
+        check = Check(200, 399, None, False, redirects, HOSTS)  # type: ignore[arg-type]
+        response = new_response(check)
+        assert response.feed(answer)
+        assert response.ok is ok, (redirects, response.detail)
+        assert response.detail.startswith(f"{status} R")
+        assert ("redirects" in response.detail) is not ok
+
+
+def test_what_is_no_redirect_may_have_a_location() -> None:
+    check = Check(200, 399, None, False, "never", HOSTS)
+    for answer in (
+        b"HTTP/1.1 201 Made\r\nLocation: http://x/\r\n\r\n",
+        b"HTTP/1.1 304 Same\r\n\r\n",
+    ):
+        response = new_response(check)
+        assert response.feed(answer)
+        assert response.ok
+    hinted = (
+        b"HTTP/1.1 103 Early\r\nLocation: http://x/\r\n\r\nHTTP/1.1 302 F\r\nLocation: /\r\n\r\n"
+    )
+    response = new_response(Check(200, 399, None, False, "same-host", HOSTS))
+    assert response.feed(hinted)
+    assert response.ok

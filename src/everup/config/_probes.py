@@ -13,7 +13,7 @@ from everup.model.spec import Probe, Service, Spec
 
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HTTP_ONLY = ("method", "status", "body", "headers", "tls_verify")
+_HTTP_ONLY = ("method", "status", "redirects", "body", "headers", "tls_verify")
 
 
 def check_probes(spec: Spec, found: Findings) -> None:

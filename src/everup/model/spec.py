@@ -45,6 +45,10 @@ class Probe:
     """HTTP method."""
     status: str = "200-399"
     """Range of HTTP status codes that count as success, ``200`` or ``200-399``."""
+    redirects: Literal["same-host", "never", "any"] = "same-host"
+    """Which redirects (301, 302, 303, 307 and 308 in the range of ``status``) count as success;
+    none is followed. ``same-host``: those to the host that was asked; ``never``; ``any``: also
+    those to another host, which say little about this service."""
     body: str | None = None
     """Regular expression that must be found in the first 64 KiB of the HTTP body."""
     headers: dict[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from everup.model.units import format_duration
 
 _STATUS: Final = re.compile(r"\s*(\d{3})\s*(?:-\s*(\d{3})\s*)?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -126,7 +127,19 @@ def _plan_http(plan: Plan, target: ProbeTarget, contexts: Callable[[bool], ssl.S
         pattern = re.compile(probe.body) if probe.body is not None else None
     except re.error as error:
         raise ValueError(f"body {probe.body!r} is no regular expression: {error}") from error
-    plan.check = Check(low, high, pattern, head_only=probe.method.upper() == "HEAD")
+    head_only = probe.method.upper() == "HEAD"
+    plan.check = Check(low, high, pattern, head_only, probe.redirects, _own_names(plan, url, host))
+
+
+def _own_names(plan: Plan, url: SplitResult, host: str) -> frozenset[str]:
+    """What the service may call itself in a redirect: as it was asked, or this machine."""
+    names = {host, url.hostname or "localhost"}
+    for name, value in plan.target.probe.headers.items():
+        if name.lower() == "host":
+            names.add(urlsplit(f"//{value.strip()}").hostname or "")
+    if names & _LOOPBACK:
+        names |= _LOOPBACK
+    return frozenset(name.rstrip(".").lower() for name in names if name)
 
 
 def _set_address(plan: Plan, unix: str, host: str, port: int) -> None:

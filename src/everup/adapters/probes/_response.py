@@ -1,7 +1,8 @@
 """Judges one HTTP response as its bytes come in. No I/O."""
 
 import re
-from typing import Final
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import httptools
 
@@ -16,20 +17,48 @@ TOTAL_BYTES: Final = 1 << 20
 
 _SHOWN_BYTES: Final = 64
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+Redirects = Literal["same-host", "never", "any"]
 
 
 class Check:
     """What makes a response a success. One per target."""
 
-    __slots__ = ("head_only", "pattern", "status_max", "status_min")
+    __slots__ = ("head_only", "hosts", "pattern", "redirects", "status_max", "status_min")
 
     def __init__(
-        self, status_min: int, status_max: int, pattern: re.Pattern[str] | None, head_only: bool
+        self,
+        status_min: int,
+        status_max: int,
+        pattern: re.Pattern[str] | None,
+        head_only: bool,
+        redirects: Redirects = "any",
+        hosts: frozenset[str] = frozenset(),
     ) -> None:
         self.status_min = status_min
         self.status_max = status_max
         self.pattern = pattern
         self.head_only = head_only
+        self.redirects = redirects
+        self.hosts = hosts
+        """Names, in lower case, under which the service itself was asked."""
+
+    def misled(self, status: int, location: bytes | None) -> str:
+        """Why a redirect is no success, though its status is in the range; or nothing."""
+        if self.redirects == "any" or status not in _REDIRECTS or location is None:
+            return ""
+        if self.redirects == "never":
+            return "but it redirects"
+        text = location.decode("latin-1").strip()
+        try:
+            url = urlsplit(text.replace("\\", "/"))
+            host = (url.hostname or "").rstrip(".").lower()
+        except ValueError:
+            return f"but it redirects to what is no URL: {text}"
+        if host in self.hosts or (not url.netloc and url.scheme in ("", "http", "https")):
+            return ""
+        return f"but it redirects to another host: {text}"
 
 
 class Response:
@@ -41,6 +70,7 @@ class Response:
     __slots__ = (
         "_check",
         "_head",
+        "_location",
         "_parser",
         "_reason",
         "complete",
@@ -57,6 +87,7 @@ class Response:
         self._check = check
         self._reason = b""
         self._head = b""
+        self._location: bytes | None = None
         self.received = 0
         self.status = 0
         self.headers_done = False
@@ -69,7 +100,12 @@ class Response:
         self.detail = ""
         # A cycle through the parser's bound methods; release() breaks it, so that the garbage
         # collector has no work of it.
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = parser
+        # What every client takes, a probe takes too: small servers end their lines with a bare LF.
+        parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
 
     def feed(self, data: bytes) -> bool:
         """Takes the next bytes (at least one); true once there is a verdict."""
@@ -157,6 +193,10 @@ class Response:
         if not self.headers_done:
             self._reason += data
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._location is None and not self.headers_done and name.lower() == b"location":
+            self._location = value
+
     def on_headers_complete(self) -> None:
         parser, check = self._parser, self._check
         if self.headers_done or parser is None:  # a second response that nobody asked for
@@ -164,6 +204,7 @@ class Response:
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             self._reason = b""
+            self._location = None
             # One that says "Connection: close" or HTTP/1.0 is no end of the connection.
             parser.set_dangerous_leniencies(lenient_keep_alive=True)
             return
@@ -172,6 +213,8 @@ class Response:
         self.detail = status_words(status, self._reason)
         if not check.status_min <= status <= check.status_max:
             self.done = True
+        elif misled := check.misled(status, self._location):
+            self._decide(False, one_line(f"{self.detail}, {misled}"))
         elif check.pattern is None:
             self.done = self.ok = True
         if check.head_only:
@@ -202,6 +245,7 @@ class SearchedResponse(Response):
             self._framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
         if not self.headers_done and name.lower() in _FRAMING:
             self._framed = True
 
