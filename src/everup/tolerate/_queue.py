@@ -1,6 +1,6 @@
 """Places, and the queue of those who wait for one: threads and tasks of any loop in one queue.
 
-A place is a ``None`` in a list: taking and putting back are one atomic step each, so that a call
+A place is a ``None`` in a deque: taking and putting back are one atomic step each, so that a call
 that need not wait needs no lock. The lock guards the queue. Two rules keep a place from being lost
 between the two: who puts a place back looks at the queue afterwards, and who joins the queue looks
 at the places afterwards; so one of them sees the other (Dekker).
@@ -9,12 +9,13 @@ at the places afterwards; so one of them sees the other (Dekker).
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from math import inf
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import renew
 from everup.tolerate.deadline import SLACK_S
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Places:
         target_s: float | None,
         interval_s: float,
     ) -> None:
-        self.free: list[None] = [None] * limit
+        # Of so many at most: one that a fork's child gets back twice is one all the same.
+        self.free: deque[None] = deque([None] * limit, limit)
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._size = size
         self._lifo = lifo
@@ -116,6 +118,18 @@ class Places:
         self._since = 0.0
         """When the queue was empty last, while it is not."""
         self._lock = new_lock()
+
+    def forked(self, held: int) -> None:
+        """In the child of a fork: nobody waits, and the thread that forked holds so many places."""
+        renew(self._lock)
+        while self.waiting:
+            waiter = self.waiting.popitem()[0]
+            waiter.state = LATE  # of this thread, where a signal handler forked: who would wake it?
+            if waiter.gate is not None:
+                waiter.gate.release()
+        most = self.free.maxlen or 0
+        self.free.clear()
+        self.free.extend([None] * max(0, most - held))
 
     # -- joining and leaving the queue
 

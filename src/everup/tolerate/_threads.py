@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from everup.tolerate._workers import on_fork
+from everup.tolerate._forks import on_fork, renew
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -51,7 +51,7 @@ class Threads:
     def forked(self) -> None:
         """In the child of a fork: it has none of them."""
         self.busy = self.losers = 0
-        self.lock = threading.RLock()
+        renew(self.lock)
 
     def start(self, job: Job, number: int, call: Callable[..., Any], given: Arguments) -> bool:
         """One more copy; False: no thread is free."""
@@ -83,9 +83,10 @@ class Threads:
         except BaseException as raised:  # all of it belongs to the caller
             error = raised
         with self.lock:
-            self.busy -= 1
+            # Of a fork's child, where nothing is counted, the thread may be this one.
+            self.busy -= self.busy > 0
             if job.over:
-                self.losers -= 1
+                self.losers -= self.losers > 0
             else:
                 job.alive -= 1
         try:

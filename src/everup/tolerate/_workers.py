@@ -3,11 +3,10 @@ to wake one."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from typing import Any
-from weakref import WeakSet
+
+from everup.tolerate._forks import on_fork
 
 Wake = Callable[[], object]
 
@@ -74,20 +73,3 @@ class Workers:
 
     def forked(self) -> None:
         self.idle = []
-
-
-_watching: WeakSet[Any] = WeakSet()
-
-
-def on_fork(one: Any) -> None:
-    """Call its ``forked`` in the child of a fork, where the other threads are gone, while their
-    locks may be held."""
-    _watching.add(one)
-
-
-def _after_fork() -> None:
-    for one in list(_watching):
-        one.forked()
-
-
-os.register_at_fork(after_in_child=_after_fork)

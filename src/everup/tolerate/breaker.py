@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._permit import Permit
@@ -106,6 +107,15 @@ class Breaker(Policy):
         self._slow_s = inf if slow_s is None else slow_s
         self._lock = RLock()
         self._phase = Phase(CLOSED, 0, self._trip.window(self.clock.now()))
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In the child of a fork: the probes of other threads are no more. A window that one of
+        them was counting in begins anew."""
+        phase = self._phase
+        if renew(self._lock) and phase.window is not None:
+            self._phase = Phase(CLOSED, phase.generation, self._trip.window(self.clock.now()))
+        phase.under_way.clear()
 
     # -- looking at it, and changing it by hand
 

@@ -7,6 +7,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, real, seconds
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class RetryBudget:
     """
 
     __slots__ = (
+        "__weakref__",
         "_calls",
         "_end",
         "_lock",
@@ -74,6 +76,12 @@ class RetryBudget:
         self._now = (SYSTEM if clock is None else clock).now
         # One that the same thread may take again: a signal handler may retry something, too.
         self._lock = RLock()
+        on_fork(self)
+        self._slice_s = self.window_s / _SLICES
+        self._reset()
+
+    def _reset(self) -> None:
+        """An empty window."""
         # Its step is atomic, so a deposit takes no lock. Looking at it is a step as well.
         self._tick = count().__next__
         self._off = 0  # steps that were a look, and calls that have left the window
@@ -82,10 +90,14 @@ class RetryBudget:
         self._retries = [0] * _SLICES
         self._repeated = 0  # retries in the window
         self._placed = 0  # those of them that stand in a slice
-        self._slice_s = self.window_s / _SLICES
         self._slice = 0
         self._origin = self._now()
         self._end = self._origin + self._slice_s
+
+    def forked(self) -> None:
+        """In the child of a fork: what another thread was adding up begins anew."""
+        if renew(self._lock):
+            self._reset()
 
     def deposit(self) -> None:
         """Count a call: once each, however often it is repeated."""

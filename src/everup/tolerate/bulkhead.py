@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import blocks_inside, enter, frames_inside, leave, on_fork
 from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._queue import HELD, WAITING, Places, Waiter, new_gate
 from everup.tolerate.errors import BulkheadFull
@@ -75,6 +76,13 @@ class Bulkhead(Policy):
         self._places = Places(
             limit, queue, order == "lifo", self.clock, wait_s, target_s, interval_s
         )
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In the child of a fork: the places that other threads held are free."""
+        calls = frames_inside(self, "waiting", self._places.waiting)
+        held = sum(names.get("held", False) for names in calls)
+        self._places.forked(held + blocks_inside(self))
 
     @property
     def in_use(self) -> int:
@@ -109,6 +117,7 @@ class Bulkhead(Policy):
                     pass
             if not held:
                 wait()
+                held = True
             try:
                 return call(*args, **kwargs)
             finally:
@@ -138,6 +147,7 @@ class Bulkhead(Policy):
                     pass
             if not held:
                 await wait()
+                held = True
             try:
                 return await call(*args, **kwargs)
             finally:
@@ -155,6 +165,7 @@ class Bulkhead(Policy):
     def __enter__(self) -> Bulkhead:
         if not self._take():
             self._wait()
+        enter(self)
         return self
 
     def __exit__(
@@ -163,11 +174,13 @@ class Bulkhead(Policy):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        leave(self)
         self._places.give_back()
 
     async def __aenter__(self) -> Bulkhead:
         if not self._take():
             await self._wait_async()
+        enter(self)
         return self
 
     async def __aexit__(
@@ -176,6 +189,7 @@ class Bulkhead(Policy):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        leave(self)
         self._places.give_back()
 
     # -- waiting

@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._functions import plain
 from everup.tolerate._options import Seconds, real, seconds, whole
 from everup.tolerate.errors import ChaosError
@@ -91,6 +92,7 @@ class Chaos(Policy):
         self.window_s: float | None = window_s
         # Taken for injections alone. Twice by one thread: a signal handler may come in the middle.
         self._lock = RLock()
+        on_fork(self)
         self._injected = 0
         self._left = limit
         self._told = False
@@ -114,6 +116,10 @@ class Chaos(Policy):
         return self._injected
 
     # -- around a function: alike but for the waiting
+
+    def forked(self) -> None:
+        """In the child of a fork: no other thread holds the lock."""
+        renew(self._lock)
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""

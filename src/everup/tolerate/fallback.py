@@ -6,6 +6,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._functions import is_async, is_function, name_of, plain
 from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
@@ -92,7 +93,12 @@ class Fallback(Policy):
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()
+        on_fork(self)
         self._good: dict[Hashable, tuple[float, Any]] = {}
+
+    def forked(self) -> None:
+        """In the child of a fork: no other thread holds the lock."""
+        renew(self._lock)
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         if self._awaits:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, as_seconds, real, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._race import (
@@ -121,6 +122,7 @@ class Hedge(Policy):
         self._tick = count(1).__next__  # its step is atomic
         self._threads = Threads(threads, name)
         self._lock = RLock()
+        on_fork(self)
         self._lanes: WeakKeyDictionary[Any, Lane] = WeakKeyDictionary()
         self._here: tuple[Any, Lane] = (None, self._new_lane())
         """The loop used last, and its lane: looking into the dictionary costs as much again."""
@@ -275,6 +277,10 @@ class Hedge(Policy):
         race.context.run(race.due)
 
     # -- synchronous
+
+    def forked(self) -> None:
+        """In the child of a fork: no other thread holds the lock."""
+        renew(self._lock)
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call. Raises ``TypeError`` without ``threads``."""

@@ -7,6 +7,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from everup.tolerate._base import Event, Listener, Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import frames_inside, on_fork, renew
 from everup.tolerate._functions import plain
 from everup.tolerate._options import whole
 from everup.tolerate.budget import counted, making
@@ -58,6 +59,16 @@ class Keyed(Policy, Generic[Q]):
         # ``make``, ``key`` or a listener. One thread may take it twice: a finalizer, on its way.
         self._entries: OrderedDict[Hashable, _Entry[Q]] = OrderedDict()
         self._lock = RLock()
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In the child of a fork: the calls of other threads are no more."""
+        renew(self._lock)
+        for entry in self._entries.values():
+            entry.busy = 0
+        for names in frames_inside(self, "self", self):
+            if "entry" in names:
+                names["entry"].busy += 1
 
     def get(self, key: Hashable) -> Q:
         """The policy of a key, made if need be, to be looked at or used by hand."""
@@ -154,7 +165,7 @@ class Keyed(Policy, Generic[Q]):
 
     def _leave(self, entry: _Entry[Q]) -> None:
         with self._lock:
-            entry.busy -= 1
+            entry.busy -= entry.busy > 0  # a fork's child counts its own calls alone
 
     def _weakest(self) -> Hashable:
         busy: list[Hashable] = []

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._estimators import AIMD, Estimator, Gradient2, Sample, Vegas
+from everup.tolerate._forks import blocks_inside, enter, frames_inside, leave, on_fork, renew
 from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate.errors import LimitReached
@@ -66,6 +67,7 @@ class Limit(Policy):
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()
+        on_fork(self)
         self._state = self.estimator.start()
         self._limit = max(1, int(self._state.limit))
         self._under_way = 0
@@ -76,6 +78,13 @@ class Limit(Policy):
         self._ends_at = float("-inf")  # the first window waits for its samples alone
         self._told = self._limit
         self._told_at = float("-inf")
+
+    def forked(self) -> None:
+        """In the child of a fork: the calls of other threads are no more."""
+        renew(self._lock)
+        calls = frames_inside(self, "self", self)
+        held = sum(names.get("admitted", False) for names in calls)
+        self._under_way = held + blocks_inside(self)
 
     @property
     def limit(self) -> int:
@@ -119,7 +128,7 @@ class Limit(Policy):
                 return got
             ended = now()
             with lock:  # as in _ok, which would cost a call
-                self._under_way -= 1
+                self._under_way -= self._under_way > 0
                 self._total_s += ended - started
                 self._count = count = self._count + 1
                 if under_way > self._peak:
@@ -154,7 +163,7 @@ class Limit(Policy):
                 return got
             ended = now()
             with lock:
-                self._under_way -= 1
+                self._under_way -= self._under_way > 0
                 self._total_s += ended - started
                 self._count = count = self._count + 1
                 if under_way > self._peak:
@@ -186,7 +195,7 @@ class Limit(Policy):
     def _ok(self, started: float, under_way: int) -> None:
         ended = self.clock.now()
         with self._lock:
-            self._under_way -= 1
+            self._under_way -= self._under_way > 0
             self._total_s += ended - started
             self._count += 1
             self._peak = max(self._peak, under_way)
@@ -196,13 +205,13 @@ class Limit(Policy):
 
     def _raised(self, error: BaseException, under_way: int) -> None:
         with self._lock:  # before the judge, who may raise, too
-            self._under_way -= 1
+            self._under_way -= self._under_way > 0
         if self.judge.error(error) is _FAILED:
             self._dropped_one(under_way)
 
     def _drop(self, under_way: int) -> None:
         with self._lock:
-            self._under_way -= 1
+            self._under_way -= self._under_way > 0
         self._dropped_one(under_way)
 
     def _dropped_one(self, under_way: int) -> None:
@@ -252,6 +261,7 @@ class LimitPermit:
             raise RuntimeError("this permit is in use: take one for each block")
         self._under_way = self._limit._enter()
         self._started = self._limit.clock.now()
+        enter(self._limit)
 
     def __exit__(
         self,
@@ -260,6 +270,7 @@ class LimitPermit:
         traceback: TracebackType | None,
     ) -> None:
         under_way, self._under_way = self._under_way, 0
+        leave(self._limit)
         if error is None:
             self._limit._ok(self._started, under_way)
         else:

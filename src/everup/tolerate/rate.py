@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, real, seconds, whole
 from everup.tolerate.errors import RateLimited
 
@@ -85,16 +86,17 @@ class _Window:
         at = self.ring[index] + self.per_s
         if at > now + _CLOSE_S:
             return at
+        self.taken += 1  # first: a fork in between costs its child no place
         self.ring[index] = now
-        self.taken += 1
         return None
 
     def book(self) -> _Place:
         """Take the next place, which is in the future."""
         index = self.taken % self.size
         before = self.ring[index]
-        at = self.ring[index] = before + self.per_s
+        at = before + self.per_s
         self.taken += 1
+        self.ring[index] = at
         return _Place(at, before, self.taken)
 
     def undo(self, place: _Place) -> bool:
@@ -173,7 +175,13 @@ class RateLimit(Policy):
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()
+        on_fork(self)
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+
+    def forked(self) -> None:
+        """In the child of a fork: nobody waits."""
+        renew(self._lock)
+        self._lines.clear()
 
     def __enter__(self) -> "RateLimit":
         """Take a place, waiting for it as a call would. Leaving the block does nothing."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from math import inf
 from threading import RLock
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._functions import is_function, name_of, plain
 from everup.tolerate._options import Seconds, as_seconds, real, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
@@ -69,12 +71,14 @@ class _Throttle:
         "epoch",
         "k",
         "least",
+        "most",
         "over_at",
         "requests",
     )
 
-    def __init__(self, k: float, window_s: float, least: int) -> None:
+    def __init__(self, k: float, window_s: float, least: int, most: float) -> None:
         self.k = k
+        self.most = most
         self.least = least
         self.bucket_s = window_s / _BUCKETS
         self.epoch = 0
@@ -88,7 +92,10 @@ class _Throttle:
         """Of being refused, for the next request."""
         requests = self.all_requests
         excess = requests - self.k * self.all_accepts
-        return excess / (requests + 1) if excess > 0 and requests >= self.least else 0.0
+        if excess <= 0 or requests < self.least:
+            return 0.0
+        chance: float = excess / (requests + 1)
+        return chance if chance < self.most else self.most
 
     def ask(self, now: float) -> float:
         """Count a request, before it is sent, in this ``epoch``; its chance of being refused."""
@@ -98,7 +105,10 @@ class _Throttle:
         excess = requests - self.k * self.all_accepts
         self.requests[self.epoch % _BUCKETS] += 1
         self.all_requests = requests + 1
-        return excess / (requests + 1) if excess > 0 and requests >= self.least else 0.0
+        if excess <= 0 or requests < self.least:
+            return 0.0
+        chance: float = excess / (requests + 1)
+        return chance if chance < self.most else self.most
 
     def _roll(self, now: float) -> None:
         epoch = int(now // self.bucket_s)
@@ -141,10 +151,13 @@ class Shed(Policy):
     never. Default: ``priority``; not known: 0.
 
     ``by="throttle"``, on the client: with a chance of max(0, (requests - k x accepts) /
-    (requests + 1)) over the last ``window_s`` (> 0, default 120): Site Reliability Engineering,
-    ch. 21. ``k`` >= 1, default 2: the smaller, the sooner. Requests are counted before they are
-    sent, refused ones too, so a dependency that hangs is seen; but a burst of first calls looks
-    the same, so nothing is refused below ``least`` requests (>= 0, default 20). ``on``,
+    (requests + 1)) over the last ``window_s`` (> 0, default 15): Site Reliability Engineering,
+    ch. 21. Never more than ``max_chance`` ((0, 1], default 0.9): what still goes through finds out
+    that the other side is well again. With both, all is admitted within a minute; with 120 s and
+    no highest chance, as in the book, it takes ten. ``k`` >= 1, default 2: the smaller, the sooner.
+    Requests are counted before they are sent, refused ones too, so a dependency that hangs is seen;
+    but a burst of first calls looks the same, so nothing is refused below ``least`` requests (>= 0,
+    default 20). ``on``,
     ``unless``, ``when``, ``result`` say which outcomes were not accepted (see ``Judge``; default:
     every ``Exception``). Neutral ones are taken back.
 
@@ -167,8 +180,9 @@ class Shed(Policy):
         levels: int = 4,
         start: float = 0.7,
         k: float = 2.0,
-        window_s: Seconds = 120.0,
+        window_s: Seconds = 15.0,
         least: int = 20,
+        max_chance: float = 0.9,
         on: Errors = Exception,
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
@@ -201,17 +215,25 @@ class Shed(Policy):
         real("k", k, 1)
         window_s = seconds("window_s", window_s, above=True)
         whole("least", least, 0)
+        real("max_chance", max_chance, 0, 1, above=True)
         self.by = by
         self.judge = Judge(on, unless, when, result)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()
+        on_fork(self)
         self._waits = _Wait(max_wait_s, target_s, interval_s)
-        self._throttle = _Throttle(k, window_s, least)
+        self._new_throttle = partial(_Throttle, k, window_s, least, max_chance)
+        self._throttle = self._new_throttle()
         self._waited, self._since, self._matters, self._load = waited, since, matters, load
         # From which load on each level is refused; level 0 never.
         self._from = [inf]
         self._from += [1 - (1 - start) * level / (levels - 1) for level in range(1, levels)]
+
+    def forked(self) -> None:
+        """In the child of a fork: what another thread was adding up begins anew."""
+        if renew(self._lock):
+            self._throttle = self._new_throttle()
 
     @property
     def overloaded(self) -> bool:

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, whole
 from everup.tolerate._options import seconds as duration
-from everup.tolerate._workers import Workers, on_fork
+from everup.tolerate._workers import Workers
 from everup.tolerate.deadline import (
     AT,
     CUT,
@@ -158,9 +159,9 @@ class Timeout(Policy):
         """Threads that hang now."""
         if thread:
             self._workers = Workers(name)
-            on_fork(self)
         # Re-entrant: garbage collection may run any __del__ in the middle of what it guards.
         self._lock = threading.RLock()
+        on_fork(self)
         self._lanes: WeakKeyDictionary[Any, _Lane] = WeakKeyDictionary()
         self._here: tuple[Any, _Lane] = (None, _Lane(self.clock.now))
         """The loop used last, and its lane: looking into the dictionary costs as much again."""
@@ -382,7 +383,7 @@ class Timeout(Policy):
         with self._lock:
             job.over = True
             if job.abandoned:
-                self.hung -= 1
+                self.hung -= self.hung > 0  # a fork's child counts none
         if job.abandoned:
             late, job.error = job.error, None
             self._tell_late(late)
@@ -391,4 +392,4 @@ class Timeout(Policy):
     def forked(self) -> None:
         """In the child of a fork: what hangs does so in the parent alone."""
         self.hung = 0
-        self._lock = threading.RLock()
+        renew(self._lock)

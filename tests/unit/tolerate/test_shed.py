@@ -217,7 +217,7 @@ def raising(error):
 
 def test_it_throttles_once_fewer_than_one_in_k_are_accepted(put, way):
     shed = Shed(
-        "throttle", least=0, clock=way.clock, name="api"
+        "throttle", least=0, max_chance=1.0, clock=way.clock, name="api"
     )  # the clock's chance is always 0.5
     recorder = Recorder(shed)
     fails = put(shed, raising(ConnectionError()))
@@ -263,7 +263,7 @@ def test_while_half_are_accepted_nothing_is_throttled(put, way):
 
 
 def test_it_forgets_after_its_window(put, way):
-    shed = Shed("throttle", window_s=120.0, least=0, clock=way.clock)
+    shed = Shed("throttle", window_s=120.0, least=0, max_chance=1.0, clock=way.clock)
     fails = put(shed, raising(ValueError()))
     for _ in range(12):
         sheds_or_fails(fails)
@@ -332,7 +332,7 @@ def test_the_throttle_against_a_list_of_calls(steps):
     clock = FakeClock(start=0.0)
     chance = 1.0
     clock.random = lambda: chance
-    shed = Shed("throttle", least=0, clock=clock)
+    shed = Shed("throttle", window_s=120.0, least=0, max_chance=1.0, clock=clock)
     calls = []
     errors = {"failed": ValueError(), "neutral": asyncio.CancelledError()}
     for pause, how in steps:

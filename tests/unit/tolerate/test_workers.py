@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from everup.tolerate import Hedge, TimedOut, Timeout, _workers
+from everup.tolerate import Hedge, TimedOut, Timeout, _forks
 from everup.tolerate._workers import Workers, _Worker
 
 mine: ContextVar[str] = ContextVar("mine", default="unset")
@@ -199,13 +199,14 @@ def test_what_a_child_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     limit, hedge = Timeout(30.0, thread=True), Hedge(30.0, threads=1)
     ran(limit._workers)
     watching: list[Any] = [limit, limit._workers, hedge._threads]
-    assert all(one in _workers._watching for one in watching)
-    monkeypatch.setattr(_workers, "_watching", watching)
+    assert all(one in _forks._watching for one in watching)
+    monkeypatch.setattr(_forks, "_watching", watching)
     lock, idle = limit._lock, limit._workers.idle
     limit.hung = hedge._threads.busy = hedge._threads.losers = 3
-    _workers._after_fork()
+    _forks._after_fork()
     assert (limit.hung, hedge.busy, hedge.losers) == (0, 0, 0)
-    assert limit._lock is not lock
+    assert limit._lock is lock
+    assert lock.acquire(blocking=False)
+    lock.release()
     assert limit._workers.idle == []
     limit._workers.idle = idle  # where the one that waits looks for itself
-    assert Timeout(30.0) not in _workers._watching

@@ -23,6 +23,7 @@ from weakref import WeakSet
 
 from everup.tolerate._base import Event, Policy
 from everup.tolerate._clock import SYSTEM, Clock
+from everup.tolerate._forks import register
 from everup.tolerate._look import Watchable, check_names, states, worst_state
 from everup.tolerate._options import Seconds, real, seconds
 from everup.tolerate._windows import State
@@ -272,4 +273,4 @@ def _after_fork() -> None:
         sink._forked()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+register(_after_fork)
