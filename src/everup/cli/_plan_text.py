@@ -53,8 +53,8 @@ def show(
     click.echo()
     value, down = found.availability, found.downtime_s_per_year
     click.echo(
-        f"{found.scope or 'every service'} up {share(value.value)} of the time, down "
-        f"{lapse(down.value)} a year (95 %: {_between(down)})"
+        f"{_caution(measured)}{found.scope or 'every service'} up {share(value.value)} of the time,"
+        f" down {lapse(down.value)} a year (95 %: {_between(down)})"
         + click.style(f"  (next: {next_command(found, way, measured)})", dim=True)
     )
 
@@ -65,11 +65,18 @@ def _title(found: "Plan", what_if: "WhatIf", measured: Measured) -> None:
         source = f"nothing measured ({measured.why}): all rates are assumed"
     else:
         source = f"rates measured over {lapse(measured.length_s)} where there were enough"
-        if measured.length_s < _SHORT_S:
-            source += "; so short a time proves little: the intervals are wide"
-    click.echo(click.style(f"plan of {of}; {source}", bold=True))
+    click.echo(click.style(f"{_caution(measured)}plan of {of}; {source}", bold=True))
     if given := [_given(name, service, what_if) for name, service in what_if.names()]:
         click.echo(f"what if: {'; '.join(given)}")
+    for note in found.notes:
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {note}")
+
+
+def _caution(measured: Measured) -> str:
+    """Before any prediction: how little it rests on."""
+    if measured.why or measured.length_s >= _SHORT_S:
+        return ""
+    return f"{lapse(measured.length_s)} of journal prove little, the interval says how little: "
 
 
 def _given(name: str, service: str, what_if: "WhatIf") -> str:
@@ -136,8 +143,8 @@ def _assumptions(found: "Plan") -> None:
     if hidden := len(found.assumptions) - len(chosen):
         click.echo(f"and {hidden} more that carry next to nothing (--json has them)")
     click.echo(
-        "carries: so much does the predicted downtime change if this was twice as good or bad, "
-        "to first order"
+        "carries: so much does the predicted downtime grow if this was twice as bad (it falls by "
+        "half as much if it was twice as good), to first order"
     )
 
 
@@ -178,6 +185,12 @@ def _compared(found: "Plan", measured: Measured) -> None:
 
 
 def _route(way: "Route") -> None:
+    _way(way)
+    for note in way.notes:
+        click.echo(note)
+
+
+def _way(way: "Route") -> None:
     from everup.reliability.plan import COSTS, YEAR_S
 
     click.echo()

@@ -67,6 +67,17 @@ class Line:
         if self.cls and self.since < end:
             yield max(self.since, start), end, self.cls
 
+    def at(self, when: int) -> int:
+        """What it was at a moment; ``PLANNED`` before it was known."""
+        if when < self.born:
+            return PLANNED
+        if when >= self.since:
+            return self.cls
+        after = bisect_right(self.spans, when, key=_END)
+        if after < len(self.spans) and self.spans[after][0] <= when:
+            return self.spans[after][2]
+        return UP
+
     def sums(self, start: int, end: int) -> list[int]:
         """Microseconds by class. Days that are only counted count by the part inside."""
         found = of_days(self.days, start, min(end, self.detail_from))

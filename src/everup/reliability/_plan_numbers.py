@@ -21,9 +21,9 @@ _FARTHEST = 7.0
 class Number:
     """``shape``: how it is distributed around its value.
 
-    fixed; gamma with ``a`` as shape and ``value`` as mean; lognormal with ``a`` as standard
-    deviation of the logarithm (``b``: degrees of freedom of Student's distribution, 0: normal) and
-    ``value`` as median; beta with ``a`` and ``b``.
+    fixed; gamma with ``a`` as shape and ``value`` times ``b`` as mean; lognormal with ``a`` as
+    standard deviation of the logarithm (``b``: degrees of freedom of Student's distribution, 0:
+    normal) and ``value`` as median; beta with ``a`` and ``b``.
     """
 
     value: float
@@ -32,6 +32,8 @@ class Number:
     shape: Literal["fixed", "gamma", "lognormal", "beta"] = "fixed"
     a: float = 0.0
     b: float = 0.0
+    sample: float | None = None
+    """What was counted, as it is."""
     factor: float = 1.0
     """What a change on the way to a target makes of it."""
 
@@ -47,7 +49,7 @@ class Number:
         if self.value == 0:
             return 0.0
         if self.shape == "gamma":
-            return rng.standard_gamma(self.a, size) * (self.now / self.a)
+            return rng.standard_gamma(self.a, size) * (self.now * self.b / self.a)
         if self.shape == "lognormal":
             import numpy as np
 
@@ -65,7 +67,7 @@ class Number:
             from scipy.special import gammaincinv
 
             low, high = (float(gammaincinv(self.a, p)) / self.a for p in (0.025, 0.975))
-            return low * self.now, high * self.now
+            return low * self.now * self.b, high * self.now * self.b
         if self.shape == "beta":
             from scipy.special import betaincinv
 
@@ -81,9 +83,12 @@ class Number:
 def rate(count: int, relapses: float, up_s: float, assumed_every_s: float, what: str) -> Number:
     """Failures per second of up time: a gamma distribution.
 
-    With failures: Jeffreys' posterior, shape ``n + 1/2`` and time ``T``, where n leaves relapses
-    out, times the failures that came for each independent one. With none: what is assumed counts
-    as one failure in its time (shape 1), and the time without a failure is added to that time.
+    With n failures in time T: ``(n + 1/2) / T``, the mean of Jeffreys' posterior. Relapses are
+    failures like others in that, but no evidence of their own: the shape is ``m + 1/2`` with the m
+    that are none, and the draws are of ``(m + 1/2) (n / m) / T``, bursts of the size that was seen.
+    What was counted (``sample``) and what is added for bursts (``b``) are two numbers. With none:
+    what is assumed counts as one failure in its time (shape 1), and the time without a failure is
+    added to that time.
     ``assumed_every_s`` inf: nothing is assumed.
     """
     if not count or up_s <= 0:
@@ -91,11 +96,15 @@ def rate(count: int, relapses: float, up_s: float, assumed_every_s: float, what:
             return Number(0.0, "measured", f"no {what} in {_days(up_s)}")
         source: Source = "measured" if up_s >= assumed_every_s else "assumed"
         note = f"no {what} in {_days(up_s)}" if up_s > 0 else ""
-        return Number(1 / (assumed_every_s + up_s), source, note, "gamma", 1.0)
+        return Number(1 / (assumed_every_s + up_s), source, note, "gamma", 1.0, 1.0)
     independent = max(1.0, count - relapses)
-    mean = (independent + 0.5) / up_s * (count / independent)
+    bursts = (independent + 0.5) * (count / independent) / (count + 0.5)
     note = f"{count} {_plural(what, count)} in {_days(up_s)}"
-    return Number(mean, "measured", note, "gamma", independent + 0.5)
+    if count > independent:
+        every, again = _days(up_s / count), count - independent
+        note += f", one each {every}; {again:.3g} of them soon after another"
+    mean, shape = (count + 0.5) / up_s, independent + 0.5
+    return Number(mean, "measured", note, "gamma", shape, bursts, sample=count / up_s)
 
 
 def mean_time(values_s: tuple[float, ...], assumed_s: float | None, what: str) -> Number:
@@ -161,7 +170,7 @@ def numbers_of(
         found["common"] = share(
             assumed.common_cause,
             seen.together,
-            seen.apart / max(1, seen.replicas),
+            seen.apart / max(1, seen.replicas) if seen.alone is None else seen.alone,
             f"{seen.together} x all at once, {seen.apart} x one alone",
         )
     if name in what_if.coverage:

@@ -1,7 +1,8 @@
 """What a history says of each service, for a plan."""
 
 from everup.reliability._account_types import Account, ServiceReport
-from everup.reliability._history_state import Outage, parts
+from everup.reliability._history_line import UP
+from everup.reliability._history_state import Service, parts
 from everup.reliability._plan_types import Observed
 from everup.reliability.history import History
 
@@ -27,18 +28,16 @@ def observed(
     alone.
     """
     return {
-        report.name: _of(report, history.services[report.name].outages, start, end, person_s)
+        report.name: _of(report, history.services[report.name], start, end, person_s)
         for report in found.services
     }
 
 
-def _of(
-    report: ServiceReport, outages: list[Outage], start: int, end: int, person_s: float
-) -> Observed:
+def _of(report: ServiceReport, service: Service, start: int, end: int, person_s: float) -> Observed:
     kinds = report.failures.by_kind
     waits, starts, unready, persons = [], [], [], []
     recovered = 0
-    for outage in outages:
+    for outage in service.outages:
         if not start <= outage.start < end or outage.kind == "group" or outage.blind:
             continue
         whole_s = (outage.end - outage.start) / _US
@@ -58,7 +57,7 @@ def _of(
         if recover is not None:
             starts.append(recover / _US)
     times = report.times
-    apart, together = _together(outages, start, end, len(report.instances))
+    apart, alone, together = _together(service, start, end)
     return Observed(
         up_s=sum(i.times.up_s + i.times.degraded_s for i in report.instances),
         crashes=sum(count for kind, count in kinds.items() if kind in CRASHES),
@@ -72,6 +71,7 @@ def _of(
         not_recovered=len(persons),
         persons_s=tuple(persons),
         apart=apart,
+        alone=alone,
         together=together,
         replicas=len(report.instances),
         valid_s=times.valid_s,
@@ -79,27 +79,33 @@ def _of(
     )
 
 
-def _together(outages: list[Outage], start: int, end: int, replicas: int) -> tuple[int, int]:
-    """Failures of one replica alone, and times that all failed within ``AT_ONCE_S``."""
-    if replicas < 2:
-        return 0, 0
+def _together(service: Service, start: int, end: int) -> tuple[int, float, int]:
+    """Failures of one replica alone, the same each by the number of replicas that there were then,
+    and times that all failed within ``AT_ONCE_S``.
+
+    How many there are now does not matter: those that were up just before the first of them failed
+    could be struck, standbys too. Relapses say nothing by themselves, but they are part of what
+    happened at once."""
     own = sorted(
-        (outage.start, outage.slot)
-        for outage in outages
-        if start <= outage.start < end
-        and outage.kind in CRASHES | HANGS
-        and not outage.relapse
-        and not outage.blind
+        (outage.start, outage.slot, outage.relapse)
+        for outage in service.outages
+        if start <= outage.start < end and outage.kind in CRASHES | HANGS and not outage.blind
     )
-    together, at = 0, 0
+    apart, alone, together, at = 0, 0.0, 0, 0
     while at < len(own):
-        until = own[at][0] + int(AT_ONCE_S * _US)
+        first = own[at][0]
         after = at
-        while after < len(own) and own[after][0] <= until:
+        while after < len(own) and own[after][0] <= first + int(AT_ONCE_S * _US):
             after += 1
-        if len({slot for _, slot in own[at:after]}) >= replicas:
+        there = {name for name, slot in service.slots.items() if slot.line.at(first - 1) == UP}
+        struck = {name for _, name, _ in own[at:after]}
+        new = sum(not relapse for _, _, relapse in own[at:after])
+        if len(there) >= 2 and there <= struck and new:
             together += 1
             at = after
-        else:
-            at += 1
-    return len(own) - together * replicas, together
+            continue
+        if len(there | {own[at][1]}) >= 2 and not own[at][2]:
+            apart += 1
+            alone += 1 / len(there | {own[at][1]})
+        at += 1
+    return apart, alone, together

@@ -79,12 +79,17 @@ def assumptions(state: State, scope: frozenset[str], names: Iterable[str]) -> li
 
 def _row(key: str, number: Number, services: tuple[str, ...], slope: float) -> Assumption:
     name, unit = _ROWS[key]
-    value, (low, high) = number.now, number.bounds()
+    value, (low, high), sample = number.now, number.bounds(), number.sample
     if key in _RATES:
         value, low, high, slope = 1 / value, 1 / high, 1 / low if low else float("inf"), -slope
+        sample = 1 / sample if sample else None
     elif key == "not_recovered":
         value, low, high = 1 - value, 1 - high, 1 - low
-    return Assumption(name, services, value, unit, low, high, number.source, number.note, slope)
+    bursts = number.b if number.shape == "gamma" else 1.0
+    note = number.note
+    return Assumption(
+        name, services, value, unit, low, high, number.source, note, sample, bursts, slope
+    )
 
 
 def losses(member: Member, values: Mapping[str, Any]) -> tuple[Loss, ...]:

@@ -160,6 +160,19 @@ class State:
         """The services of the same unit."""
         return self.units[self._of[service]].members
 
+    def unit_of(self, service: str) -> str:
+        """The unit that it is part of."""
+        return self._of[service]
+
+    def common_part(self, service: str) -> float:
+        """The part of its own downtime that is the common cause's."""
+        unit, values = self.units[self._of[service]], self.values[service]
+        down = self.solved[unit.name].down
+        without = solve(
+            unit, self.structure.members, {**self.values, service: {**values, "common": 0.0}}
+        )
+        return 1 - float(without.down / down) if down else 0.0
+
     def scope(self, service: str) -> frozenset[str]:
         """Units that must be up; "": all."""
         return self.structure.needed[service] if service else frozenset(self.units)

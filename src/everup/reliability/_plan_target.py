@@ -152,7 +152,13 @@ def route(
         saved = (down - after) * YEAR_S
         changes.append(Change(step.service, step.kind, step.text, step.cost, saved, 1 - after))
         down = after
-    return Route(target, 1 - before, 1 - down, reached, tuple(changes), limits)
+    notes = [
+        f"no second replica of {name} is proposed: its clients know port {draft.service.port}"
+        " alone; with `listen` in place of `port` everup would spread them"
+        for name, draft in search.begin.items()
+        if _has_one_port(draft.service) and (changes or not reached)
+    ]
+    return Route(target, 1 - before, 1 - down, reached, tuple(changes), limits, tuple(notes))
 
 
 def _greedy(search: _Search, goal: float) -> list[_Step]:
@@ -226,7 +232,7 @@ def _steps(draft: _Draft, numbers: Mapping[str, Number], fixed: bool) -> Iterabl
     listens = any(not each.address.startswith("unix:") for each in service.listen)
     if listens and service.standby < 1:
         yield _Step(name, "standby", f"a warm standby for {name}", 1, _edit(_one_standby))
-    if service.slots < _MAX_UNITS:
+    if service.slots < _MAX_UNITS and not _has_one_port(service):
         text = f"one more replica of {name}: {service.replicas + 1}"
         yield _Step(name, "replica", text, 2, _edit(_one_replica))
     for key, words in _ENGINEERING.items():
@@ -236,6 +242,11 @@ def _steps(draft: _Draft, numbers: Mapping[str, Number], fixed: bool) -> Iterabl
         known = numbers.get(keys[0])
         if known and known.value and draft.factors.get(keys[0], 1.0) > 0.5**_HALVINGS:
             yield _Step(name, key, words.format(name), 3, _tune(keys))
+
+
+def _has_one_port(service: Service) -> bool:
+    """Its clients know one port, and a second replica gets another: nobody asks that one."""
+    return bool(service.port) and not service.listen and service.slots == 1
 
 
 def _of_config(service: Service, fixed: bool) -> Iterable[_Step]:

@@ -101,10 +101,12 @@ class Observed:
     persons_s: tuple[float, ...] = ()
     """How long the latter took."""
     apart: int = 0
-    """Failures of one replica alone, relapses left out, of a service that has several."""
+    """Failures of one replica alone, relapses left out, while there were several."""
     together: int = 0
-    """Times that all replicas failed at once."""
+    """Times that all replicas that there were failed at once."""
     replicas: int = 1
+    alone: float | None = None
+    """``apart``, each by the number of replicas that there were then; None: by ``replicas``."""
     valid_s: float = 0.0
     """Time in which the service should have been up, seen as one."""
     availability: float | None = None
@@ -203,6 +205,11 @@ class Assumption:
     """With 95 %."""
     source: Source
     note: str
+    sample: float | None
+    """What was counted, without what little data make of it; None: nothing was."""
+    clustering: float
+    """By this factor is its interval wider upwards because failures came in bursts; 1: they did
+    not."""
     elasticity: float
     """Per cent by which the predicted downtime changes if this changes by one per cent; of
     coverage: if the part that is not recovered does."""
@@ -222,6 +229,8 @@ class Plan:
     assumptions: tuple[Assumption, ...]
     comparison: Comparison | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What-ifs that change nothing, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +258,8 @@ class Route:
     changes: tuple[Change, ...]
     limits: tuple[str, ...]
     """What keeps it from the target, the worst first; empty where it is reached."""
+    notes: tuple[str, ...] = ()
+    """Changes that were left out, and why."""
 
 
 COSTS = ("config only", "standby", "replica", "engineering")

@@ -27,6 +27,7 @@ from everup.reliability._plan_members import (
     wait_s,
     warnings_of,
 )
+from everup.reliability._plan_notes import notes
 from everup.reliability._plan_observed import observed
 from everup.reliability._plan_rows import (
     assumptions,
@@ -118,6 +119,14 @@ def plan(
     of = structure(changed, assumed, what_if, seen, {})
     state = State(of)
     draws = Draws(of, rng)
+
+    def another(other: WhatIf) -> State | None:
+        rest = altered(spec, other)
+        there = planned(rest)
+        if not there or (scope and scope not in there):
+            return None
+        return State(structure(rest, assumed, other, seen, {}))
+
     comparable = not what_if.changes_structure
     units = state.scope(scope)
     down = draws.down(units, state.down(units))
@@ -135,6 +144,7 @@ def plan(
         tuple(assumptions(state, units, names)),
         comparison,
         warnings_of(changed, names),
+        notes(what_if, state, scope, another),
     )
 
 

@@ -556,3 +556,111 @@ def test_a_hundred_services() -> None:
     found = predicted(of)
     assert len(found.services) == 100
     assert route(of, 0.999).reached
+
+
+# -- evidence that must not be lost, and numbers that must not be mixed
+
+
+def struck_together(scaled: bool, gap_s: float = 5000.0, standby: bool = False) -> Observed:
+    """Both processes of a service are killed together three times; then it is scaled to 3 and
+    back, or not."""
+    script, slots, at = Script().engine(), ("web.1", "web.2"), 0.0
+    for slot in slots:
+        script.up(slot, 1)
+    for n in range(1, 4):
+        at += gap_s
+        for slot in slots:
+            script.at(at).exit(slot, n)
+            at += 0.1
+        for slot in slots:
+            script.at(at + 1).up(slot, n + 1)
+        at += 1
+    if scaled:
+        script.at(at + 700).add("service.scaled", "web", replicas=3, before=2)
+        script.at(at + 701).up("web.3", 1)
+        script.at(at + 800).add("service.scaled", "web", replicas=2, before=3)
+        script.stop("web.3", 1)
+    history = script.at(at + 5000).history()
+    begin, end = int(BEGAN * US), int((BEGAN + at + 5000) * US)
+    history.close(end, running=True)
+    return observed(history, account(history, begin, end), begin, end)["web"]
+
+
+def common_cause_of(seen: Observed, of: Spec) -> float:
+    rows = predicted(of, seen={"web": seen}).assumptions
+    return next(row.value for row in rows if row.name.startswith("common cause"))
+
+
+def test_scaling_erases_no_evidence_of_a_common_cause() -> None:
+    """How many there were when they failed is what counts, not how many there have been since."""
+    two = spec(service("web", replicas=2))
+    before, after = struck_together(scaled=False), struck_together(scaled=True)
+    assert (before.together, after.together) == (3, 3)
+    assert (before.apart, after.apart) == (0, 0)
+    assert common_cause_of(after, two) == pytest.approx(common_cause_of(before, two))
+
+
+def test_relapses_that_strike_all_with_a_first_failure_are_part_of_it() -> None:
+    """One of two had failed alone minutes before: that both fail at once now is evidence still."""
+    script = Script().engine().up("web.1", 1).up("web.2", 1)
+    script.at(5000).exit("web.1", 1).at(5001).up("web.1", 2)
+    script.at(5100).exit("web.1", 2).exit("web.2", 1).at(5101).up("web.1", 3).up("web.2", 2)
+    history = script.at(9000).history()
+    begin, end = int(BEGAN * US), int((BEGAN + 9000) * US)
+    history.close(end, running=True)
+    found = observed(history, account(history, begin, end), begin, end)["web"]
+    assert (found.apart, found.together) == (1, 1)
+
+
+def test_a_failure_while_it_was_the_only_one_says_nothing_of_a_common_cause() -> None:
+    script = Script().engine().up("web.1", 1).at(5000).exit("web.1", 1).at(5001).up("web.1", 2)
+    script.at(6000).add("service.scaled", "web", replicas=2, before=1).at(6001).up("web.2", 1)
+    script.at(9000).exit("web.2", 1).at(9001).up("web.2", 2)
+    history = script.at(12_000).history()
+    begin, end = int(BEGAN * US), int((BEGAN + 12_000) * US)
+    history.close(end, running=True)
+    found = observed(history, account(history, begin, end), begin, end)["web"]
+    assert (found.apart, found.alone, found.together) == (1, 0.5, 0)
+
+
+def test_one_burst_does_not_inflate_the_rate() -> None:
+    seen = Observed(up_s=125.4, crashes=3, relapses=2)
+    rows = predicted(spec(service("web")), seen={"web": seen}).assumptions
+    row = next(row for row in rows if "crashes" in row.name)
+    assert row.sample == pytest.approx(41.8)
+    assert row.value == pytest.approx(125.4 / 3.5)  # as if they had come one by one
+    assert row.clustering == pytest.approx(1.5 * 3 / 3.5)
+    assert row.low < row.value < row.high
+    assert "one each 41.8 s" in row.note
+    assert "2 of them soon after another" in row.note
+
+
+def test_no_second_replica_where_clients_know_one_port() -> None:
+    of = spec(service("db", listen=(), port=5432))
+    way = route(of, 0.99999)
+    assert not [change for change in way.changes if change.kind == "replica"]
+    assert "its clients know port 5432 alone" in way.notes[0]
+    many = route(spec(service("db", listen=(), port=5432, replicas=2)), 0.9999999)
+    assert not many.notes  # they know several already
+
+
+def test_a_what_if_that_changes_nothing_is_told_so() -> None:
+    one = spec(service("web"))
+    found = predicted(one, what_if=WhatIf(common_cause={"web": 0.01}))
+    assert found.notes == (
+        "common cause of web changes nothing: it has one replica and no standby, so nothing"
+        " strikes several at once",
+    )
+    three = spec(service("web", replicas=3))
+    for count in (4, 1000):
+        (note,) = predicted(three, what_if=WhatIf(replicas={"web": count})).notes
+        assert "common cause" in note
+    same = predicted(three, what_if=WhatIf(replicas={"web": 3})).notes
+    assert same == ("replicas of web changes nothing: 3 is what the config says",)
+    both = WhatIf(mttr_s={"web": 3.0}, coverage={"web": 0.5})
+    (note,) = predicted(one, what_if=both).notes
+    assert "coverage of web changes nothing" in note
+    elsewhere = spec(service("web"), service("db"))
+    (note,) = predicted(elsewhere, scope="web", what_if=WhatIf(mttr_s={"db": 9.0})).notes
+    assert "web does not need db" in note
+    assert predicted(one, what_if=WhatIf(mttr_s={"web": 3.0})).notes == ()
