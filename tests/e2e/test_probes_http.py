@@ -23,6 +23,7 @@ from test_probes_servers import (
     until,
 )
 
+from everup.adapters.probes import _tls
 from everup.model.signal import ProbeResult, ProbeTarget
 
 SHORT_S = 0.15
@@ -362,6 +363,71 @@ def test_tls_certificates(authority: trustme.CA) -> None:
 
     asyncio.run(main(authority, "shop.example", "127.0.0.1"))
     asyncio.run(main(trustme.CA(), "127.0.0.1", "issuer"))
+
+
+def test_tls_files_of_the_config(tmp_path: Path) -> None:
+    """A CA of one's own, and a certificate to show to a server that asks for one."""
+    ca, other = trustme.CA(), trustme.CA()
+    mine = ca.issue_cert("everup.example")
+    for name, blob in (
+        ("ca", ca.cert_pem),
+        ("other", other.cert_pem),
+        ("cert", mine.cert_chain_pems[0]),
+        ("key", mine.private_key_pem),
+        ("both", mine.private_key_and_cert_chain_pem),
+    ):
+        blob.write_to_path(str(tmp_path / name))
+    (tmp_path / "bad").write_text("no certificate")
+    os.mkfifo(tmp_path / "fifo")
+    context = server_context(ca, "127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+
+    async def main() -> None:
+        async with serving(OK, ssl=context) as requests:
+            url = f"https://127.0.0.1:{requests.port}/"
+
+            async def asked(**files: str) -> ProbeResult:
+                paths = {f"tls_{key}": str(tmp_path / name) for key, name in files.items()}
+                return await ask(http(0, url=url, body="^hello$", **paths))  # type: ignore[arg-type]
+
+            assert (await asked(ca="ca", cert="cert", key="key")).detail == "200 OK"
+            assert (await asked(ca="ca", cert="both")).ok
+            assert not (await asked(ca="ca")).ok  # shows none
+            assert "certificate verify failed" in (await asked(ca="other", cert="both")).detail
+            for name, words in (
+                ("bad", ""),
+                ("nowhere", "No such file"),
+                ("fifo", "it is no regular file"),
+            ):
+                for files in ({"ca": name}, {"ca": "ca", "cert": name}):
+                    result = await asked(**files)
+                    assert not result.ok
+                    assert result.detail.startswith(f"cannot be asked: {tmp_path / name}: ")
+                    assert words in result.detail
+
+    asyncio.run(main())
+
+
+def test_a_renewed_certificate_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tls, "TTL_S", 0.0)
+    old, new = trustme.CA(), trustme.CA()
+    path = tmp_path / "ca"
+    old.cert_pem.write_to_path(str(path))
+
+    async def main() -> None:
+        async with serving(OK, ssl=server_context(new, "127.0.0.1")) as requests:
+            target = http(
+                0, url=f"https://127.0.0.1:{requests.port}/", tls_ca=str(path), interval=0.05
+            )
+            async with probing() as (prober, results):
+                prober.start(target)
+                await until(lambda: len(results) > 1)
+                assert not results[-1].ok
+                new.cert_pem.write_to_path(str(path))
+                await until(lambda: results[-1].ok)
+
+    asyncio.run(main())
 
 
 def test_tls_server_name_and_source(authority: trustme.CA) -> None:

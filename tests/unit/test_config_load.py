@@ -512,3 +512,25 @@ def test_users_are_checked_where_they_are_known() -> None:
 def test_spec_only_without_problems() -> None:
     assert report(f"{WEB}port = 0").spec is None
     assert report(f"{WEB}standby = 1").spec is not None
+
+
+def test_tls_files_of_a_probe() -> None:
+    probe = 'probe.readiness = { http = "https://h/", tls_ca = "ca.pem", tls_cert = "/c.pem" }'
+    found = report(f"{WEB}{probe}\n").spec
+    assert found is not None
+    readiness = found.service["web"].probe.readiness
+    assert readiness is not None
+    assert (readiness.tls_ca, readiness.tls_cert) == ("/srv/ca.pem", "/c.pem")
+    for text, words in (
+        ('http = "https://h/", tls_key = "k"', "is the key to a tls_cert, and there is none"),
+        ('http = "https://h/", tls_ca = ""', "is empty; leave it out for none"),
+    ):
+        (problem,) = report(f"{WEB}probe.readiness = {{ {text} }}\n").problems
+        assert words in str(problem)
+    for text, words in (
+        ('http = "http://h/", tls_ca = "x"', "does not ask a URL with https"),
+        ('http = "https://h/", tls_verify = false, tls_ca = "x"', "tls_verify is false"),
+        ('tcp = "h:1", tls_ca = "x"', "the probe is not an http one"),
+    ):
+        (warning,) = report(f"{WEB}probe.readiness = {{ {text} }}\n").warnings
+        assert words in str(warning)

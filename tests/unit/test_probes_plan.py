@@ -6,7 +6,8 @@ import ssl
 import pytest
 
 from everup import __version__
-from everup.adapters.probes._plan import Contexts, Plan, make_plan
+from everup.adapters.probes._plan import Plan, make_plan
+from everup.adapters.probes._tls import Contexts
 from everup.model.instance import Slot
 from everup.model.signal import ProbeKind, ProbeTarget
 from everup.model.spec import Probe

@@ -116,7 +116,17 @@ def _service(name: str, raw: Table, defaults: Table, found: Findings, directory:
     files = service.get("environment_file")
     if isinstance(files, list):
         service["environment_file"] = [_beside(file, directory) for file in files]
+    for probe in _probes(service):
+        for key in ("tls_ca", "tls_cert", "tls_key"):
+            if key in probe:
+                probe[key] = _beside(probe[key], directory)
     return service
+
+
+def _probes(service: Table) -> list[Table]:
+    probes = service.get("probe")
+    tables = probes.values() if isinstance(probes, dict) else ()
+    return [probe for probe in tables if isinstance(probe, dict)]
 
 
 def _beside(file: object, directory: str) -> object:

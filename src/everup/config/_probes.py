@@ -14,6 +14,7 @@ from everup.model.spec import Probe, Service, Spec
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HTTP_ONLY = ("method", "status", "redirects", "body", "headers", "tls_verify")
+_TLS = ("tls_ca", "tls_cert", "tls_key")
 
 
 def check_probes(spec: Spec, found: Findings) -> None:
@@ -61,8 +62,22 @@ def _http(service: Service, probe: Probe, text: str, path: Path, found: Findings
     for name, value in probe.headers.items():
         if not _TOKEN.fullmatch(name) or re.search(r"[\r\n\0]", value):
             found.add((*path, "headers", name), "no valid HTTP header", value=value)
+    _tls(probe, text, path, found)
     if probe.body is not None:
         _body(probe.body, (*path, "body"), found)
+
+
+def _tls(probe: Probe, text: str, path: Path, found: Findings) -> None:
+    named = [key for key in _TLS if getattr(probe, key) is not None]
+    for key in named:
+        if getattr(probe, key) == "":
+            found.add((*path, key), "is empty; leave it out for none", value="")
+        elif not text.lower().startswith("https:"):
+            found.warn((*path, key), "has no effect: the probe does not ask a URL with https")
+    if probe.tls_key is not None and probe.tls_cert is None:
+        found.add((*path, "tls_key"), "is the key to a tls_cert, and there is none")
+    if probe.tls_ca is not None and not probe.tls_verify:
+        found.warn((*path, "tls_ca"), "has no effect: tls_verify is false")
 
 
 def _url(service: Service, text: str, place: Path, found: Findings) -> None:
@@ -122,6 +137,6 @@ def _body(text: str, place: Path, found: Findings) -> None:
 
 
 def _without_effect(probe: Probe, path: Path, found: Findings) -> None:
-    for key in _HTTP_ONLY:
+    for key in (*_HTTP_ONLY, *_TLS):
         if getattr(probe, key) != keys_of(Probe)[key].default:
             found.warn((*path, key), "has no effect: the probe is not an http one")

@@ -55,6 +55,12 @@ class Probe:
     """HTTP headers to send."""
     tls_verify: bool = True
     """Verify the server's certificate when the URL is ``https``."""
+    tls_ca: str | None = None
+    """File of certificates (PEM) to trust instead of the system's."""
+    tls_cert: str | None = None
+    """File with the certificate (PEM) to show to the server."""
+    tls_key: str | None = None
+    """File with its key, without a passphrase. Default: in ``tls_cert``."""
     interval: Annotated[Duration, Field(ge=0.01, le=86400)] = 1.0
     """Time from the start of one probe to the start of the next, 10ms to 1d."""
     timeout: Annotated[Duration, Field(gt=0, le=3600)] = 1.0

@@ -3,7 +3,6 @@
 import errno
 import socket
 import ssl
-import struct
 from enum import Enum, auto
 from typing import Final
 
@@ -12,11 +11,13 @@ from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import READ, WRITE
 from everup.adapters.probes._resolve import Address, Found
 from everup.adapters.probes._response import Response, new_response
+from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
 from everup.adapters.probes._words import error_words, one_line, own_trouble
 
 
 class _State(Enum):
     NEW = auto()
+    LOADING = auto()
     RESOLVING = auto()
     CONNECTING = auto()
     HANDSHAKE = auto()
@@ -29,7 +30,6 @@ class _State(Enum):
 # socket.IP_BIND_ADDRESS_NO_PORT appears in Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _SOCKET_TYPE: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _READ_BYTES: Final = 16 << 10
 _RETRY_S: Final = 0.02
 _DRAIN_S: Final = 1.0
@@ -62,7 +62,26 @@ class SocketAttempt(Attempt):
         plan = self.plan
         if plan.error:
             self._fail(plan.error)
-        elif plan.address is not None:
+        elif plan.certificates is not None:
+            self._state = _State.LOADING
+            found = self.owner.contexts.lookup(plan.certificates, self)
+            if found is not None:
+                self.on_loaded(found)
+        else:
+            self._find()
+
+    def on_loaded(self, found: ssl.SSLContext | str) -> None:
+        if self._state is not _State.LOADING:
+            return
+        if isinstance(found, str):
+            self._fail(found)
+            return
+        self.plan.tls = found
+        self._find()
+
+    def _find(self) -> None:
+        plan = self.plan
+        if plan.address is not None:
             self._open(plan.family, plan.address)
         else:
             self._state = _State.RESOLVING
@@ -270,11 +289,11 @@ class SocketAttempt(Attempt):
 
     def _decided(self, response: Response, *, eof: bool) -> None:
         ok, detail = response.ok, response.detail
-        if response.garbage and self._talks_to_itself():
+        if response.garbage and talks_to_itself(self._sock):
             detail = error_words(errno.ECONNREFUSED)
         if eof or response.complete or response.received == 0 or not response.headers_done:
             if response.complete and not eof:
-                self._reset_on_close()
+                reset_on_close(self._sock)
             self._close()
         else:
             self._state = _State.DRAINING
@@ -295,7 +314,7 @@ class SocketAttempt(Attempt):
             data = b""
         if not data or response.skip(data):
             if data:
-                self._reset_on_close()
+                reset_on_close(self._sock)
             self._close()
             self.owner.ended(self)
 
@@ -340,6 +359,8 @@ class SocketAttempt(Attempt):
     def _timeout_words(self) -> str:
         words, response = self.plan.timeout_words, self._response
         match self._state:
+            case _State.LOADING:
+                return f"the certificates that it names were not read within {words}"
             case _State.RESOLVING:
                 return f"{self.plan.name[0]} not resolved within {words}"
             case _State.CONNECTING:
@@ -353,20 +374,6 @@ class SocketAttempt(Attempt):
             case _:
                 progress = response.progress() if response is not None else "connected"
                 return one_line(f"no answer within {words} ({progress})")
-
-    def _talks_to_itself(self) -> bool:
-        """On loopback a connect() to a free port can be given that very port to come from."""
-        sock = self._sock
-        try:
-            return sock is not None and sock.getsockname() == sock.getpeername() != ""
-        except OSError:
-            return False
-
-    def _reset_on_close(self) -> None:
-        """The answer is here, so no TIME_WAIT (60 s of a local port, per probe) is needed."""
-        sock = self._sock
-        if sock is not None and self._family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     def _wait_for(self, events: int) -> None:
         if self._waiting == events:

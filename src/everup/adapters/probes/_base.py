@@ -6,6 +6,7 @@ from typing import Protocol
 from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import Reactor
 from everup.adapters.probes._resolve import Resolver
+from everup.adapters.probes._tls import Contexts
 
 
 class Owner(Protocol):
@@ -19,6 +20,11 @@ class Owner(Protocol):
     @property
     def resolver(self) -> Resolver:
         """Finds addresses."""
+        ...
+
+    @property
+    def contexts(self) -> Contexts:
+        """Reads certificates."""
         ...
 
     @property

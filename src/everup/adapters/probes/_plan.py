@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from everup import __version__
 from everup.adapters.probes._resolve import Address
 from everup.adapters.probes._response import Check
+from everup.adapters.probes._tls import Files
 from everup.adapters.probes._words import one_line
 from everup.model.signal import ProbeTarget
 from everup.model.units import format_duration
@@ -26,6 +27,7 @@ class Plan:
 
     __slots__ = (
         "address",
+        "certificates",
         "check",
         "error",
         "family",
@@ -55,30 +57,9 @@ class Plan:
         self.check: Check | None = None
         """None: a connection is all that is asked for."""
         self.tls: ssl.SSLContext | None = None
+        self.certificates: Files | None = None
+        """What ``tls`` is made of first, where the config names files."""
         self.server_name = ""
-
-
-class Contexts:
-    """The TLS contexts, made when first needed: loading the system's certificates takes time."""
-
-    __slots__ = ("_checked", "_unchecked")
-
-    def __init__(self) -> None:
-        self._checked: ssl.SSLContext | None = None
-        self._unchecked: ssl.SSLContext | None = None
-
-    def get(self, verify: bool) -> ssl.SSLContext:
-        """The context that verifies the server's certificate and name, or the one that does not."""
-        if verify:
-            if self._checked is None:
-                self._checked = ssl.create_default_context()
-            return self._checked
-        if self._unchecked is None:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self._unchecked = context
-        return self._unchecked
 
 
 def make_plan(target: ProbeTarget, contexts: Callable[[bool], ssl.SSLContext]) -> Plan:
@@ -116,7 +97,11 @@ def _plan_http(plan: Plan, target: ProbeTarget, contexts: Callable[[bool], ssl.S
         host, port = target.host, target.port or (443 if secure else 80)
     _set_address(plan, target.unix, host, port)
     if secure:
-        plan.tls = contexts(probe.tls_verify)
+        if probe.tls_ca or probe.tls_cert:
+            files = (probe.tls_ca, probe.tls_cert, probe.tls_key)
+            plan.certificates = Files(probe.tls_verify, *(path or "" for path in files))
+        else:
+            plan.tls = contexts(probe.tls_verify)
         plan.server_name = host or "localhost"
     plan.request = _request(target, url, host, port)
     status = _STATUS.fullmatch(probe.status)

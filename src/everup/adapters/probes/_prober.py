@@ -10,10 +10,11 @@ from typing import Final
 from everup.adapters.probes._attempt import SocketAttempt
 from everup.adapters.probes._base import Attempt
 from everup.adapters.probes._exec import ExecAttempt
-from everup.adapters.probes._plan import Contexts, Plan, make_plan
+from everup.adapters.probes._plan import Plan, make_plan
 from everup.adapters.probes._reactor import Reactor
 from everup.adapters.probes._resolve import Resolver
 from everup.adapters.probes._schedule import Schedule, make_schedule, next_round, round_due_s
+from everup.adapters.probes._tls import Contexts
 from everup.adapters.probes._words import one_line
 from everup.model.instance import Slot
 from everup.model.signal import ProbeKind, ProbeResult, ProbeTarget
@@ -101,7 +102,7 @@ class Prober:
         self._report = report
         self._run_exec = run_exec
         self._random = random
-        self._contexts = Contexts()
+        self.contexts = Contexts()
         self._watches: dict[_Key, _Watch] = {}
         self._ending: set[_Key] = set()
         """Commands that were cancelled and have not ended yet."""
@@ -126,7 +127,7 @@ class Prober:
         schedule = make_schedule(
             self.now(), target.probe.interval, first_after_s, self._random(), self._random()
         )
-        watch = _Watch(key, make_plan(target, self._contexts.get), schedule)
+        watch = _Watch(key, make_plan(target, self.contexts.get), schedule)
         self._watches[key] = watch
         self._sleep(watch)
         self._arm()
@@ -163,6 +164,7 @@ class Prober:
             self._timer.cancel()
             self._timer = None
         self.resolver.close()
+        self.contexts.close()
         self.reactor.close()
 
     # What attempts call.
