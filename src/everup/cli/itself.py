@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import everup
+from everup.adapters import python
 from everup.adapters.place import Place
 from everup.cli.client import Client
 from everup.cli.context import FAILED, NOT_RUNNING, Failure, Here, done, json_option
@@ -33,13 +34,13 @@ def reexec(here: Here, as_json: bool) -> None:
 
 def keeper_argv() -> list[str]:
     """How the keeper of this installation is started."""
-    return [sys.executable, "-S", "-E", str(Path(everup.__file__).parents[1]) + _KEEPER]
+    return [sys.executable, "-I", "-S", str(Path(everup.__file__).parents[1]) + _KEEPER]
 
 
 def engine_argv(place: Place) -> list[str]:
     names = ("config", "config_dir", "state_dir", "run_dir")
     place_json = json.dumps({name: getattr(place, name) for name in names})
-    return [sys.executable, "-m", "everup.daemon", place_json]
+    return python.command("-m", "everup.daemon", place_json)
 
 
 def refuse_second(place: Place) -> None:

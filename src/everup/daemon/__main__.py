@@ -53,10 +53,10 @@ def main() -> int:
 def _config(place: Place) -> str:
     """The text that `everup up` accepted, not the file: that may have changed for the worse."""
     try:
-        return Path(place.accepted).read_text()
+        return Path(place.accepted).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:  # better than nobody to look after them
         sys.stderr.write(f"everup: {error}; going by {place.config} as it is now\n")
-        return Path(place.config).read_text()
+        return Path(place.config).read_text("utf-8")
 
 
 class _Runtime(Runtime):

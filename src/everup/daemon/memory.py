@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from everup.adapters import python
 from everup.adapters.place import Place
 from everup.model.event import Remembered
 
@@ -53,7 +54,8 @@ async def remember(place: Place, services: Sequence[str], seconds: float) -> Rem
 
 
 async def _ask(place: Place, *words: str) -> bytes:
-    argv = [sys.executable, "-m", "everup.daemon.memory", place.journal, place.state_dir, *words]
+    module = "everup.daemon.memory"
+    argv = python.command("-m", module, place.journal, place.state_dir, *words)
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,

@@ -11,7 +11,7 @@ def config_problems(place: Place) -> list[str]:
     from everup.config import check
 
     try:
-        text = Path(place.config).read_text()
+        text = Path(place.config).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return [f"{place.config}: {error}"]
     report = check(

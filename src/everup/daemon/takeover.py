@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from everup.adapters import proof
+from everup.adapters import python
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
@@ -185,7 +186,7 @@ def _stale(entry: Entry) -> bool:
 def _candidate(place: Place) -> Spec | None:
     """The config that a reload was about to bring, or that ``everup up`` left for us."""
     try:
-        text = Path(place.next).read_text()
+        text = Path(place.next).read_text("utf-8")
         return load(text, path=place.config, directory=place.config_dir)
     except (OSError, UnicodeDecodeError, ConfigError):
         return None
@@ -261,7 +262,8 @@ def succeed(runtime: "Runtime", hello: Mapping[str, Any] | None) -> None:
 
     if hello is None:  # it died before we knew what it held: gather it anew
         place = runtime.place
-        os.execv(sys.executable, [sys.executable, "-m", "everup.cli", "-c", place.config, "up"])
+        words = python.command("-m", "everup.cli", "-c", place.config, "up")
+        os.execv(words[0], words)
     if hello["meta"].get("systemd"):
         say("the keeper is gone; systemd starts everup again, services go on")
         return

@@ -148,7 +148,7 @@ class Keeper:
                 "held": list(self.held),
                 "children": [child.describe() for child in self.children.known()],
                 "notes": self.notes,
-                "argv": [sys.executable, "-S", "-E", _MAIN],
+                "argv": [sys.executable, "-I", "-S", _MAIN],
                 "engine": self.engine_argv,
                 "found": spawn.found(),
             }
