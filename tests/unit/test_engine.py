@@ -606,6 +606,23 @@ def test_a_postponed_verdict_falls_once_the_starvation_is_over() -> None:
     assert of(bench.probe(WEB, False, ProbeKind.LIVENESS), Signal)
 
 
+def test_no_watchdog_verdict_while_pings_may_have_been_lost() -> None:
+    bench = Bench(web(2, watchdog=Watchdog(interval=1.0)), starvation_max=3.0)
+    bench.up()
+    for _ in range(60):  # far longer than a starvation may last
+        bench.tell(Lag(0.0, deaf=True), 0.2)
+        assert not of(bench.tell(Tick()), Signal)
+    assert bench.kinds(WEB).count(Kind.POSTPONED) == 1
+    assert "notify socket" in bench.last(Kind.POSTPONED).payload["sign"]
+    bench.tell(Notified(WEB2, (("WATCHDOG", "1"),)), 0.9)
+    assert not of(bench.tell(Tick()), Signal)
+    signals = []
+    for _ in range(4):  # until there was a whole interval in which it would have been heard
+        bench.tell(Notified(WEB2, (("WATCHDOG", "1"),)))
+        signals += of(bench.tell(Tick(), 0.5), Signal)
+    assert {signal.slot for signal in signals} == {WEB}
+
+
 def test_pressure_of_the_machine_is_no_excuse_where_others_answer() -> None:
     for others in (True, False):
         bench = Bench(web(2, probe=BOTH))

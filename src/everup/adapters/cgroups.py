@@ -88,6 +88,7 @@ class Cgroups:
         self._told: set[tuple[str, str]] = set()
         self._oom_before: dict[str, int] = {}
         self._placed: dict[str, tuple[Limits, Placement]] = {}
+        self._ids: dict[int, tuple[Slot, bool]] = {}
         self._look_at: float | None = 0.0
         """When to look for the hierarchies again; None: not."""
         self._blind = False
@@ -220,9 +221,22 @@ class Cgroups:
         """The slot that a process belongs to, by its v2 group, and whether that is the second
         one."""
         group = None if self._base is None else group_of(pid, self._base.name)
+        if group is None or not str(self._base).endswith(os.path.dirname(group)):
+            return None  # who has a subtree of his own may give a group in it the same name
         with contextlib.suppress(ValueError):
-            return None if group is None else parse_group_name(group.rpartition("/")[2])
+            return parse_group_name(os.path.basename(group))
         return None
+
+    def owner_of_id(self, group: int) -> tuple[Slot, bool] | None:
+        """The same by the kernel's number of a group, which it knows of the dead as well."""
+        if group not in self._ids and self._base is not None:
+            self._ids.clear()
+            with contextlib.suppress(OSError):
+                for entry in os.scandir(self._base):
+                    if entry.is_dir():
+                        with contextlib.suppress(ValueError):
+                            self._ids[entry.inode()] = parse_group_name(entry.name)
+        return self._ids.get(group)
 
     def end_leftovers(self, spare: Collection[str] = ()) -> dict[str, list[int]]:
         """Kill what an earlier everup left behind in our groups; by group, the pids.

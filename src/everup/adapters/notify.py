@@ -1,7 +1,8 @@
 """The sd_notify socket: what services say of themselves.
 
-One datagram socket for all; who speaks is told by the kernel (SCM_CREDENTIALS), never by the
-message. A datagram from a process that belongs to no instance is dropped and counted.
+One datagram socket for all; who speaks is told by the kernel (SCM_CREDENTIALS, and since Linux 6.5
+SCM_PIDFD), never by the message, and is looked at before the message is. Whoever may reach the
+socket can fill its queue, which holds ten datagrams by default: so what is nobody's costs little.
 """
 
 import array
@@ -10,6 +11,8 @@ import os
 import re
 import socket
 import struct
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -27,9 +30,34 @@ OF_DEPENDENCY = {
     "EVERUP_P99_MS": re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?(e[+-]?[0-9]{1,2})?"),
 }
 _CREDENTIALS = struct.Struct("3i")
-_ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(
-    64 * array.array("i").itemsize
+_INT = array.array("i").itemsize
+_SO_PASSPIDFD, _SCM_PIDFD = 76, 4
+_ANCILLARY = (
+    socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_INT) + socket.CMSG_SPACE(64 * _INT)
 )
+_TURN = 256
+_LOOK_EVERY = 16
+_TURN_S = 0.005
+_QUEUE = "/proc/sys/net/unix/max_dgram_qlen"
+
+
+class Sender(NamedTuple):
+    """Who sent a datagram, as the kernel has it."""
+
+    pid: int
+    uid: int
+    """The real one."""
+    pidfd: int = -1
+    """Valid also once the process is gone; -1 where the kernel gives none."""
+
+
+class Said(NamedTuple):
+    """One datagram of an instance."""
+
+    sender: Sender
+    fields: tuple[tuple[str, str], ...]
+    descriptors: tuple[int, ...] = ()
+    """That came along; closed when it was heard."""
 
 
 def parse(data: bytes) -> tuple[tuple[str, str], ...]:
@@ -77,14 +105,17 @@ def dependency(fields: tuple[tuple[str, str], ...]) -> Dependency | str | None:
 
 
 class NotifySocket(Generic[_Owner]):
-    """``owner`` says who a process belongs to."""
+    """``owner`` says whom a process belongs to; None: to nobody who may speak, and that is
+    ``owner``'s to tell. ``refused`` is told what is wrong with a datagram, ``overrun`` that the
+    queue was full, so that somebody's words may be lost or late."""
 
     def __init__(
         self,
         path: str,
-        owner: Callable[[int], _Owner | None],
-        report: Callable[[_Owner, tuple[tuple[str, str], ...]], None],
+        owner: Callable[[Sender], _Owner | None],
+        report: Callable[[_Owner, Said], None],
         refused: Callable[[str], None],
+        overrun: Callable[[], None] = lambda: None,
         *,
         fd: int | None = None,
     ) -> None:
@@ -92,55 +123,78 @@ class NotifySocket(Generic[_Owner]):
         self._owner = owner
         self._report = report
         self._refused = refused
+        self._overrun = overrun
         if fd is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            # Services run as other users; who may speak is checked by pid.
-            trusted.bind(self.socket, path, 0o666)
+            # Under root services may run as other users, or become them; who may speak is checked
+            # for each datagram.
+            trusted.bind(self.socket, path, 0o666 if os.geteuid() == 0 else 0o600)
         else:
             self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with contextlib.suppress(OSError):  # before Linux 6.5
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_PASSPIDFD, 1)
+        self._queue = _queue_length()
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
     def readable(self) -> None:
-        """Take in what has come; a bounded number in one go."""
-        for _ in range(64):
+        """Take in what has come; for a bounded time in one go."""
+        until, count = time.monotonic() + _TURN_S, 0
+        while count < _TURN and (count % _LOOK_EVERY or time.monotonic() < until):
             try:
                 data, ancillary, flags, _address = self.socket.recvmsg(
                     MAX_DATAGRAM, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                return
-            pid = _sender(ancillary)
-            owner = self._owner(pid) if pid else None
-            if owner is None:
-                self._refused(f"a datagram from pid {pid}, which belongs to no instance")
-            elif flags & socket.MSG_TRUNC:
-                self._refused(f"a datagram of more than {MAX_DATAGRAM} bytes from {owner}")
-            elif fields := parse(data):
-                self._report(owner, fields)
+                break
+            count += 1
+            sender, descriptors = _unpack(ancillary)
+            try:
+                self._take(data, flags, sender, descriptors)
+            finally:
+                for fd in (*descriptors, sender.pidfd):
+                    if fd >= 0:
+                        os.close(fd)
+        if count > self._queue:
+            self._overrun()
+
+    def _take(self, data: bytes, flags: int, sender: Sender, descriptors: tuple[int, ...]) -> None:
+        owner = self._owner(sender)
+        if owner is None:
+            return
+        if flags & socket.MSG_TRUNC:
+            self._refused(f"a datagram of more than {MAX_DATAGRAM} bytes from {owner}")
+        elif fields := parse(data):
+            self._report(owner, Said(sender, fields, descriptors))
 
     def close(self) -> None:
         self.socket.close()
 
 
-def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
-    pid = 0
+def _queue_length() -> int:
+    """How many datagrams wait at most before who sends must wait as well."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path(_QUEUE).read_text())
+    return 10
+
+
+def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[Sender, tuple[int, ...]]:
+    pid, uid, pidfd, descriptors = 0, -1, -1, array.array("i")
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:
             continue
         if kind == socket.SCM_CREDENTIALS:
-            pid = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])[0]
-        elif kind == socket.SCM_RIGHTS:  # nobody asked for descriptors
-            fds = array.array("i")
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-            for fd in fds:
-                os.close(fd)
-    return pid
+            pid, uid, _gid = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
+        elif kind == _SCM_PIDFD:
+            pidfd = int.from_bytes(payload[:_INT], sys.byteorder, signed=True)
+        elif kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % _INT])
+    return Sender(pid, uid, pidfd), tuple(descriptors)
 
 
 def ancestors(pid: int, limit: int = 8) -> list[int]:

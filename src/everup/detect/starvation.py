@@ -22,6 +22,13 @@ class Guard:
     lag_until: float = float("-inf")
     pressure_until: float = float("-inf")
     sign: str = ""
+    deaf_at: float = float("-inf")
+    """When words of services may have been lost."""
+
+    def deaf(self, now: float, interval_s: float) -> bool:
+        """Whether one who speaks every ``interval_s`` may have spoken in vain since, or not yet
+        had the time to speak again."""
+        return now - self.deaf_at < interval_s
 
     def starved(self, now: float, *, others_answer: bool = False) -> bool:
         return now < self.lag_until or (now < self.pressure_until and not others_answer)
@@ -29,6 +36,8 @@ class Guard:
 
 def step(guard: Guard, lag: Lag, settings: Everup, now: float) -> Guard:
     """Take in one measurement."""
+    if lag.deaf:
+        return replace(guard, deaf_at=now)
     if lag.lag_s > settings.starvation_lag:
         # A pause of the whole process spoils whatever was under way: remember it for as long
         # again, within reason.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _UP = (State.RUNNING, State.READY)
 _USEC = 1e-6
 _MAX_EXTENSION_S = 86400.0
+_DEAF = "the notify socket was full: what it said may have been lost"
 
 
 def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
@@ -128,7 +129,7 @@ def _failed(
     settings = engine.spec.everup
     if starvation.may_postpone(engine.guard, since, settings, now, others_answer=others):
         if since is None:
-            _postpone(engine, instance.slot, reason)
+            _postpone(engine, instance.slot, reason, engine.guard.sign)
             engine.probes[key] = replace(state, postponed_since=now)
         return
     evidence = onset.failed(engine, instance, result.kind, now)
@@ -137,8 +138,8 @@ def _failed(
     )
 
 
-def _postpone(engine: "Engine", slot: Slot, reason: str) -> None:
-    engine.record(Kind.POSTPONED, str(slot), verdict=reason, sign=engine.guard.sign)
+def _postpone(engine: "Engine", slot: Slot, reason: str, sign: str) -> None:
+    engine.record(Kind.POSTPONED, str(slot), verdict=reason, sign=sign)
 
 
 def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
@@ -154,10 +155,11 @@ def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
         engine.put(replace(instance, watchdog_at=later), now)
         return
     state = engine.probes.get(key, ProbeState())
-    since = state.postponed_since
-    if starvation.may_postpone(engine.guard, since, engine.spec.everup, now):
+    since, settings = state.postponed_since, engine.spec.everup
+    deaf = engine.guard.deaf(now, instance.watchdog_s)
+    if deaf or starvation.may_postpone(engine.guard, since, settings, now):
         if since is None:
-            _postpone(engine, instance.slot, reason)
+            _postpone(engine, instance.slot, reason, _DEAF if deaf else engine.guard.sign)
             engine.probes[key] = replace(state, postponed_since=due)
         engine.put(replace(instance, watchdog_at=later), now)
         return

@@ -102,10 +102,16 @@ def exit_status(pidfd: int, pid: int, start: int) -> int | None:
 
 
 def _noted(pidfd: int) -> int | None:
-    info = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
+    info = note(pidfd, _INFO_EXIT)
+    return int(info[-1]) if info[0] & _INFO_EXIT else None
+
+
+def note(pidfd: int, mask: int) -> tuple[int, ...]:
+    """The kernel's ``struct pidfd_info``: the mask of what it knows, the id of the control group,
+    pid, tgid, ppid, eight ids of user and group, and the wait status. Raises ``OSError``."""
+    info = bytearray(_INFO.pack(mask, *[0] * 13))
     fcntl.ioctl(pidfd, _GET_INFO, info)
-    mask, *_, status = _INFO.unpack(info)
-    return status if mask & _INFO_EXIT else None
+    return _INFO.unpack(info)
 
 
 def _zombie_status(pid: int, start: int) -> int | None:

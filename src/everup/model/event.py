@@ -111,6 +111,8 @@ class Lag:
 
     lag_s: float
     psi: float = 0.0
+    deaf: bool = False
+    """The notify socket was full: what services said may be lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,14 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup, alive
-from conftest import needs_root, open_everup
+from conftest import needs_root
 from test_estate import World, tcp, world
 
 from everup.adapters import cgroups, estate, leftovers, proof, takeback
@@ -30,7 +26,7 @@ from everup.model.action import Record
 from everup.model.instance import Slot
 from everup.model.journal import Kind
 
-__all__ = ["open_everup", "world"]
+__all__ = ["world"]
 NOBODY = 65534
 Impostor = Callable[..., int]
 
