@@ -12,6 +12,7 @@ from everup.reliability.interval import (
     check_count,
     check_not_negative,
     check_positive,
+    in_range,
 )
 from everup.reliability.rates import Terminated
 from everup.reliability.repair import FLOOR_S, lognormal_reach
@@ -21,6 +22,7 @@ Span = tuple[float, float]
 """From and to, in seconds on one clock."""
 
 
+@in_range()
 def point(mttf_s: float, mttr_s: float) -> float:
     """Steady-state availability ``MTTF / (MTTF + MTTR)``, for any distribution of up and down
     times with these means (seconds, MTTF > 0, MTTR >= 0). Source: Trivedi, Probability and
@@ -45,6 +47,7 @@ def measured(up_s: float, total_s: float, maintenance_s: float = 0.0) -> float:
     return min(1.0, share)
 
 
+@in_range()
 def exponential_interval(
     up_s: float,
     down_s: float,
@@ -90,6 +93,7 @@ def exponential_interval(
     )
 
 
+@in_range()
 def lognormal_interval(
     up_s: float,
     repairs_s: Sequence[float],

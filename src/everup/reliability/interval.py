@@ -1,7 +1,12 @@
 """The one type for an estimate with its confidence interval, and what every estimator checks."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Interval(NamedTuple):
@@ -18,6 +23,52 @@ class Interval(NamedTuple):
     low: float
     high: float
     confidence: float = 0.95
+
+
+def in_range(*, infinite: Collection[str] = ()) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Decorate a function so that it raises ``ValueError`` where a result is beyond the range of
+    floating-point numbers, rather than to give infinity, NaN or a ``ZeroDivisionError``.
+
+    Bounds of intervals may be infinite, which is how they say that nothing bounds them; of other
+    fields only those named ``infinite``.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            try:
+                found = function(*args, **kwargs)
+            except (ZeroDivisionError, OverflowError, FloatingPointError):
+                found = None
+            if found is None or not _is_in_range(found, infinite):
+                given = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+                raise ValueError(
+                    f"{function.__name__}({given[:300]}): the result is beyond the range of"
+                    " floating-point numbers, about 1e-300 to 1e300; expected numbers less extreme"
+                    " (are the units right: seconds, and rates per second?)"
+                )
+            return found
+
+        return call
+
+    return decorate
+
+
+def _is_in_range(value: object, infinite: Collection[str]) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Interval):
+        if value.value is not None and not math.isfinite(value.value):
+            return False
+        return math.isfinite(value.low) and not math.isnan(value.high)
+    if isinstance(value, tuple):
+        names = getattr(value, "_fields", ("",) * len(value))
+        pairs = zip(names, value, strict=True)
+        return all(
+            _is_in_range(each, infinite) or (name in infinite and each == math.inf)
+            for name, each in pairs
+        )
+    return True
 
 
 def check_confidence(confidence: float) -> float:

@@ -11,12 +11,14 @@ from everup.reliability.interval import (
     check_confidence,
     check_count,
     check_positive,
+    in_range,
 )
 
 Terminated = Literal["time", "failure"]
 """Whether the observation ended at a time chosen beforehand, or at the last failure."""
 
 
+@in_range()
 def failure_rate(
     failures: int,
     time_s: float,
@@ -40,6 +42,7 @@ def failure_rate(
     return Interval(failures / time_s, low / time_s, high / time_s, confidence)
 
 
+@in_range()
 def mttf_s(
     failures: int,
     time_s: float,
@@ -82,6 +85,7 @@ class RateComparison(NamedTuple):
     p_value: float
 
 
+@in_range()
 def compare_rates(
     first_failures: int,
     first_time_s: float,
@@ -134,6 +138,7 @@ class PooledRate(NamedTuple):
     p_same: float
 
 
+@in_range()
 def pooled_rate(parts: Sequence[tuple[int, float]], confidence: float = 0.95) -> PooledRate:
     """One rate for several instances or periods, each ``(failures, time_s)``: ``sum n / sum T``.
 

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple, cast
 
+from everup.reliability.interval import in_range
+
 
 class Rejuvenation(NamedTuple):
     """The best interval of planned restarts."""
@@ -20,6 +22,7 @@ class Rejuvenation(NamedTuple):
         return 1 - self.cost_rate / self.cost_rate_without
 
 
+@in_range()
 def cost_rate(
     interval_s: float, shape: float, scale_s: float, planned: float, failed: float
 ) -> float:
@@ -41,6 +44,7 @@ def cost_rate(
     return (planned * survives + failed * (1 - survives)) / _mean_up_s(interval_s, shape, scale_s)
 
 
+@in_range(infinite=("interval_s",))
 def optimal(shape: float, scale_s: float, planned: float, failed: float) -> Rejuvenation:
     """The interval that costs least.
 

@@ -11,6 +11,7 @@ from everup.reliability.interval import (
     check_count,
     check_not_negative,
     check_positive,
+    in_range,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Recovery(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Seconds. ``median_s``, ``p95_s`` and ``mean_s`` are the sample's own, None without values;
-    the intervals hold the estimates of the log-normal model as their values."""
+    """Seconds. ``median_s``, ``p95_s`` and ``mean_s`` are the sample's own, None without values.
+    ``median`` holds the estimate of the log-normal model as its value; ``mean`` the sample's mean,
+    for the model's hangs on the spread of a few values: 4795 s for 0 s and 1 s."""
 
     number: int
     median_s: float | None
@@ -53,11 +55,12 @@ class RecoverySummary(NamedTuple):
     recover: Summary
 
 
+@in_range()
 def summary(
     values_s: Sequence[float], confidence: float = 0.95, floor_s: float = FLOOR_S
 ) -> Summary:
     """Median, 95th percentile (linear between order statistics) and mean of times, with the
-    intervals of `lognormal_median` and `lognormal_mean`.
+    intervals of `lognormal_median` and `lognormal_mean`, the latter around the sample's mean.
 
     Without values everything is None and the intervals are ``[0, inf)``; one value has no
     measurable spread, so the intervals are ``[0, inf)`` too; two give very wide ones, and rightly.
@@ -69,9 +72,9 @@ def summary(
     import numpy as np
 
     middle, p95 = np.quantile(values_s, [0.5, 0.95])
-    return Summary(
-        len(values_s), float(middle), float(p95), math.fsum(values_s) / len(values_s), median, mean
-    )
+    own = math.fsum(values_s) / len(values_s)
+    mean = Interval(own, min(mean.low, own), max(mean.high, own), confidence)
+    return Summary(len(values_s), float(middle), float(p95), own, median, mean)
 
 
 def recovery_summary(
@@ -87,6 +90,7 @@ def recovery_summary(
     )
 
 
+@in_range()
 def lognormal_median(
     values_s: Sequence[float], confidence: float = 0.95, floor_s: float = FLOOR_S
 ) -> Interval:
@@ -108,6 +112,7 @@ def lognormal_median(
     return Interval(_exp(mean), _exp(mean - reach), _exp(mean + reach), confidence)
 
 
+@in_range()
 def lognormal_mean(
     values_s: Sequence[float],
     confidence: float = 0.95,
@@ -294,4 +299,7 @@ def _unbounded(logs: list[float], confidence: float) -> Interval:
 
 def _exp(x: float) -> float:
     """No OverflowError: two very different times bound the mean by nothing finite."""
-    return math.exp(x) if x < 700.0 else math.inf
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf

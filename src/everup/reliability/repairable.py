@@ -2,14 +2,18 @@
 
 One :class:`Group` says all of it; :func:`solve` gives the long run and the time to the first
 failure in closed form, :func:`chain` the same group as a Markov chain (for transients). The state
-is the number of failed units, and beside it "stuck": a failover that went wrong.
+is the number of failed units, and beside it "stuck": a failover that went wrong. Once somebody
+has recovered it, it goes on with that unit among the failed.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from everup.reliability.interval import in_range
 from everup.reliability.markov import Chain, State
+
+_LEAST = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,15 @@ class Group:
     them warm."""
     coverage: float = 1.0
     """c: the part of failures of a loaded unit after which the group goes on with the others. With
-    1 - c it is stuck (down though enough units work) until somebody recovers it. Failures that
+    1 - c it is stuck (down though enough units work) until somebody recovers it; then it goes on
+    with one more failed unit than before. Failures that
     bring the group down anyway and those of waiting units do not count."""
     recovery_rate_per_s: float | None = None
     """delta, of a stuck group; needed where ``coverage`` is below 1. Meanwhile nothing else fails
     or is repaired: holds where recovery is short beside the time to failure."""
     common_cause: float = 0.0
-    """beta: the part of lambda that strikes all units at once, 0 to below 1. Each unit then fails
-    alone at ``(1 - beta) lambda`` (waiting units: times dormancy) and all together at ``beta
+    """beta: the part of lambda that strikes all units at once, at least 0 and below 1. Each unit
+    then fails alone at ``(1 - beta) lambda`` (waiting units: times dormancy) and all together at ``beta
     lambda``; afterwards the crews mend one by one."""
     fails_when_down: bool = True
     """Whether working units go on failing alone while the group is down (a common cause does)."""
@@ -136,6 +141,7 @@ def standby(
     )
 
 
+@in_range()
 def solve(group: Group) -> GroupResult:
     """The long run and the mean time to the first failure, in closed form.
 
@@ -146,8 +152,9 @@ def solve(group: Group) -> GroupResult:
     ``pi_stuck = sum_j pi_j u_j / delta``. Unavailability is ``pi_stuck + sum_(j>m) pi_j``; failure
     frequency ``pi_m lambda_m + sum_(j<m) pi_j u_j + gamma sum_(j<=m) pi_j``; mean down time is
     their quotient. MTTF by the recursion ``h_j = a_j + b_j h_(j+1)`` from state 0. No subtraction:
-    relative error about 1e-14. Range: ``n`` up to some thousands. Sources: Trivedi, Probability and
-    Statistics with Reliability, Queuing and Computer Science Applications (2nd ed. 2002), chapter
+    relative error about 1e-14. Range: ``n`` up to some thousands; raises ``ValueError`` where it
+    fails, or works, less than once in 1e290 s: too rarely for floating-point numbers. Sources:
+    Trivedi, Probability and Statistics with Reliability, Queuing and Computer Science Applications (2nd ed. 2002), chapter
     8 (birth-death availability models, imperfect coverage); IEC 61508-6 annex D (beta factor).
     """
     spare = group.units - group.need
@@ -162,6 +169,8 @@ def solve(group: Group) -> GroupResult:
     up = math.fsum(weights[: spare + 1])
     down = math.fsum(weights[spare + 1 :]) + stuck
     total = up + down
+    if min(frequency / total, up / total) < _LEAST:  # what is left of the digits is wrong
+        raise OverflowError
     return GroupResult(
         availability=up / total,
         unavailability=down / total,
