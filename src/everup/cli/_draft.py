@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from everup.cli.config import read_config
-from everup.cli.context import USAGE, Failure
+from everup.cli.context import USAGE, Failure, harmless
 
 if TYPE_CHECKING:
     from everup.config.init import Beside, Loss
@@ -37,6 +37,8 @@ def draft(
             return blank(), ()
     except ConfigError as error:
         raise Failure(str(error), status=USAGE) from None
+    except FileNotFoundError:  # a relative path, and no directory that it is relative to
+        raise Failure("the current directory does not exist any more", status=USAGE) from None
     return made.text, made.losses
 
 
@@ -87,7 +89,7 @@ def sum_up(losses: "Sequence[Loss]", output: str) -> None:
         names = [name for name in where[text, bad] if name]
         whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         mark = click.style("! ", fg="red", bold=True) if bad else "  "
-        shown = "".join(char if char.isprintable() else "?" for char in text)
+        shown = harmless(text).replace("\n", " ")
         click.echo(f"{mark}{whose + ': ' if whose else ''}{shown}", err=True)
     if count > _MOST_NAMED:
         click.echo(f"  and {count - _MOST_NAMED} more", err=True)

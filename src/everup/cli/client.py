@@ -102,7 +102,7 @@ class Client:
         body: Mapping[str, Any] | None,
         timeout_s: float | None,
     ) -> http.client.HTTPResponse:
-        target = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        target = f"{path}?{urlencode(query, True, errors='backslashreplace')}" if query else path
         data = None if body is None else json.dumps(body).encode()
         response = self._patiently(method, target, data, timeout_s)
         if response.status >= 400:

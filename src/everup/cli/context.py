@@ -34,9 +34,18 @@ class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of o
         self.status = status
 
     def show(self) -> None:
-        click.echo(f"{click.style('everup:', fg='red', bold=True)} {self.text}", err=True)
-        if self.hint:
-            click.echo(f"  {named(self.hint)}", err=True)
+        text, hint = harmless(self.text), harmless(named(self.hint))
+        click.echo(f"{click.style('everup:', fg='red', bold=True)} {text}", err=True)
+        if hint:
+            click.echo(f"  {hint}", err=True)
+
+
+def harmless(text: str) -> str:
+    """``text`` with what no terminal should be sent spelt out: escapes, marks of direction, bytes
+    that are no UTF-8. Lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class Here:
@@ -48,13 +57,26 @@ class Here:
     @cached_property
     def config(self) -> str:
         """Absolute path of the config file; ``Failure`` where there is none."""
+        path = self._find()
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise Failure(
+                f"the path of the config is no UTF-8 text: {path}",
+                "the journal and the API are; rename what is not, or move the config elsewhere",
+                USAGE,
+            ) from None
+        return path
+
+    def _find(self) -> str:
         if self._given is not None:
-            path = os.path.abspath(self._given)
+            path = os.path.join(_here(), self._given) if self._given[:1] != "/" else self._given
+            path = os.path.normpath(path)
             if not os.path.isfile(path):
                 hint = _in_force(os.path.dirname(path))
                 raise Failure(f"there is no config file {self._given}", hint, USAGE)
             return path
-        directory = os.getcwd()
+        directory = _here()
         while True:
             path = os.path.join(directory, _NAME)
             if os.path.isfile(path):
@@ -67,7 +89,7 @@ class Here:
             return _SYSTEM
         raise Failure(
             f"there is no {_NAME} here or in a directory above, and no {_SYSTEM}",
-            _in_force(os.getcwd()) or "write one: everup init; or name one: everup -c FILE ...",
+            _in_force(_here()) or "write one: everup init; or name one: everup -c FILE ...",
             USAGE,
         )
 
@@ -95,6 +117,15 @@ class Here:
         except (OSError, tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError):
             return None  # a broken file must not keep anybody from looking
         return state_dir if isinstance(state_dir, str) and state_dir not in ("", STATE) else None
+
+
+def _here() -> str:
+    """The working directory; ``Failure`` where it has been deleted meanwhile."""
+    try:
+        return os.getcwd()
+    except OSError:
+        text = "the current directory does not exist any more"
+        raise Failure(text, "change to one that does, or name the config: -c /...", USAGE) from None
 
 
 def _in_force(directory: str) -> str:
