@@ -33,6 +33,8 @@ class Policy:
     shared by threads and tasks; what it counts, it counts over all of them.
     """
 
+    _looks = True
+    """Whether it looks at the arguments of a call, or hands them to others than its function."""
     _number: ClassVar[str | None] = None
     """The option that a number in the place of the name is most likely meant for."""
 

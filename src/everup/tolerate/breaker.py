@@ -73,6 +73,7 @@ class Breaker(Policy):
     options out of range.
     """
 
+    _looks = False
     _number = "trip=Consecutive({!r})"
 
     def __init__(

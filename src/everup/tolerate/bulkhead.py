@@ -43,6 +43,8 @@ class Bulkhead(Policy):
     Events: ``rejected`` (``why``: ``full``, ``waited`` or ``codel``), ``queued`` (``waiting``).
     """
 
+    _looks = False
+
     def __init__(
         self,
         limit: int = 10,

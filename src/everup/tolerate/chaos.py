@@ -51,6 +51,8 @@ class Chaos(Policy):
     exception object raised again and again would gather tracebacks.
     """
 
+    _looks = False
+
     def __init__(
         self,
         *,

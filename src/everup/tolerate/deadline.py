@@ -238,6 +238,8 @@ class Deadline(Policy):
     from ``check()``, and where something asynchronous was cut off. Events: ``refused``, ``cut``.
     """
 
+    _looks = False
+
     def __init__(
         self, seconds: Seconds, name: str = "deadline", clock: Clock | None = None
     ) -> None:

@@ -89,6 +89,7 @@ class Fallback(Policy):
         self.key = key
         self.keys = keys
         self.judge = Judge(on, unless, when, result)
+        self._looks = function is not None or last_good_s is not None
         self._awaits = function is not None and is_async(function)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.

@@ -79,6 +79,8 @@ class Hedge(Policy):
     there was more than one). Raises ``ValueError`` for options out of range.
     """
 
+    _looks = False
+
     def __init__(
         self,
         delay_s: Seconds,

@@ -42,6 +42,8 @@ class Limit(Policy):
     second: changes between are in the next one.
     """
 
+    _looks = False
+
     def __init__(
         self,
         estimator: Estimator[Any] | None = None,

@@ -130,6 +130,8 @@ class Meter(Policy):
     ``ValueError`` where two policies to watch have one name.
     """
 
+    _looks = False
+
     def __init__(
         self,
         name: str = "meter",

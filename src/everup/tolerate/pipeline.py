@@ -1,12 +1,12 @@
 """Several policies around one call, compiled to one closure."""
 
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from types import FunctionType
+from collections.abc import Awaitable, Callable, Coroutine
+from types import FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from everup.tolerate._base import Listener, Policy
-from everup.tolerate._functions import is_async
+from everup.tolerate._functions import is_async, name_of
 from everup.tolerate.budget import RetryBudget, counted, making
 from everup.tolerate.errors import Rejected
 from everup.tolerate.fallback import Fallback
@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _MOST = 1000
 """Functions that ``call`` keeps compiled, and as many that ``acall`` does."""
+_Compiled = dict[int, tuple[Callable[[], Any], Callable[..., Any]]]
+"""By the number of a function: the function, not kept alive, and what it is guarded by."""
 
 
 class Pipeline(Policy):
@@ -28,8 +30,10 @@ class Pipeline(Policy):
     there. One without members guards nothing.
 
     It is compiled once for each function that it decorates. ``call`` and ``acall`` compile once for
-    each plain function as long as that lives, up to 1000 of them; anything else that can be called
-    is compiled each time. What the members keep, they keep over all of it.
+    each plain function as long as that lives, up to 1000 of them, and so for methods, where no
+    member looks at the arguments (as ``Keyed`` does, and ``Fallback`` with more than a value);
+    anything else that can be called is compiled each time. What the members keep, they keep over
+    all of it.
 
     It has no events of its own; ``subscribe`` tells of those of all members. Raises ``TypeError``
     for what is no policy, and as its members do for what they cannot guard.
@@ -44,9 +48,15 @@ class Pipeline(Policy):
             # A subclass may do more than its members do.
             flat += policy.policies if type(policy) is Pipeline else (policy,)
         self._policies: tuple[Policy, ...] = tuple(flat)
-        self._calls: MutableMapping[Any, Callable[..., Any]] = WeakKeyDictionary()
-        self._acalls: MutableMapping[Any, Callable[..., Any]] = WeakKeyDictionary()
+        self._calls: _Compiled = {}
+        self._acalls: _Compiled = {}
         self._token = object()
+        # To members that do not look at the arguments of a call, a method of an object is a
+        # function that gets the object as well. What a subclass does is not known.
+        self._blind = not any(
+            policy._looks or not type(policy).__module__.startswith("everup.tolerate.")
+            for policy in flat
+        )
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -108,28 +118,44 @@ class Pipeline(Policy):
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function guarded, once; see ``Policy.call``."""
-        guarded = self._calls.get(function) if type(function) is FunctionType else None
-        if guarded is None:
-            if type(function) is not FunctionType or len(self._calls) >= _MOST:
-                return super().call(function, *args, **kwargs)
-            if is_async(function):
-                raise TypeError(f"{function.__qualname__} is asynchronous: use acall")
-            made = self.around(self._weakly(function))
-            guarded = self._calls.setdefault(function, made)  # of two threads, the first's
-        return guarded(*args, **kwargs)  # type: ignore[no-any-return]
+        plain: Any = function
+        given: tuple[Any, ...] = args
+        if type(plain) is MethodType and self._blind:
+            given, plain = (plain.__self__, *args), plain.__func__
+        known = self._calls.get(id(plain))
+        if known is not None and known[0]() is plain:
+            return known[1](*given, **kwargs)  # type: ignore[no-any-return]
+        if type(plain) is not FunctionType or len(self._calls) >= _MOST:
+            return super().call(function, *args, **kwargs)
+        if is_async(function):
+            raise TypeError(f"{name_of(function)} is asynchronous: use acall")
+        guarded = self.around(self._weakly(plain))
+        self._keep(self._calls, plain, guarded)
+        return guarded(*given, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
         self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call an asynchronous function guarded, once; see ``Policy.acall``."""
-        guarded = self._acalls.get(function) if type(function) is FunctionType else None
-        if guarded is None:
-            if type(function) is not FunctionType or len(self._acalls) >= _MOST:
-                return await super().acall(function, *args, **kwargs)
-            is_async(function)
-            made = self.around_async(self._weakly(function))
-            guarded = self._acalls.setdefault(function, made)
-        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
+        plain: Any = function
+        given: tuple[Any, ...] = args
+        if type(plain) is MethodType and self._blind:
+            given, plain = (plain.__self__, *args), plain.__func__
+        known = self._acalls.get(id(plain))
+        if known is not None and known[0]() is plain:
+            return await known[1](*given, **kwargs)  # type: ignore[no-any-return]
+        if type(plain) is not FunctionType or len(self._acalls) >= _MOST:
+            return await super().acall(function, *args, **kwargs)
+        is_async(function)
+        guarded = self.around_async(self._weakly(plain))
+        self._keep(self._acalls, plain, guarded)
+        return await guarded(*given, **kwargs)  # type: ignore[no-any-return]
+
+    def _keep(self, calls: _Compiled, function: Any, guarded: Callable[..., Any]) -> None:
+        """As long as the function lives: its number may be another's afterwards. Looking into a
+        ``WeakKeyDictionary`` would take longer than all the rest."""
+        number = id(function)
+        calls[number] = ref(function, lambda _: calls.pop(number, None)), guarded
 
     def _weakly(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, not kept alive: a compiled closure that held it would hold its own key.

@@ -1,5 +1,6 @@
 """So many calls in so much time."""
 
+import sys
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,6 +24,9 @@ T = TypeVar("T")
 __all__ = ["RateLimit"]
 
 _CLOSE_S = 1e-6  # rounding: who waits for ``retry_after_s`` and not a bit more is admitted
+_ONE_AT_A_TIME: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether a few steps without a call or a loop in them are one for all other threads: under the GIL
+they are, since it changes hands at those alone. A lock would be half of what such a call costs."""
 _MOST = 1_000_000  # places of a sliding window: 8 bytes each
 
 
@@ -142,6 +146,8 @@ class RateLimit(Policy):
     Events: ``rejected`` (retry_after_s); ``delayed`` (wait_s).
     """
 
+    _looks = False
+
     def __init__(
         self,
         rate: float,
@@ -208,35 +214,86 @@ class RateLimit(Policy):
     ) -> None:
         pass
 
+    # -- around a function: alike but for ``await``. The step of a token bucket is written out: a
+    # call of it takes as long as all of the rest.
+
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
-        lock, now, take = self._lock, self.clock.now, self._bucket.take
-        waits = self.wait_s > 0
+        """The closure for a synchronous call."""
+        lock, now, bucket = self._lock, self.clock.now, self._bucket
+        if isinstance(bucket, _Window):
+            return self._around_window(call, bucket.take)
+        tokens = bucket
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             with lock:  # the clock, too: times must come in order
+                time = now()
+                at = tokens.next_at
+                if at <= time + _CLOSE_S:
+                    early = time - tokens.slack_s
+                    tokens.next_at = (at if at > early else early) + tokens.every_s
+                    at = 0.0
+            if at:
+                self._no_place(at - time)
+            return call(*args, **kwargs)
+
+        return guarded
+
+    def _around_window(
+        self, call: Callable[P, T], take: Callable[[float], float | None]
+    ) -> Callable[P, T]:
+        lock, now = self._lock, self.clock.now
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            with lock:
                 at = take(time := now())
             if at is not None:
-                if not waits:
-                    raise self._rejection(at - time)
-                self._wait()
+                self._no_place(at - time)
             return call(*args, **kwargs)
 
         return guarded
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        lock, now, take = self._lock, self.clock.now, self._bucket.take
-        waits = self.wait_s > 0
+        """The closure for an asynchronous call."""
+        now, bucket = self.clock.now, self._bucket
+        if isinstance(bucket, _Window) or not _ONE_AT_A_TIME:
+            return self._around_locked_async(call, bucket.take)
+        tokens = bucket
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            time = now()
+            at = tokens.next_at  # from here to where it is set no other thread can come between
+            if at <= time + _CLOSE_S:
+                early = time - tokens.slack_s
+                tokens.next_at = (at if at > early else early) + tokens.every_s
+            else:
+                await self._no_place_async(at - time)
+            return await call(*args, **kwargs)
+
+        return guarded
+
+    def _around_locked_async(
+        self, call: Callable[P, Awaitable[T]], take: Callable[[float], float | None]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        lock, now = self._lock, self.clock.now
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             with lock:
                 at = take(time := now())
             if at is not None:
-                if not waits:
-                    raise self._rejection(at - time)
-                await self._await()
+                await self._no_place_async(at - time)
             return await call(*args, **kwargs)
 
         return guarded
+
+    def _no_place(self, wait_s: float) -> None:
+        if not self.wait_s:
+            raise self._rejection(wait_s)
+        self._wait()
+
+    async def _no_place_async(self, wait_s: float) -> None:
+        if not self.wait_s:
+            raise self._rejection(wait_s)
+        await self._await()
 
     # -- where there is no place at once
 
@@ -249,6 +306,8 @@ class RateLimit(Policy):
                 return
             wait_s = at - now
             place = bucket.book() if wait_s <= self.wait_s + _CLOSE_S else None
+            if place is not None:
+                wait_s = place.at - now  # a call without the lock may have come between
         if place is None:
             raise self._rejection(wait_s)
         if self._listeners:

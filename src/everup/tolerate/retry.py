@@ -62,6 +62,7 @@ class Retry(Policy):
     and ``retry_after`` raise.
     """
 
+    _looks = False
     _number = "attempts={!r}"
 
     def __init__(

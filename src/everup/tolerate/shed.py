@@ -217,6 +217,7 @@ class Shed(Policy):
         whole("least", least, 0)
         real("max_chance", max_chance, 0, 1, above=True)
         self.by = by
+        self._looks = any(one is not None for one in (waited, since, matters))
         self.judge = Judge(on, unless, when, result)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.

@@ -142,6 +142,8 @@ class Timeout(Policy):
     ``rejected`` (``hung``). Asynchronous calls of one object share one timer per event loop.
     """
 
+    _looks = False
+
     def __init__(
         self,
         seconds: Seconds,
