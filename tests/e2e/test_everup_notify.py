@@ -38,9 +38,10 @@ def test_ready_gates_the_start(everup: Everup) -> None:
 def test_start_without_ready_times_out(everup: Everup) -> None:
     """Without READY=1 it is killed; EXTEND_TIMEOUT_USEC gives it more time."""
     everup.up({"a": notifier(everup, start_timeout="400ms")}, arguments=("--timeout", "0"))
-    everup.wait_event("instance.unhealthy", "a.1", reason="not started within 0.4 s")
+    why = "not started within 0.4 s: READY=1 was awaited (notify = true) and did not come"
+    everup.wait_event("instance.unhealthy", "a.1", reason=why)
     exits = everup.wait_event("instance.exited", "a.1")
-    assert exits["cause"] == "SIGKILL (not started within 0.4 s)"
+    assert exits["cause"] == f"SIGKILL ({why})"
     everup.down()
 
     everup.tell("notify", f"EXTEND_TIMEOUT_USEC={60 * 10**6}")

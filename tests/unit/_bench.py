@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from everup.engine import starting
 from everup.engine.core import Engine
 from everup.engine.fold import ChildFact, fold, reload_is_open, replicas
 from everup.engine.rollout import Rollout as Rolling
@@ -140,7 +141,18 @@ class Bench:
 
     def born(self, slot: Slot, run: int | None = None) -> list[Action]:
         run = self.engine.instances[slot].run if run is None else run
-        return self.tell(Spawned(slot, run, next(self.pids)))
+        actions = self.tell(Spawned(slot, run, next(self.pids)))
+        return actions + self.accept(slot, run)
+
+    def accept(self, slot: Slot, run: int) -> list[Action]:
+        """It takes a connection in, if that is all that is waited for."""
+        instance = self.engine.process(slot, run)
+        if instance is None or instance.state is not State.STARTING:
+            return []
+        service = self.engine.definition(instance)
+        if service.probe.startup is not None or not starting.is_due(service, instance):
+            return []
+        return self.tell(probed(slot, run, True, ProbeKind.STARTUP), 0.0)
 
     def ended(self, slot: Slot, cause: ExitCause = CLEAN, run: int | None = None) -> list[Action]:
         run = self.engine.instances[slot].run if run is None else run

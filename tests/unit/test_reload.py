@@ -314,6 +314,8 @@ def test_a_startup_probe_that_is_taken_away_lets_go_of_who_waits_for_it() -> Non
     assert bench.state(WEB) is State.STARTING
     spec = changed(bench.spec, web=new(bench, "web", probe=READINESS))
     actions = bench.tell(Reload(spec, "ann"))
+    assert of(actions, Watch) == [Watch(WEB, 1, startup=True)]  # it need only accept by now
+    actions = bench.accept(WEB, 1)
     assert bench.state(WEB) is State.RUNNING
     assert of(actions, Watch) == [Watch(WEB, 1, startup=False)]
     bench.probe(WEB)

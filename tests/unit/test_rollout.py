@@ -82,7 +82,9 @@ def test_the_successor_gets_a_lane_of_its_own_and_is_ready_before_the_old_one_dr
     assert bench.outgoing(WEB).state is State.READY
     assert bench.state(WEB) is State.STARTING
     assert bench.engine.active["web"] == (1,)  # the old one serves all the while
-    assert of(bench.born(WEB), Watch) == [Watch(WEB, 2, startup=False)]
+    accepts, answers = of(bench.born(WEB), Watch)
+    assert accepts == Watch(WEB, 2, startup=True)  # that it takes a connection in is a part of it
+    assert answers == Watch(WEB, 2, startup=False)
     assert bench.engine.active["web"] == (1,)
 
     actions = bench.probe(WEB)
@@ -361,7 +363,7 @@ def condemned(bench: Bench) -> list[Action]:
         (crashed, "it ended: exit 1"),
         (not_spawned, "it ended: cannot run it"),
         (never_ready, "it is running after 30.5 s"),
-        (not_started, "not started within 30 s"),
+        (not_started, "not started within 30 s: its startup probe has not succeeded"),
         (condemned, "liveness probe: refused"),
     ],
 )

@@ -47,7 +47,7 @@ def _own(
 ) -> ProbeTarget:
     if address.family == "unix":
         url = f"http://localhost{path}" if probe.http else ""
-        return ProbeTarget(slot, kind, run, probe, url=url, unix=address.path)
+        return ProbeTarget(slot, kind, run, probe, url=url, unix=address.path, accept=True)
     host = _ANY.get(address.host, address.host)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{address.port}{path}" if probe.http else ""
@@ -55,9 +55,9 @@ def _own(
         traffic_class = steering.probe_traffic_class(lane)
         return ProbeTarget(
             slot, kind, run, probe, url=url, host=host, port=address.port,
-            source="::1", traffic_class=traffic_class,
+            source="::1", traffic_class=traffic_class, accept=True,
         )  # fmt: skip
     return ProbeTarget(
         slot, kind, run, probe, url=url, host=host, port=address.port,
-        source=steering.probe_source(lane),
+        source=steering.probe_source(lane), accept=True,
     )  # fmt: skip

@@ -164,6 +164,7 @@ def _up(service: Service, old: Instance, found: Adopted, now: float) -> Instance
         facts=found.facts if up else {},
         pid=found.pid if up else 0,
         phase="" if up else "spawn",
+        said_ready=found.said_ready,
         spawned_at=found.spawned_at,
         up_at=found.spawned_at if up else None,
         is_ready=found.state is State.READY or service.probe.readiness is None,

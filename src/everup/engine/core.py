@@ -11,7 +11,17 @@ from typing import Any
 
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
-from everup.engine import hearsay, narrate, objective, observe, onset, operate, reload, settle
+from everup.engine import (
+    hearsay,
+    narrate,
+    objective,
+    observe,
+    onset,
+    operate,
+    reload,
+    settle,
+    starting,
+)
 from everup.engine.objective import Objective
 from everup.engine.rollout import Rollout
 from everup.model.action import (
@@ -309,7 +319,7 @@ class Engine:
         """Run the probes that belong to its state, from the beginning."""
         probe = self.definition(new).probe
         self.drop_probes(new)
-        if new.state is State.STARTING and new.pid and probe.startup:
+        if new.state is State.STARTING and new.pid and starting.is_due(self.definition(new), new):
             self._out.append(Watch(new.slot, new.run, startup=True))
         elif new.state in _WATCHED and (probe.readiness or probe.liveness):
             self._out.append(Watch(new.slot, new.run, startup=False))

@@ -242,9 +242,12 @@ def _adopt(child: ChildFact, by: _By, boot: str, now: float) -> Adopted:
         and sent.payload.get("run") == child.run
         and not child.stranger
     )
+    said = by.get((Kind.SAID_READY.value, subject))
+    said_ready = said is not None and said.payload.get("run") == child.run
     return Adopted(
         child.slot, child.run, child.pid, state, spawned_at, child.restarts, signalled,
         child.lane, child.gen, since, facts=facts, heard=_heard(by, subject, child.run),
+        said_ready=said_ready,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
-from everup.engine import onset, spare
+from everup.engine import onset, spare, starting
 from everup.model.action import MainPid, Unwatch
 from everup.model.event import Left, Notified
 from everup.model.instance import Slot, State
@@ -28,7 +28,7 @@ _DEAF = "the notify socket was full: what it said may have been lost"
 def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
     match kind:
         case ProbeKind.STARTUP:
-            return service.probe.startup
+            return service.startup
         case ProbeKind.READINESS:
             return service.probe.readiness
         case ProbeKind.LIVENESS:
@@ -69,13 +69,7 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
 def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) -> None:
     if kind is ProbeKind.STARTUP:
         engine.emit(Unwatch(instance.slot, instance.run))
-        evidence = (
-            {}
-            if probe_of(engine.definition(instance), ProbeKind.READINESS)
-            else (onset.serves(engine, instance, now))
-        )
-        started = Happening(On.STARTED, evidence=evidence)
-        engine.happen(instance.slot, started, now, instance.run)
+        starting.proven(engine, instance, now)
         return
     if kind is ProbeKind.READINESS and instance.state is State.RUNNING:
         ready = Happening(On.READY, evidence=onset.serves(engine, instance, now))
@@ -116,6 +110,8 @@ def _failed(
             unready = Happening(On.UNREADY, reason, evidence=evidence)
             engine.happen(instance.slot, unready, now, instance.run)
         return
+    if result.kind is ProbeKind.STARTUP and engine.definition(instance).probe.startup is None:
+        return  # nobody asked for it; ``start_timeout`` and rollouts have their own bounds
     _suspect(engine, instance, result, now)
     key = (result.slot, result.run, result.kind)
     if spare.spared(engine, instance, reason, now):
@@ -203,7 +199,7 @@ def notified(engine: "Engine", event: Notified, now: float) -> None:
         engine.happen(slot, Happening(On.UNREADY, "it says that it stops"), now, run)
     if fields.get("READY") == "1":
         if instance.state is State.STARTING and engine.definition(instance).notify:
-            engine.happen(slot, Happening(On.STARTED), now, run)
+            starting.said_ready(engine, instance, now)
         elif instance.suspected and not _failing(engine, instance):
             engine.put(replace(instance, suspected=False, reason=""), now)
     if fields.get("WATCHDOG") == "trigger" and instance.state in _UP:

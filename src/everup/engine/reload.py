@@ -15,6 +15,7 @@ from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service, Spec
+from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
 
 if TYPE_CHECKING:
@@ -206,8 +207,7 @@ def _ask_anew(
         engine.put(replace(instance, suspected=False, reason=""), now)
     if after.probe.readiness is None and not instance.is_ready:
         engine.happen(slot, Happening(On.READY), now, run)
-    answered = before.probe.startup and not after.probe.startup and not after.notify
-    if instance.state is State.STARTING and instance.pid and answered:
+    if instance.state is State.STARTING and instance.pid and not missing(after, instance):
         engine.happen(slot, Happening(On.STARTED), now, run)
         return
     current = engine.process(slot, run)

@@ -16,6 +16,7 @@ from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service
+from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
 
 if TYPE_CHECKING:
@@ -216,7 +217,9 @@ def _judge(engine: "Engine", rollout: Rollout, turn: Turn, now: float) -> bool |
         return False
     if now < turn.deadline:
         return False
-    return f"it is {instance.state.value} after {now - instance.since:.3g} s"
+    lacks = missing(engine.definition(instance), instance)
+    why = f" ({lacks})" if lacks and instance.state is State.STARTING else ""
+    return f"it is {instance.state.value} after {now - instance.since:.3g} s{why}"
 
 
 def _next_batch(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:

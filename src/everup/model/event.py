@@ -141,6 +141,8 @@ class Adopted:
     facts: Mapping[str, Any] = field(default_factory=dict)
     heard: Mapping[str, Any] = field(default_factory=dict)
     """What it had said of its dependencies, as the journal has it; see ``engine.hearsay``."""
+    said_ready: bool = False
+    """It had sent READY=1."""
 
 
 @dataclass(frozen=True, slots=True)

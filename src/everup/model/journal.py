@@ -31,6 +31,9 @@ class Kind(StrEnum):
     """Processes of an earlier everup, whose keeper had died, were found and killed."""
     SPAWNED = "instance.spawned"
     """The command runs as ``pid``."""
+    SAID_READY = "instance.said_ready"
+    """It sent READY=1, and counts as started once its startup probe has succeeded, or without one
+    once it has accepted a connection."""
     RUNNING = "instance.running"
     """Started, but its readiness probe has not succeeded, or no longer does: see
     ``instance.unhealthy`` for ``failed_s`` and ``ok_ago_s``."""

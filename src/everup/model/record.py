@@ -34,6 +34,10 @@ class Instance:
     """What identifies the process beyond its pid, for whoever takes over."""
     phase: str = ""
     """Part of a state: the name of the hook that runs, or ``spawn``."""
+    said_ready: bool = False
+    """It has sent READY=1."""
+    proven: bool = False
+    """Its startup probe has succeeded, or it has accepted a connection."""
     spawned_at: float | None = None
     up_at: float | None = None
     """Since when it counts as started."""

@@ -193,7 +193,7 @@ class Rollout:
     """Wait between two batches; a replica that fails meanwhile stops the rollout."""
     min_ready: Annotated[Duration, Field(ge=0, le=86400)] | None = None
     """A new replica must have been ready for this long before the old one drains. Default: 1s
-    where neither a startup or readiness probe nor notify says when it is ready, else 0s."""
+    where neither a startup nor a readiness probe says when it is ready, else 0s."""
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
@@ -209,6 +209,10 @@ class Listener:
     """Connections that wait for accept (the kernel caps it at net.core.somaxconn)."""
     mode: str = "0660"
     """Permissions of a Unix socket, octal."""
+
+
+_ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000)
+"""It condemns nobody: see ``engine.starting``."""
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
@@ -237,7 +241,8 @@ class Service:
     probe: Probes = field(default_factory=Probes)
     """Startup, readiness and liveness."""
     notify: bool = False
-    """The service says READY=1 on NOTIFY_SOCKET (sd_notify); it counts as started only then."""
+    """The service says READY=1 on NOTIFY_SOCKET (sd_notify); it counts as started only then (with
+    ``listen``: and once it has accepted a connection)."""
     watchdog: Watchdog | None = None
     """Needs a service that sends WATCHDOG=1."""
     restart: Restart = field(default_factory=Restart)
@@ -302,8 +307,17 @@ class Service:
         """How long a new process must have been ready in a rollout, seconds."""
         if self.rollout.min_ready is not None:
             return self.rollout.min_ready
-        asked = self.notify or self.probe.startup or self.probe.readiness
-        return 0.0 if asked else 1.0
+        return 0.0 if self.probe.startup or self.probe.readiness else 1.0
+
+    @property
+    def startup(self) -> Probe | None:
+        """What shows that a process has started: the startup probe; where there is none, that it
+        accepts a connection on the socket that it was given. Kept open by everup, that socket
+        takes connections in whether or not the service works, and READY=1 is said by some servers
+        before they have loaded the application."""
+        if self.probe.startup is not None or not self.listen or self.type == "oneshot":
+            return self.probe.startup
+        return _ACCEPTS
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)

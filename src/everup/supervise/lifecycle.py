@@ -14,6 +14,7 @@ from everup.model.event import Hook
 from everup.model.instance import ExitCause, ExitKind, State
 from everup.model.record import Instance
 from everup.model.spec import Service
+from everup.supervise.awaited import missing
 from everup.supervise.restart import Next, after_exit
 
 REKILL_S = 2.0
@@ -84,6 +85,8 @@ def _start(service: Service, inst: Instance, event: Happening, _u: float, now: f
         spent=run,
         restarts=inst.restarts + (inst.last_exit is not None),
         pid=0,
+        said_ready=False,
+        proven=False,
         spawned_at=None,
         up_at=None,
         verdict="",
@@ -117,6 +120,8 @@ def _spawned(service: Service, inst: Instance, event: Happening, _u: float, now:
         return replace(inst, state=State.RUNNING, since=now, up_at=now, deadline=None), ()
     if service.notify or service.probe.startup is not None:
         return replace(inst, deadline=now + service.start_timeout), ()
+    if service.startup is not None:  # nobody asked for it: it has all the time that it needs
+        return inst, ()
     return _up(service, inst, now)
 
 
@@ -182,7 +187,7 @@ def _condemn(service: Service, inst: Instance, event: Happening, _u: float, now:
 
 
 def _start_timeout(svc: Service, inst: Instance, ev: Happening, u: float, now: float) -> Result:
-    reason = f"not started within {svc.start_timeout:g} s"
+    reason = f"not started within {svc.start_timeout:g} s: {missing(svc, inst)}"
     return _condemn(svc, inst, replace(ev, reason=reason), u, now)
 
 

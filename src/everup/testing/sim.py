@@ -370,11 +370,25 @@ class SimWorld:
     def _watch(self, slot: Slot, run: int, startup: bool) -> None:
         kinds = [ProbeKind.STARTUP] if startup else [ProbeKind.READINESS, ProbeKind.LIVENESS]
         watching = self.watching[slot, run] = Watching(run, startup, kinds)
+        if startup and self.service(slot, run).probe.startup is None:
+            self.after(0.001, lambda: self._accept(slot, watching))
+            return
         for kind in kinds:
             probe = probe_of(self.service(slot, run), kind)
             if probe is not None:
                 first = self.rng.uniform(0.0, probe.interval)
                 self.after(first, lambda kind=kind: self._probe(slot, watching, kind))  # type: ignore[misc]
+
+    def _accept(self, slot: Slot, watching: Watching) -> None:
+        """A connection waits in its queue until the process takes it in."""
+        process = self.process_of(slot, watching.run)
+        if self.watching.get((slot, watching.run)) is not watching or process is None:
+            return
+        if process.hung or self.now < process.up_at:
+            self.at(max(self.now + 0.1, process.up_at), lambda: self._accept(slot, watching))
+            return
+        kind = ProbeKind.STARTUP
+        self.dispatch(Probed(ProbeResult(slot, kind, watching.run, True, "accepted", 0.001, 0.0)))
 
     def _probe(self, slot: Slot, watching: Watching, kind: ProbeKind) -> None:
         if self.watching.get((slot, watching.run)) is not watching:

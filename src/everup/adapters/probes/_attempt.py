@@ -1,31 +1,20 @@
 """One probe over one socket: a state machine that the reactor and the timers drive."""
 
+import contextlib
 import errno
 import socket
 import ssl
-from enum import Enum, auto
 from typing import Final
 
+from everup.adapters import sock_diag
 from everup.adapters.probes._base import Attempt, Owner
 from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import READ, WRITE
 from everup.adapters.probes._resolve import Address, Found
 from everup.adapters.probes._response import Response, new_response
 from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
+from everup.adapters.probes._stage import Stage, timed_out
 from everup.adapters.probes._words import error_words, one_line, own_trouble
-
-
-class _State(Enum):
-    NEW = auto()
-    LOADING = auto()
-    RESOLVING = auto()
-    CONNECTING = auto()
-    HANDSHAKE = auto()
-    SENDING = auto()
-    READING = auto()
-    DRAINING = auto()
-    CLOSED = auto()
-
 
 # socket.IP_BIND_ADDRESS_NO_PORT appears in Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
@@ -33,6 +22,9 @@ _SOCKET_TYPE: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CL
 _READ_BYTES: Final = 16 << 10
 _RETRY_S: Final = 0.02
 _DRAIN_S: Final = 1.0
+_LOOK_S: Final = 0.002
+_LOOK_MAX_S: Final = 0.05
+"""Nothing tells a client when its connection is accepted; so it is looked at, ever less often."""
 _WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -43,11 +35,13 @@ class SocketAttempt(Attempt):
     a moment: a service that writes its body to a closed connection logs an error.
     """
 
-    __slots__ = ("_family", "_fd", "_left", "_others", "_response", "_sock", "_state", "_waiting")
+    __slots__ = (
+        "_family", "_fd", "_left", "_look_s", "_others", "_response", "_sock", "_state", "_waiting",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, plan: Plan, started_s: float, lateness_s: float) -> None:
         super().__init__(owner, plan, started_s, lateness_s)
-        self._state = _State.NEW
+        self._state = Stage.NEW
         self._sock: socket.socket | None = None
         self._fd = -1
         self._family = 0
@@ -57,13 +51,14 @@ class SocketAttempt(Attempt):
         self._others: Found = []
         """Addresses still to be tried."""
         self._response: Response | None = None
+        self._look_s = _LOOK_S
 
     def begin(self) -> None:
         plan = self.plan
         if plan.error:
             self._fail(plan.error)
         elif plan.certificates is not None:
-            self._state = _State.LOADING
+            self._state = Stage.LOADING
             found = self.owner.contexts.lookup(plan.certificates, self)
             if found is not None:
                 self.on_loaded(found)
@@ -71,7 +66,7 @@ class SocketAttempt(Attempt):
             self._find()
 
     def on_loaded(self, found: ssl.SSLContext | str) -> None:
-        if self._state is not _State.LOADING:
+        if self._state is not Stage.LOADING:
             return
         if isinstance(found, str):
             self._fail(found)
@@ -84,13 +79,13 @@ class SocketAttempt(Attempt):
         if plan.address is not None:
             self._open(plan.family, plan.address)
         else:
-            self._state = _State.RESOLVING
+            self._state = Stage.RESOLVING
             found = self.owner.resolver.lookup(plan.name, self)
             if found is not None:
                 self.on_resolved(found)
 
     def on_resolved(self, found: Found | str) -> None:
-        if self._state is not _State.RESOLVING:
+        if self._state is not Stage.RESOLVING:
             return
         if isinstance(found, str):
             self._fail(f"cannot resolve {self.plan.name[0]}: {found}")
@@ -110,25 +105,27 @@ class SocketAttempt(Attempt):
         if now_s < self.deadline_s:
             self.wake_s = self.deadline_s
             plan = self.plan
-            if self._state is _State.CONNECTING and isinstance(plan.address, str):
+            if self._state is Stage.CONNECTING and isinstance(plan.address, str):
                 self._connect(plan.address)
+            elif self._state is Stage.QUEUED:
+                self._look()
             return
-        if self._state is _State.DRAINING:
+        if self._state is Stage.DRAINING:
             self._close()
             self.owner.ended(self)
             return
         try:
             # What has arrived in time counts, even if the loop only comes to it now.
             self._step()
-            while self._state is _State.READING and self._read():
+            while self._state is Stage.READING and self._read():
                 pass
         except (OSError, ValueError) as error:
             self._broke(error)
-        if self._state not in (_State.DRAINING, _State.CLOSED):
+        if self._state not in (Stage.DRAINING, Stage.CLOSED):
             self._fail(self._timeout_words())
 
     def cancel(self) -> bool:
-        if self._state is _State.RESOLVING:
+        if self._state is Stage.RESOLVING:
             self.owner.resolver.give_up(self.plan.name, self)
         self._close()
         return True
@@ -136,7 +133,7 @@ class SocketAttempt(Attempt):
     # Connecting.
 
     def _open(self, family: int, address: Address | str) -> None:
-        self._state = _State.CONNECTING
+        self._state = Stage.CONNECTING
         self._family = family
         try:
             sock = socket.socket(family, _SOCKET_TYPE)
@@ -208,28 +205,61 @@ class SocketAttempt(Attempt):
             self._sock = plan.tls.wrap_socket(
                 sock, do_handshake_on_connect=False, server_hostname=plan.server_name
             )
-            self._state = _State.HANDSHAKE
+            self._state = Stage.HANDSHAKE
             self._shake()
         elif self._family != socket.AF_UNIX and peer == sock.getsockname():
             self._fail(error_words(errno.ECONNREFUSED))
+        elif plan.target.accept:
+            self._state = Stage.QUEUED
+            self._wait_for(READ)
+            self._look()
         else:
-            self._close()
-            self.owner.finished(self, True, "connected")
+            self._connected("connected")
+
+    def _look(self) -> None:
+        """Has the connection been accepted? everup itself keeps the listener, so that connecting
+        always succeeds."""
+        sock = self._sock
+        if sock is None:
+            return
+        match sock_diag.accepted(sock):
+            case True:
+                self._connected("accepted")
+            case None:
+                self._connected("connected; whether it was accepted cannot be told here")
+            case False:
+                now_s = self.owner.now()
+                self.wake_s = min(self.deadline_s, now_s + self._look_s)
+                self._look_s = min(2 * self._look_s, _LOOK_MAX_S)
+
+    def _heard(self) -> None:
+        """Something came before it was seen to be accepted: a word of the server, or the end."""
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(1)  # fails if it was reset: the queue it was in is no more
+                self._connected("accepted")
+
+    def _connected(self, detail: str) -> None:
+        self._close()
+        self.owner.finished(self, True, detail)
 
     # Talking.
 
     def _step(self) -> None:
         match self._state:
-            case _State.READING:
+            case Stage.READING:
                 self._read()
-            case _State.CONNECTING:
+            case Stage.CONNECTING:
                 if self._waiting:
                     self._try_connected()
-            case _State.HANDSHAKE:
+            case Stage.QUEUED:
+                self._heard()
+            case Stage.HANDSHAKE:
                 self._shake()
-            case _State.SENDING:
+            case Stage.SENDING:
                 self._send()
-            case _State.DRAINING:
+            case Stage.DRAINING:
                 self._drain()
             case _:
                 pass
@@ -245,7 +275,7 @@ class SocketAttempt(Attempt):
         except ssl.SSLWantWriteError:
             self._wait_for(WRITE)
         else:
-            self._state = _State.SENDING
+            self._state = Stage.SENDING
             self._left = self.plan.request
             self._send()
 
@@ -260,10 +290,10 @@ class SocketAttempt(Attempt):
             return
         if sent < len(self._left):
             self._left = self._left[sent:]
-            self._state = _State.SENDING
+            self._state = Stage.SENDING
             self._wait_for(WRITE)
         else:
-            self._state = _State.READING
+            self._state = Stage.READING
             self._wait_for(READ)
 
     def _read(self) -> bool:
@@ -296,7 +326,7 @@ class SocketAttempt(Attempt):
                 reset_on_close(self._sock)
             self._close()
         else:
-            self._state = _State.DRAINING
+            self._state = Stage.DRAINING
             self.lingers = True
             now_s = self.owner.now()
             self.wake_s = min(max(self.deadline_s, now_s), now_s + _DRAIN_S)
@@ -330,9 +360,9 @@ class SocketAttempt(Attempt):
             self._fail(one_line(f"connected, but TLS failed: {words}"))
         elif not code:
             self._fail(one_line(f"cannot be asked: {error}"))
-        elif self._state is _State.CONNECTING:
+        elif self._state is Stage.CONNECTING:
             self._refused(code)
-        elif self._state is _State.HANDSHAKE:
+        elif self._state is Stage.HANDSHAKE:
             self._fail(f"connected, but TLS failed: {error_words(code)}")
         elif (response := self._response) is not None and response.received:
             self._fail(f"{error_words(code)} after {response.received} bytes of the answer")
@@ -357,23 +387,9 @@ class SocketAttempt(Attempt):
         self.owner.finished(self, False, detail)
 
     def _timeout_words(self) -> str:
-        words, response = self.plan.timeout_words, self._response
-        match self._state:
-            case _State.LOADING:
-                return f"the certificates that it names were not read within {words}"
-            case _State.RESOLVING:
-                return f"{self.plan.name[0]} not resolved within {words}"
-            case _State.CONNECTING:
-                if self._family == socket.AF_UNIX:
-                    return f"no connection within {words} (the queue of the listener is full)"
-                return f"no connection within {words}"
-            case _State.HANDSHAKE:
-                return f"no answer within {words} (connected, TLS handshake not finished)"
-            case _State.SENDING:
-                return f"no answer within {words} (connected, request not read)"
-            case _:
-                progress = response.progress() if response is not None else "connected"
-                return one_line(f"no answer within {words} ({progress})")
+        unix, response = self._family == socket.AF_UNIX, self._response
+        progress = response.progress() if response is not None else "connected"
+        return timed_out(self._state, self.plan, unix, progress)
 
     def _wait_for(self, events: int) -> None:
         if self._waiting == events:
@@ -385,7 +401,7 @@ class SocketAttempt(Attempt):
         self._waiting = events
 
     def _close(self) -> None:
-        self._state = _State.CLOSED
+        self._state = Stage.CLOSED
         sock = self._sock
         if sock is not None:
             if self._waiting:
