@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import struct
@@ -191,6 +192,24 @@ def file_system(directory: Path, image: Path) -> Iterator[Path]:
         yield directory
     finally:
         run("umount", "-l", str(directory))
+
+
+@contextlib.contextmanager
+def frozen(directory: Path) -> Iterator[None]:
+    """Whoever writes to this file system waits, and cannot be killed, as with a volume that does
+    not answer. It thaws by itself should this process be killed."""
+    thaw = f"trap '' INT TERM; sleep 90; fsfreeze -u {shlex.quote(str(directory))}"
+    guard = subprocess.Popen(["sh", "-c", thaw], start_new_session=True)
+    if not run("fsfreeze", "-f", str(directory)):
+        os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
+        pytest.skip("this machine freezes no file system")
+    try:
+        yield
+    finally:
+        run("fsfreeze", "-u", str(directory))
+        os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
 
 
 @contextlib.contextmanager

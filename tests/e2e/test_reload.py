@@ -1,5 +1,6 @@
 """Deploys: a changed config is applied as a whole, or not at all, and no request is lost."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 from _everup import DEADLINE_S, SLEEP, Everup, sh
 from test_rollout import QUICK, READY, assert_served, get_plain, kept, load, served_by
 
+from everup.adapters.aside import Shelf
 from everup.adapters.place import Place
 from everup.daemon import takeover
 from everup.model.journal import Entry
@@ -525,8 +527,11 @@ def test_engine_dies_between_its_word_and_the_files(tmp_path: Path, end: str) ->
     def entry(seq: int, kind: str, **payload: str) -> Entry:
         return Entry(seq, 0.0, 0.0, "boot", kind, "everup", payload)
 
-    ends = [entry(2, end)] if end else []
-    found = takeover.config_in_force(place, [entry(1, "config.reloading", config=about), *ends])
+    shelf, said = Shelf(print), [entry(1, "config.reloading", config=about)]
+    said += [entry(2, end)] if end else []
+    found, over = takeover.config_in_force(place, shelf, said)
+    assert over == bool(end)
+    asyncio.run(shelf.done(lambda: None, 10.0))
     assert Path(place.next).exists() == (not end)
     name = "two" if end == "config.reloaded" else "one"
     assert Path(place.accepted).read_text() == text.format(name)
@@ -535,7 +540,6 @@ def test_engine_dies_between_its_word_and_the_files(tmp_path: Path, end: str) ->
         assert found.service["a"].command == ("two",)
     # A text that `everup up` left after that is another matter.
     Path(place.next).write_text(text.format("three"))
-    assert (
-        takeover.config_in_force(place, [entry(1, "config.reloading", config=about), *ends]) is None
-    )
+    assert takeover.config_in_force(place, shelf, said) == (None, False)
+    asyncio.run(shelf.done(lambda: None, 10.0))
     assert Path(place.next).exists()

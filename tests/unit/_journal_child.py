@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from everup.adapters import _journal_disk as disks
 from everup.adapters import _journal_file as files
 from everup.adapters import journal as journals
 from everup.adapters.journal import Journal
@@ -46,7 +47,7 @@ def forked(work: Callable[[int], None], kill_after_s: float | None) -> tuple[int
 
 def writer(path: Path, most: int) -> Callable[[int], None]:
     def work(told: int) -> None:
-        journals._CHECKPOINT_EVERY = 20
+        disks._CHECKPOINT_EVERY = 20
         journal = Journal(path, lambda _text: None)
         for n in range(most):
             records = [Record(Kind.READY, f"web.{i}", {"n": n}, durable=n % 7 == 0) for i in (1, 2)]

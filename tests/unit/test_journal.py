@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from everup.adapters import _journal_file as files
+from everup.adapters import _journal_memory as memories
 from everup.adapters import journal as journals
 from everup.adapters.journal import Journal, JournalError, latest, read
 from everup.model.action import Record
@@ -47,11 +48,11 @@ def seqs(entries: Sequence[Entry]) -> list[int]:
 
 
 def break_it(journal: Journal) -> None:
-    journal._db.execute("PRAGMA query_only = ON")
+    journal._disk._db.execute("PRAGMA query_only = ON")
 
 
 def mend_it(journal: Journal) -> None:
-    journal._db.execute("PRAGMA query_only = OFF")
+    journal._disk._db.execute("PRAGMA query_only = OFF")
 
 
 def test_what_was_appended_is_read_in_order(journal: Journal, path: Path) -> None:
@@ -162,7 +163,7 @@ def test_what_is_no_database_is_set_aside(path: Path, said: Said, junk: bytes) -
 def test_a_damaged_page_is_set_aside(path: Path, said: Said) -> None:
     journal = Journal(path, said)
     journal.append([record(text="x" * 200) for _ in range(500)])
-    journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    journal._disk._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     journal.close()
     data = bytearray(path.read_bytes())
     assert len(data) > 10 * 4096
@@ -279,12 +280,11 @@ def test_a_durable_record_that_fails_is_held_as_well(journal: Journal, path: Pat
 def test_memory_is_bounded_and_the_loss_is_counted(
     journal: Journal, path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "MAX_HELD", 10)
-    journal._held = type(journal._held)(maxlen=10)
+    monkeypatch.setattr(memories, "MAX_HELD", 10)
     break_it(journal)
     for n in range(25):
         journal.append([record(n=n)])
-    assert len(journal._held) == 10
+    assert len(journal._memory.held) == 10
     mend_it(journal)
     journal.retry()
     entries = read(path)
@@ -294,12 +294,14 @@ def test_memory_is_bounded_and_the_loss_is_counted(
 
 
 def test_a_full_disk_stops_nothing(journal: Journal, path: Path, said: Said) -> None:
-    journal._db.execute("PRAGMA max_page_count = 1")  # sqlite answers "database or disk is full"
+    journal._disk._db.execute(
+        "PRAGMA max_page_count = 1"
+    )  # sqlite answers "database or disk is full"
     for n in range(5):
         journal.append([record(n=n, text="x" * 5000)])
     assert journal.degraded
     assert "full" in said[0]
-    journal._db.execute("PRAGMA max_page_count = 1000000")
+    journal._disk._db.execute("PRAGMA max_page_count = 1000000")
     journal.retry()
     assert not journal.degraded
     assert [e.payload["n"] for e in read(path)[:-1]] == list(range(5))
@@ -308,7 +310,7 @@ def test_a_full_disk_stops_nothing(journal: Journal, path: Path, said: Said) -> 
 def test_another_that_holds_the_lock_stops_nothing(journal: Journal, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    journal._db.execute("PRAGMA busy_timeout = 1")
+    journal._disk._db.execute("PRAGMA busy_timeout = 1")
     journal.append([record()])
     assert journal.degraded
     other.execute("ROLLBACK")
@@ -336,7 +338,7 @@ class Boots:
         self.journal = self.life("a")
 
     def life(self, boot: str) -> Journal:
-        self.monkeypatch.setattr(journals, "boot_id", lambda: boot)
+        self.monkeypatch.setattr(memories, "boot_id", lambda: boot)
         self.journal = Journal(self.path, self.said, clock=self.wall, monotonic=self.mono)
         return self.journal
 

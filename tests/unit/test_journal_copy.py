@@ -57,8 +57,8 @@ def fill(journal: Journal, count: int = 30) -> None:
 
 def broken(journal: Journal) -> None:
     """From now on nothing can be written, as on a full disk."""
-    assert journal._db is not None
-    journal._db.execute("PRAGMA query_only = 1")
+    assert journal._disk._db is not None
+    journal._disk._db.execute("PRAGMA query_only = 1")
 
 
 def values(entries: list[Entry]) -> dict[str, object]:

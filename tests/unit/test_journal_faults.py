@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from everup.adapters import _journal_file as files
-from everup.adapters import journal as journals
+from everup.adapters import _journal_memory as memories
 from everup.adapters.journal import Journal, JournalError, latest, read
 from everup.model.action import Record
 from everup.model.journal import Kind
@@ -60,8 +60,8 @@ def fill(journal: Journal, n: int = 30) -> None:
 def settle(journal: Journal) -> None:
     """Two looks, as housekeeping takes them, the tender's work done between."""
     journal.retry()
-    if journal._watch.thread is not None:
-        journal._watch.thread.join()
+    if journal._disk._watch.thread is not None:
+        journal._disk._watch.thread.join()
     journal.retry()
 
 
@@ -80,9 +80,9 @@ def aside(path: Path) -> list[Path]:
 
 def checkpoint(journal: Journal) -> None:
     """Everything into the main file, as the tender does it."""
-    journal._watch.tend(check=False)
-    assert journal._watch.thread is not None
-    journal._watch.thread.join()
+    journal._disk._watch.tend(check=False)
+    assert journal._disk._watch.thread is not None
+    journal._disk._watch.thread.join()
 
 
 def assert_whole(journal: Journal, path: Path) -> None:
@@ -93,7 +93,7 @@ def assert_whole(journal: Journal, path: Path) -> None:
     journal.append([record(Kind.STARTING)])
     assert numbers(path)[-1] == last + 1
     journal.close()
-    again = Journal(path, journal._say)
+    again = Journal(path, journal._disk._say)
     assert again.last_seq == last + 1
     assert again.set_aside is None
     again.close()
@@ -155,7 +155,7 @@ def test_replaced_by_junk(journal: Journal, path: Path, content: bytes) -> None:
 def test_replaced_by_another_journal(journal: Journal, path: Path, tmp_path: Path) -> None:
     """What is running knows better than a file that somebody put there."""
     fill(journal)
-    other = Journal(tmp_path / "other.db", journal._say)
+    other = Journal(tmp_path / "other.db", journal._disk._say)
     fill(other, 500)
     other.close()
     os.rename(tmp_path / "other.db", path)
@@ -296,7 +296,7 @@ def test_a_look_changes_nothing(journal: Journal, path: Path, said: Said) -> Non
 def test_the_memory_of_the_state_is_bounded(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "MAX_STATE", 10)
+    monkeypatch.setattr(memories, "MAX_STATE", 10)
     journal.append([record(subject=f"web.{n}") for n in range(25)])
     assert [e.seq for e in journal.latest()] == list(range(16, 26))
 
@@ -503,12 +503,12 @@ def test_out_of_descriptors(journal: Journal, path: Path, said: Said) -> None:
     fill(journal)
     with no_descriptors():
         journal.append([record(Kind.STARTING)])
-        journal._watch.tend(check=True)
+        journal._disk._watch.tend(check=True)
         settle(journal)
         assert not journal.degraded
         # As if another part of everup had taken what a mending sets free.
-        journal._degrade("test", "test")
-        journal._leave()
+        journal._disk.degrade("test", "test")
+        journal._disk._leave()
         hoard = take_the_rest()
         assert len(hoard) >= 3
         journal.append([record(Kind.STARTING)])
@@ -571,13 +571,13 @@ def test_out_of_memory_in_the_database(path: Path) -> None:
         journal = Journal(path, Said())
         fill(journal)
         with contextlib.suppress(MemoryError):
-            journal._db.execute("PRAGMA hard_heap_limit = 1")  # type: ignore[union-attr]
+            journal._disk._db.execute("PRAGMA hard_heap_limit = 1")  # type: ignore[union-attr]
         for n in range(3):
             journal.append([record(Kind.STARTING, n=n)])
             journal.retry()
             journal.prune(3600)
         assert journal.degraded
-        assert len(journal._held) == 3
+        assert len(journal._memory.held) == 3
         assert len(journal.latest()) == 4
 
     in_a_child(work)
@@ -633,11 +633,11 @@ def test_attempts_that_cost_time_are_spaced(journal: Journal, path: Path) -> Non
     """Another that holds the lock costs one wait, not one for each event."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    journal._db.execute("PRAGMA busy_timeout = 1")  # type: ignore[union-attr]
+    journal._disk._db.execute("PRAGMA busy_timeout = 1")  # type: ignore[union-attr]
     journal.append([record()])
     statements: list[str] = []
-    journal._db.set_trace_callback(statements.append)  # type: ignore[union-attr]
-    journal._try_at += 3600
+    journal._disk._db.set_trace_callback(statements.append)  # type: ignore[union-attr]
+    journal._disk._try_at += 3600
     for _ in range(20):
         journal.append([record()])
     assert statements == []
@@ -651,7 +651,7 @@ def test_a_connection_that_is_of_no_use_any_more_is_left(path: Path, said: Said)
     now = [100.0]
     journal = Journal(path, said, monotonic=lambda: now[0])
     fill(journal)
-    journal._db.execute("PRAGMA query_only = 1")  # type: ignore[union-attr]
+    journal._disk._db.execute("PRAGMA query_only = 1")  # type: ignore[union-attr]
     journal.append([record(Kind.STARTING)])
     now[0] += 9.0
     journal.retry()

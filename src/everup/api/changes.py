@@ -1,11 +1,12 @@
 """Reload and reexec: what changes everup itself or its config, as requests."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from everup import config
-from everup.adapters import trusted
+from everup.adapters import aside, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api.commands import Refusal
@@ -16,51 +17,88 @@ from everup.model.event import Reload
 from everup.model.spec import Spec
 
 _MAX_WORDS = 16
+_READ_S = 10.0
+_WRITE_S = 10.0
 
 
-def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
+async def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, Any]:
     """Apply the config file as it is now, or only say what that would change (``dry_run``)."""
-    engine, place = backend.engine, backend.place
+    place = backend.place
+    text, spec = await _read(place)
+    plan, answer = _plan(backend, spec)
+    if body.get("dry_run"):
+        return answer
+    _refuse_while_busy(backend, plan)
+    await _store(backend, place.next if plan else place.accepted, text)
+    if plan:
+        try:
+            _refuse_while_busy(backend, plan)  # meanwhile another one may have come
+            _plan(backend, spec)
+        except Refusal:
+            if backend.engine.reloading is None:
+                backend.shelf.put(lambda: Path(place.next).unlink(missing_ok=True))
+            raise
+        backend.dispatch(Reload(spec, by))
+    return answer
+
+
+def _plan(backend: Backend, spec: Spec) -> tuple[Plan, dict[str, Any]]:
+    """What would change, also in words for whoever asks."""
+    engine = backend.engine
     if engine.quitting:
         raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
-    text, spec = _read(place)
     try:
         plan = plan_of(engine, spec)
     except CannotChangeError as error:
         raise Refusal(409, f"{error}; nothing was changed", "look: everup status") from None
     answer: dict[str, Any] = {"plan": plan_payload(engine.spec, spec, plan)}
-    answer |= {"after": backend.journal.last_seq, "changed": bool(plan), "slots": []}
-    if body.get("dry_run"):
-        return answer
+    return plan, answer | {
+        "after": backend.journal.last_seq,
+        "changed": bool(plan),
+        "slots": [],
+    }
+
+
+def _refuse_while_busy(backend: Backend, plan: Plan) -> None:
+    engine = backend.engine
     busy = sorted(engine.rolling) if plan else []
     if engine.reloading is not None or busy:
         what = "another reload" if engine.reloading is not None else f"a restart of {busy[0]}"
         raise Refusal(409, f"{what} is under way", "look: everup status")
-    try:
-        trusted.write_file(place.next if plan else place.accepted, text)
-    except OSError as error:
-        raise Refusal(
-            507, f"cannot write to {place.state_dir}: {error.strerror}; nothing was changed"
-        ) from error
-    if plan:
-        backend.dispatch(Reload(spec, by))
-    return answer
 
 
-def _read(place: Place) -> tuple[str, Spec]:
-    try:
+async def _read(place: Place) -> tuple[str, Spec]:
+    def check() -> tuple[str, config.Report]:
         text = Path(place.config).read_text("utf-8")
+        return text, config.check(
+            text, path=place.config, directory=place.config_dir, known_users=user_exists
+        )
+
+    try:
+        text, report = await aside.run(_READ_S, check)
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(400, f"cannot read {place.config}: {error}; nothing was changed") from None
-    report = config.check(
-        text, path=place.config, directory=place.config_dir, known_users=user_exists
-    )
     if report.spec is None:
         problems = "".join(f"\n  {problem}" for problem in report.problems[:20])
         raise Refusal(
             400, f"{place.config} is not valid; nothing was changed:{problems}", "everup check"
         )
     return text, report.spec
+
+
+async def _store(backend: Backend, path: str, text: str) -> None:
+    """Nothing is changed where the text cannot be kept for the next engine."""
+    place, shelf = backend.place, backend.shelf
+    try:
+        await shelf.done(lambda: trusted.write_file(path, text), _WRITE_S)
+    except OSError as error:
+        if path == place.next:  # should it get there after all, it must not be applied some time
+            with contextlib.suppress(OSError):
+                shelf.put(lambda: Path(path).unlink(missing_ok=True))
+        why = error.strerror or str(error)
+        raise Refusal(
+            507, f"cannot write to {place.state_dir}: {why}; nothing was changed"
+        ) from error
 
 
 def plan_payload(old: Spec, new: Spec, plan: Plan) -> dict[str, Any]:

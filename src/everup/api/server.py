@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from everup import __version__
-from everup.adapters import trusted
+from everup.adapters import aside, trusted
 from everup.api import changes, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
@@ -98,6 +98,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method != "GET":
             _check_config(request)
         return await handler(request)
+    except aside.LateError as error:
+        return _error(503, str(error), "everup status")
     except Refusal as refusal:
         return _error(refusal.status, str(refusal), refusal.hint)
     except web.HTTPException as error:
@@ -150,7 +152,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _reload(request: web.Request) -> web.Response:
     body = await _body(request)
     by = f"uid {_peer_uid(request)}"
-    return web.json_response(changes.reload(request.app[BACKEND], body, by))
+    return web.json_response(await changes.reload(request.app[BACKEND], body, by))
 
 
 async def _reexec(request: web.Request) -> web.Response:
@@ -158,7 +160,7 @@ async def _reexec(request: web.Request) -> web.Response:
     argv, engine, version = changes.argvs(await _body(request))
     if backend.engine.quitting:
         raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
-    problem = await asyncio.to_thread(backend.try_out, argv, engine, version)
+    problem = await aside.run(None, backend.try_out, argv, engine, version)
     if problem is not None:
         name = f"everup {version}" if version else "the new everup"
         raise Refusal(

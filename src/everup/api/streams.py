@@ -7,14 +7,14 @@ import fnmatch
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from everup.adapters import journal
+from everup.adapters import aside, journal
 from everup.adapters.logs import Follower, LogLine, tail
 from everup.api import view
 from everup.api.commands import Refusal, did_you_mean, slots_of, unknown
@@ -23,6 +23,7 @@ from everup.model.journal import Entry, Kind
 
 _NDJSON = "application/x-ndjson"
 _POLL_S = 0.2
+_JOURNAL_S, _LOGS_S, _FLUSH_S = 30.0, 60.0, 0.2
 _PAGE = 1000
 _MAX_FILTERS = 200  # SQLite takes no more than 500
 MAX_LINES = 100_000
@@ -67,17 +68,22 @@ async def events(request: web.Request) -> web.StreamResponse:
     if len(filters["subjects"]) + len(filters["kinds"]) > _MAX_FILTERS:
         raise Refusal(400, f"too many filters: at most {_MAX_FILTERS}")
     check_kinds(filters["kinds"])
-    await asyncio.to_thread(_check_subjects, filters["subjects"], backend, path)
+    await aside.run(_JOURNAL_S, _settle, filters["subjects"], backend, path)
     follow = request.query.get("follow") == "1"
     wake = asyncio.Event()
-    listener = lambda _entries: wake.set()  # noqa: E731
+    loop = asyncio.get_running_loop()
+
+    def listener(_entries: Sequence[Entry]) -> None:  # called by the journal's thread
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(wake.set)
+
     backend.journal.listeners.append(listener)
     response = web.StreamResponse(headers={"Content-Type": _NDJSON})
     try:
         if last == 0:
             page, after = [], max(after, backend.journal.last_seq)
         else:
-            page = await asyncio.to_thread(_read, path, after=after, last=last, **filters)
+            page = await aside.run(_JOURNAL_S, _read, path, after=after, last=last, **filters)
         await response.prepare(request)
         while True:
             for entry in page:
@@ -89,7 +95,7 @@ async def events(request: web.Request) -> web.StreamResponse:
                     break
                 await wake.wait()
                 wake.clear()
-            page = await asyncio.to_thread(_read, path, after=after, limit=_PAGE, **filters)
+            page = await aside.run(_JOURNAL_S, _read, path, after=after, limit=_PAGE, **filters)
     finally:
         backend.journal.listeners.remove(listener)
     await response.write_eof()
@@ -111,8 +117,10 @@ def check_kinds(patterns: list[str]) -> None:
             raise Refusal(400, f"there is no kind of event {pattern!r}", hint)
 
 
-def _check_subjects(names: list[str], backend: Backend, path: Path) -> None:
-    """A name must be known now, or have been: the journal outlives a service."""
+def _settle(names: list[str], backend: Backend, path: Path) -> None:
+    """What has happened is to be read. A name must be known now, or have been: the journal
+    outlives a service."""
+    backend.journal.flush(_FLUSH_S)
     for name in names:
         now = {*backend.engine.services, *map(str, backend.engine.instances)}
         if name not in now and not _read(path, subjects=[name], last=1):
@@ -130,7 +138,8 @@ async def logs(request: web.Request) -> web.StreamResponse:
     if request.query.get("follow") == "1":
         await _follow_logs(request, response, wanted, count)
     else:
-        lines = await asyncio.to_thread(tail, directory, _chosen(wanted, backend), count)
+        chosen = _chosen(wanted, backend)
+        lines = await aside.run(_LOGS_S, tail, directory, chosen, count)
         await response.prepare(request)
         await response.write(b"".join(line_json(line) for line in lines))
     await response.write_eof()
@@ -176,8 +185,8 @@ def _chosen(wanted: list[str], backend: Backend) -> list[str]:
 
 
 async def _in_thread(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """As ``to_thread``, but cancelled only once the thread is done with what it uses."""
-    task = asyncio.create_task(asyncio.to_thread(call, *arguments, **options))
+    """In a thread, and cancelled only once that is done with what it uses."""
+    task = asyncio.create_task(aside.run(None, call, *arguments, **options))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

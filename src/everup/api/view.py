@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from everup import __version__
+from everup.adapters.aside import Shelf
 from everup.adapters.journal import Journal
 from everup.adapters.metrics import Metrics, machine, usage_payload
 from everup.adapters.place import Place
@@ -29,6 +30,7 @@ class Backend(Protocol):
     engine: Engine
     journal: Journal
     metrics: Metrics
+    shelf: Shelf
     place: Place
     keeper_pid: int
     leaving: bool

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from everup.adapters import aside
 from everup.daemon import memory
 from everup.model.event import Remembered
 from everup.model.journal import Kind
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from everup.daemon.runtime import Runtime
 
 _EVERY_S = 5.0
+_LOOK_S = 10.0
 _PRUNE_EVERY_S = 600.0
 _SIGN_EVERY_S = 600.0
 _REMEMBER_S = 3 * 86400.0
@@ -50,7 +52,7 @@ class Chores:
         """Delete what is too old, once it is counted."""
         runtime = self._runtime
         try:
-            if memory.is_due(runtime.place, retention_s):
+            if await aside.run(_LOOK_S, memory.is_due, runtime.place, retention_s):
                 await memory.keep(runtime.place)
         except (OSError, TimeoutError) as error:
             runtime.voice.say(f"housekeeping: {error or 'the history took too long'}")

@@ -3,6 +3,7 @@
 import signal
 from typing import TYPE_CHECKING
 
+from everup.adapters import aside
 from everup.daemon.recheck import config_problems
 from everup.model.action import Signal
 from everup.model.event import Down
@@ -10,6 +11,8 @@ from everup.model.journal import Kind
 
 if TYPE_CHECKING:
     from everup.daemon.runtime import Runtime
+
+_READ_S = 10.0
 
 
 def obey(runtime: "Runtime", number: int) -> None:
@@ -23,7 +26,7 @@ def obey(runtime: "Runtime", number: int) -> None:
             else:
                 runtime.dispatch(Down(by=name))
         case signal.SIGHUP:
-            _check_config(runtime)
+            runtime.spawn_task(_check_config(runtime))
 
 
 def _hurry(runtime: "Runtime", by: str) -> None:
@@ -37,8 +40,11 @@ def _hurry(runtime: "Runtime", by: str) -> None:
             runtime.crew.signal(Signal(slot, instance.run, "SIGKILL", "all"))
 
 
-def _check_config(runtime: "Runtime") -> None:
-    problems = config_problems(runtime.place)
+async def _check_config(runtime: "Runtime") -> None:
+    try:
+        problems = await aside.run(_READ_S, config_problems, runtime.place)
+    except OSError as error:
+        problems = [f"{runtime.place.config} cannot be read: {error}"]
     if problems:
         file = runtime.place.config
         runtime.record(Kind.CONFIG, "everup", file=file, problems=problems[:50])

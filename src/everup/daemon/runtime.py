@@ -5,6 +5,7 @@ The only place where events come in, the clock is read and actions are carried o
 
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 from everup.adapters import journal as journals
 from everup.adapters import metrics, targets
+from everup.adapters.aside import Shelf
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.fdstore import FdStore
 from everup.adapters.journal import Journal
@@ -70,6 +72,7 @@ from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
+_LEAVE_S = 1.0
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
@@ -83,11 +86,13 @@ class Runtime:
         self.started_at = time.time()
         self.keeper_pid = 0
         self.voice = Voice(sys.stdout)
+        self.shelf = Shelf(self.voice.say)
         # An engine that comes after another one must not wait for its journal.
-        self.journal = Journal(Path(place.journal), self.voice.say, hold=True)
+        self.journal = Journal(Path(place.journal), self.voice.say, hold=True, thread=True)
         latest = self.journal.latest()
-        spec, counts = takeover.config_in_force(place, latest) or spec, replicas(latest)
-        self.engine = Engine(spec, random=random.random, scaled=counts)
+        # The files follow: a disk that does not answer holds nobody up.
+        found, self.next_is_over = takeover.config_in_force(place, self.shelf, latest)
+        self.engine = Engine(found or spec, random=random.random, scaled=replicas(latest))
         self.cgroups = Cgroups(place.state_dir, self._facility)
         self.metrics = metrics.Metrics(self.cgroups)
         store = FdStore.of(os.environ)
@@ -170,6 +175,8 @@ class Runtime:
             if status not in (KEEPER_LOST, CANNOT_BEGIN, REPLACED):
                 await asyncio.to_thread(self.cgroups.close)
             self.journal.close()
+            with contextlib.suppress(OSError):
+                await self.shelf.done(lambda: None, _LEAVE_S)
             await asyncio.to_thread(self.voice.close)
             if self.engine.finished:
                 self.keeper.quit(0)
@@ -292,6 +299,8 @@ class Runtime:
         for action in actions:
             if not isinstance(action, Record):
                 self._try(action)
+        if records:
+            self.journal.kick()  # after the actions: they need not wait for the disk
         for record in records:
             self.voice.tell(record)
 
@@ -344,9 +353,9 @@ class Runtime:
                 for instance in self.engine.of(name):
                     self.logs.configure(str(instance.slot), self.service(name).log)
             case Commit():
-                takeover.commit(self.place)
+                takeover.commit(self.place, self.shelf)
             case Discard():
-                takeover.discard(self.place)
+                takeover.discard(self.place, self.shelf)
             case Quit(status=status):
                 self._quit(status)
             case Record():
@@ -379,8 +388,7 @@ class Runtime:
             self.cgroups.forget(slot, second=True)
         self.keeper.drop(["notify", "api"])
         for path in (self.place.notify_socket, self.place.api_socket):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            self.shelf.put(functools.partial(Path(path).unlink, missing_ok=True))
         self._end(status)
 
     # -- the keeper

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everup.adapters import proof
-from everup.adapters import python
+from everup.adapters import proof, python
+from everup.adapters.aside import Shelf
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
@@ -40,10 +40,10 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     _open_notify(runtime, held.pop("notify", None))
     takeover = hello["engine_starts"] > 1
     latest = runtime.journal.latest()
-    candidate = _candidate(runtime.place)
+    candidate = None if runtime.next_is_over else _candidate(runtime.place)
     if candidate and (why := gave_up(latest, digest(runtime.place.next))):
         runtime.record(Kind.ROLLED_BACK, "everup", reason=f"{why}; what runs stays as it is")
-        discard(runtime.place)
+        discard(runtime.place, runtime.shelf)
         candidate, latest = None, runtime.journal.latest()
     is_open = reload_is_open(latest) and _is_about_next(runtime.place, latest)
     pending = candidate if is_open else None
@@ -195,12 +195,12 @@ def _candidate(place: Place) -> Spec | None:
 def _apply_next(runtime: "Runtime", candidate: Spec | None, up: Up) -> None:
     """``everup up`` found instances alive and a config that has changed since."""
     if candidate is None or up.quitting:
-        discard(runtime.place)
+        discard(runtime.place, runtime.shelf)
         return
     try:
         runtime.dispatch(Reload(candidate, by="everup up"))
     except CannotChangeError as error:
-        discard(runtime.place)
+        discard(runtime.place, runtime.shelf)
         runtime.record(Kind.FACILITY, "everup", detail=f"the changed config waits: {error}")
 
 
@@ -220,34 +220,35 @@ def _is_about_next(place: Place, latest: list[Entry]) -> bool:
     return bool(text) and opened is not None and opened.payload.get("config", text) == text
 
 
-def config_in_force(place: Place, latest: list[Entry]) -> Spec | None:
-    """The end of a reload that an engine wrote down, and died before it had moved the files; the
-    spec, if that is another one by that."""
+def config_in_force(place: Place, shelf: Shelf, latest: list[Entry]) -> tuple[Spec | None, bool]:
+    """The end of a reload that an engine wrote down, and died before it had moved the files: the
+    spec, if that is another one by that, and whether nothing is left that waits."""
     opened = _last(latest, Kind.RELOADING)
     if opened is None or not _is_about_next(place, latest):
-        return None
+        return None, False
     done, undone = _last(latest, Kind.RELOADED), _last(latest, Kind.ROLLED_BACK)
     if undone is not None and undone.seq > opened.seq:
-        discard(place)
-    elif done is not None and done.seq > opened.seq:
+        discard(place, shelf)
+        return None, True
+    if done is not None and done.seq > opened.seq:
         candidate = _candidate(place)
-        commit(place)
-        return candidate
-    return None
+        commit(place, shelf)
+        return candidate, True
+    return None, False
 
 
 def _last(latest: list[Entry], kind: Kind) -> Entry | None:
     return next((e for e in latest if e.kind == kind.value and e.subject == "everup"), None)
 
 
-def commit(place: Place) -> None:
+def commit(place: Place, shelf: Shelf) -> None:
     """The config of the reload is the accepted one from now on."""
-    os.replace(place.next, place.accepted)
+    shelf.put(lambda: os.replace(place.next, place.accepted))
 
 
-def discard(place: Place) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(place.next)
+def discard(place: Place, shelf: Shelf) -> None:
+    """The config that waited is not to be applied."""
+    shelf.put(lambda: Path(place.next).unlink(missing_ok=True))
 
 
 # -- leaving

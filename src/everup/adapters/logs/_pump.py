@@ -74,8 +74,6 @@ class LogPump:
 
     def start(self) -> None:
         """Start the thread, once."""
-        with suppress(OSError):
-            self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._thread.start()
 
     def attach(
@@ -151,6 +149,8 @@ class LogPump:
     # From here on: in the thread.
 
     def _run(self) -> None:
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._ledger.open()
         tick_s = 0.0
         while True:
