@@ -354,3 +354,49 @@ def test_the_journal_can_be_read_back() -> None:
     bench.ended(DB, CRASH)
     for entry in bench.latest():
         assert json.loads(json.dumps(entry.payload)) == entry.payload
+
+
+# -- several workers of one instance
+
+
+def test_the_worst_of_its_workers_counts() -> None:
+    """Two workers that contradict each other do not make the breaker flap."""
+    bench = up()
+    assert hear(bench, "pg", CLOSED, voice=1) == []
+    (opened,) = hear(bench, "pg", OPEN, voice=2)
+    assert opened.payload["state"] == "open"
+    for _ in range(100):
+        assert hear(bench, "pg", CLOSED, 1, voice=1, after_s=0.001) == []
+        assert hear(bench, "pg", OPEN, 0, 1, voice=2) == []
+    assert shown(bench)["pg"] == {
+        "state": "open", "calls": 200, "ok": 100, "failed": 100, "rejected": 0, "neutral": 0,
+        "p99_ms": None,
+    }  # fmt: skip
+    (closed,) = hear(bench, "pg", CLOSED, voice=2)
+    assert (closed.payload["before"], closed.payload["state"]) == ("open", "closed")
+
+
+def test_a_worker_that_is_gone_has_no_say_for_long() -> None:
+    bench = up()
+    hear(bench, "pg", OPEN, voice=2)
+    hear(bench, "pg", CLOSED, voice=1)
+    assert shown(bench)["pg"]["state"] == "open"
+    (closed,) = hear(bench, "pg", CLOSED, voice=1, after_s=hearsay.VOICE_S)
+    assert closed.payload["state"] == "closed"
+
+
+def test_a_worker_alone_is_believed_however_long_ago_it_spoke() -> None:
+    bench = up()
+    hear(bench, "pg", OPEN, voice=2)
+    bench.tell(Tick(), 10 * hearsay.VOICE_S)
+    assert shown(bench)["pg"]["state"] == "open"
+    assert hear(bench, "pg", None, 1, voice=1) == []  # says nothing of its breaker
+    assert shown(bench)["pg"]["state"] == "open"
+
+
+def test_voices_are_bounded() -> None:
+    bench = up()
+    for voice in range(10 * hearsay.VOICES):
+        hear(bench, "pg", CLOSED, voice=voice)
+    (said,) = bench.engine.said.values()
+    assert len(said.dependencies["pg"].voices) == hearsay.VOICES

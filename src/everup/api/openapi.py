@@ -154,7 +154,7 @@ def _schemas() -> dict[str, Any]:
         slot=_TEXT, state=state, since=_TIME, since_s=number, want=flag,
         pid={"type": ["integer", "null"]}, run=_INT, restarts=_INT, attempt=_INT,
         done=flag, suspected=flag,
-        reason=_TEXT, status_text=_TEXT, last_exit={"type": ["string", "null"]},
+        reason=_TEXT, doing=_TEXT, status_text=_TEXT, last_exit={"type": ["string", "null"]},
         usage={"type": ["object", "null"]}, probes={"type": "object"},
         dependencies={"type": "object", "additionalProperties": dependency},
         in_balance=flag, standby=flag, retry_in_s=number,

@@ -13,7 +13,7 @@ from everup.adapters.place import Place
 from everup.engine import hearsay
 from everup.engine.core import Engine
 from everup.engine.rollout import How
-from everup.model.event import Event
+from everup.model.event import Event, Hook
 from everup.model.instance import State
 from everup.model.journal import Entry
 from everup.model.record import Instance
@@ -153,6 +153,28 @@ def _rollout(engine: Engine, name: str) -> dict[str, Any] | None:
     }
 
 
+def doing(spec: Service, it: Instance) -> str:
+    """What its state waits for, in words; empty where nothing is under way."""
+    if it.phase in tuple(Hook):
+        command = (getattr(spec.hooks, it.phase) or ("",))[0]
+        return f"its {it.phase} hook runs ({command})"
+    match it.state:
+        case State.STARTING if it.phase:
+            return "its process is being started"
+        case State.STARTING if spec.notify:
+            return "it has not sent READY=1 yet"
+        case State.STARTING:
+            return "its startup probe has not succeeded yet"
+        case State.RUNNING:
+            return "its readiness probe has not succeeded yet"
+        case State.DRAINING:
+            return "its open connections are ending"
+        case State.STOPPING:
+            return f"it was sent {spec.stop_signal}" if not it.phase else "its processes are ending"
+        case _:
+            return ""
+
+
 def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
     """One instance."""
     now, wall = time.monotonic(), time.time()
@@ -171,6 +193,7 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "done": it.done,
         "suspected": it.suspected,
         "reason": it.reason if it.outgoing else backend.engine.waiting.get(it.slot, it.reason),
+        "doing": doing(spec, it),
         "status_text": it.status_text,
         "last_exit": None if it.last_exit is None else str(it.last_exit),
         "usage": None if it.outgoing else usage_payload(backend.metrics.get(it.slot)),

@@ -130,7 +130,8 @@ def _print_notes(data: dict[str, Any]) -> None:
         for i in service["instances"]:
             if not is_up(i) or i["suspected"]:
                 retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""
-                why = i["reason"] or _failing(i) or i["last_exit"] or "no reason known"
+                why = i["reason"] or _failing(i) or i.get("doing") or i["last_exit"]
+                why = why or "no reason known"
                 click.echo(f"{i['slot']}: {why}{retry}")
             elif not i["want"] and not i["done"]:
                 start = named(f"everup start {i['slot']}")

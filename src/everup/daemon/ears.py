@@ -55,7 +55,7 @@ class Ears:
             case str(wrong):
                 self._refuse(f"{wrong} of {slot}")
             case notify.Dependency() as about:
-                self._tell(Heard(slot, *about, run=run))
+                self._tell(Heard(slot, *about, run=run, voice=said.sender.pid))
         fields = tuple(pair for pair in fields if pair[0] not in notify.OF_DEPENDENCY)
         if not fields:
             return

@@ -5,8 +5,8 @@ so many dependencies for each process, so many events of the journal for each de
 a process sends.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from everup.model.event import Heard
@@ -27,6 +27,23 @@ STATE_EVERY_S = 60.0
 RESERVE = 5
 """So many must be left for a half-open one: in a long outage a breaker tries again and again, and
 the journal shall hear at once when that helped."""
+
+
+VOICES = 64
+"""Processes of one instance that are told apart; of more, those that spoke last."""
+VOICE_S = 60.0
+"""A process that has been silent for so long, while others spoke, says nothing any more: it may be
+gone. (The sink of everup.tolerate speaks every 10 s, if there is something to say.)"""
+_WORST_LAST = (
+    BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.ISOLATED,
+)  # fmt: skip
+
+
+class Voice(NamedTuple):
+    """What one process of the instance said last."""
+
+    state: BreakerState
+    at: float
 
 
 class Calls(NamedTuple):
@@ -52,7 +69,9 @@ class Dependency:
     """One, as one process sees it."""
 
     state: BreakerState | None = None
-    """Of its breaker, as it was told last; None: never."""
+    """Of its breaker, as it was told last: the worst of its processes' ones; None: never."""
+    voices: Mapping[int, Voice] = field(default_factory=dict)
+    """By process, the one that spoke last at the end."""
     told: BreakerState = BreakerState.CLOSED
     """The same, as the journal has it."""
     changes: int = 0
@@ -94,16 +113,32 @@ def heard(engine: "Engine", event: Heard, now: float) -> None:
             engine.said[key] = replace(said, refused=True)
         return
     old = old or Dependency(at=now)
-    state = event.breaker or old.state
+    voices = _with(old.voices, event, now)
+    state = worst(voice.state for voice in voices.values()) or old.state
     new = replace(
         old,
         state=state,
+        voices=voices,
         changes=old.changes + (state is not (old.state or old.told)),
         calls=old.calls.plus(event.calls),
         p99_ms=old.p99_ms if event.p99_ms is None else event.p99_ms,
     )
     engine.said[key] = replace(said, dependencies={**said.dependencies, event.dependency: new})
     _write(engine, key, now)
+
+
+def _with(voices: Mapping[int, Voice], event: Heard, now: float) -> Mapping[int, Voice]:
+    """The voices that count, after one more has spoken."""
+    if event.breaker is None:
+        return voices
+    kept = [(key, voice) for key, voice in voices.items() if key != event.voice]
+    kept = [(key, voice) for key, voice in kept if now - voice.at < VOICE_S]
+    return dict([*kept[1 - VOICES :], (event.voice, Voice(event.breaker, now))])
+
+
+def worst(states: Iterable[BreakerState]) -> BreakerState | None:
+    """The worst of them; None: there is none."""
+    return max(states, key=_WORST_LAST.index, default=None)
 
 
 def settle(engine: "Engine", service: str, now: float) -> None:
@@ -130,7 +165,14 @@ def taken_over(engine: "Engine", slot: Slot, run: int, told: Mapping[str, Any], 
         calls, state = Calls(*row["calls"]), BreakerState(row["state"]) if row["state"] else None
         summed = Calls(*told["summed"].get(name, _NONE))
         found[name] = Dependency(
-            state, state or BreakerState.CLOSED, 0, calls, summed, row["p99_ms"], at=now
+            state,
+            {} if state is None else {0: Voice(state, now)},
+            state or BreakerState.CLOSED,
+            0,
+            calls,
+            summed,
+            row["p99_ms"],
+            at=now,
         )
     engine.said[slot, run] = Said(found, now + CALLS_EVERY_S)
     _write(engine, (slot, run), now)

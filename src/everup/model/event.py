@@ -95,6 +95,8 @@ class Heard:
     """Of the same calls; None: not said."""
     run: int | None = None
     """None: of the present incarnation."""
+    voice: int = 0
+    """Which of its processes speaks: a server may have several workers, each with a breaker."""
 
 
 @dataclass(frozen=True, slots=True)
