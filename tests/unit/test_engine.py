@@ -623,6 +623,54 @@ def test_no_watchdog_verdict_while_pings_may_have_been_lost() -> None:
     assert {signal.slot for signal in signals} == {WEB}
 
 
+def test_who_reloads_is_out_of_the_balance_until_it_says_ready() -> None:
+    bench = Bench(web(2, probe=READINESS, start_timeout=5.0))
+    bench.up()
+
+    def say(*fields: tuple[str, str]) -> None:
+        bench.tell(Notified(WEB, fields), 0.1)
+
+    say(("RELOADING", "1"))
+    assert bench.engine.active["web"] == (2,)
+    bench.probe(WEB)  # it still answers, by the old config
+    assert bench.engine.active["web"] == (2,)
+    say(("READY", "1"))
+    assert bench.engine.active["web"] == (1, 2)
+    say(("RELOADING", "1"), ("MONOTONIC_USEC", "0"))  # of a process before this one
+    assert bench.engine.active["web"] == (1, 2)
+    say(("RELOADING", "1"), ("MONOTONIC_USEC", str(int(bench.now * 1e6) + 1000)))
+    assert bench.engine.active["web"] == (2,)
+    bench.tell(Tick(), 4.0)
+    bench.probe(WEB)
+    assert bench.engine.active["web"] == (2,)
+    bench.tell(Tick(), 2.0)  # it does not end: its probe has the word again
+    bench.probe(WEB)
+    assert bench.engine.active["web"] == (1, 2)
+
+
+def test_who_reloads_for_ever_comes_back_without_a_probe_too() -> None:
+    bench = Bench(web(2, start_timeout=5.0))
+    bench.up()
+    bench.tell(Notified(WEB, (("RELOADING", "1"),)))
+    assert bench.engine.active["web"] == (2,)
+    bench.tell(Tick(), 6.0)
+    assert bench.engine.active["web"] == (1, 2)
+
+
+def test_restart_reset_forgets_the_failures() -> None:
+    bench = Bench(web(1))
+    bench.up()
+    for _ in range(2):
+        bench.settle(bench.ended(WEB, KILLED))
+        bench.settle(bench.tell(Tick(), 3.0))
+    before = bench.engine.instances[WEB]
+    assert before.attempt
+    bench.tell(Notified(WEB, (("RESTART_RESET", "1"),)))
+    after = bench.engine.instances[WEB]
+    assert (after.attempt, after.crashes, after.parked) == (0, (), False)
+    assert bench.kinds(WEB)[-1] == Kind.STABLE  # the next engine knows as well
+
+
 def test_pressure_of_the_machine_is_no_excuse_where_others_answer() -> None:
     for others in (True, False):
         bench = Bench(web(2, probe=BOTH))

@@ -18,6 +18,7 @@ from everup.adapters.notify import (
     NotifySocket,
     Sender,
     ancestors,
+    named_main,
     parse,
 )
 from everup.model.instance import Slot
@@ -171,3 +172,22 @@ def test_ancestors_go_up_and_end() -> None:
     assert chain[0] == os.getpid()
     assert os.getsid(0) in chain
     assert ancestors(2**22 + 1) == [2**22 + 1]  # no such process
+
+
+def test_a_main_process_by_pid_number_and_pidfd() -> None:
+    me = os.getpid()
+    pidfd, null = os.pidfd_open(me), os.open(os.devnull, os.O_RDONLY)
+    number = str(os.fstat(pidfd).st_ino)
+    try:
+        assert named_main((("MAINPID", str(me)),), ()) == (me, f"MAINPID={me}")
+        assert named_main((("MAINPID", "x"),), ())[0] == 0
+        assert named_main((("MAINPID", str(me)), ("MAINPIDFDID", number)), ())[0] == me
+        assert named_main((("MAINPID", str(me)), ("MAINPIDFDID", number + "1")), ())[0] == 0
+        by_fd = (("MAINPIDFD", "1"),)
+        assert named_main(by_fd, (pidfd,)) == (me, "MAINPIDFD=1")
+        for wrong in ((), (null,), (pidfd, null)):
+            assert named_main(by_fd, wrong)[0] == 0
+        assert named_main((("READY", "1"),), (pidfd,)) == (0, "")
+    finally:
+        os.close(pidfd)
+        os.close(null)

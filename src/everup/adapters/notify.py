@@ -104,6 +104,48 @@ def dependency(fields: tuple[tuple[str, str], ...]) -> Dependency | str | None:
     )
 
 
+MAIN = ("MAINPID", "MAINPIDFD", "MAINPIDFDID")
+"""Fields that name another main process (the latter two since systemd 257)."""
+
+
+def named_main(
+    fields: tuple[tuple[str, str], ...], descriptors: tuple[int, ...]
+) -> tuple[int, str]:
+    """The pid of the main process that a datagram names, 0 for one that makes no sense; and its
+    words, "" where it names none. A pidfd, or the number of one beside the pid, tells it from
+    another process that has got its pid since."""
+    said = {name: value for name, value in fields if name in MAIN}
+    words = " ".join(f"{name}={value}" for name, value in said.items())
+    if said.get("MAINPIDFD") == "1":
+        return (_pid_of(descriptors[0]) if len(descriptors) == 1 else 0), words
+    text = said.get("MAINPID", "")
+    pid = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if pid and "MAINPIDFDID" in said and said["MAINPIDFDID"] != str(_number_of(pid)):
+        return 0, words
+    return pid, words
+
+
+def _pid_of(pidfd: int) -> int:
+    """0 for what is no pidfd, or that of a process which has ended."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+            if line.startswith("Pid:"):
+                return max(0, int(line.split()[1]))
+    return 0
+
+
+def _number_of(pid: int) -> int:
+    """The inode of its pidfd, which no other process ever has (Linux 6.9); 0 if it is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(handle).st_ino
+    finally:
+        os.close(handle)
+
+
 class NotifySocket(Generic[_Owner]):
     """``owner`` says whom a process belongs to; None: to nobody who may speak, and that is
     ``owner``'s to tell. ``refused`` is told what is wrong with a datagram, ``overrun`` that the

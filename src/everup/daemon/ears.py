@@ -59,13 +59,15 @@ class Ears:
         fields = tuple(pair for pair in fields if pair[0] not in notify.OF_DEPENDENCY)
         if not fields:
             return
-        main = dict(fields).get("MAINPID", "")
         facts: dict[str, int | None] = {}
-        if main and not (main.isdigit() and self._senders.may_name(said.sender, int(main), owner)):
-            self._refuse(f"MAINPID={main[:20]} of {slot} is no process of its own")
-            fields = tuple(pair for pair in fields if pair[0] != "MAINPID")
-        elif main:
-            facts = {"start": start_ticks(int(main)), "uid": proof.real_uid(int(main))}
+        main, named = notify.named_main(fields, said.descriptors)
+        if named:
+            fields = tuple(pair for pair in fields if pair[0] not in notify.MAIN)
+        if main and self._senders.may_name(said.sender, main, owner):
+            facts = {"start": start_ticks(main), "uid": proof.real_uid(main)}
+            fields = (*fields, ("MAINPID", str(main)))
+        elif named:
+            self._refuse(f"{named[:40]} of {slot} is no process of its own")
         self._tell(Notified(slot, fields, run, facts))
 
     def _tell(self, event: Event) -> None:

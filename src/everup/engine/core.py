@@ -388,6 +388,8 @@ class Engine:
                 continue
             if instance.watchdog_at is not None and instance.watchdog_at <= now:
                 observe.watchdog_missed(self, instance, now)
+            elif instance.reloads_until is not None and instance.reloads_until <= now:
+                observe.reload_overdue(self, instance, now)
             elif instance.deadline is not None and instance.deadline <= now:
                 self.happen(slot, Happening(On.DEADLINE), now, run)
             if (left := self.process(slot, run)) is not None:

@@ -75,7 +75,12 @@ def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) 
         ready = Happening(On.READY, evidence=onset.serves(engine, instance, now))
         engine.happen(instance.slot, ready, now, instance.run)
         instance = engine.process(instance.slot, instance.run) or instance
-    if instance.suspected and not _failing(engine, instance):
+    _clear(engine, instance, now)
+
+
+def _clear(engine: "Engine", instance: Instance, now: float) -> None:
+    """Back into the balance, if nothing is against it any more."""
+    if instance.suspected and instance.reloads_until is None and not _failing(engine, instance):
         engine.put(replace(instance, suspected=False, reason=""), now)
 
 
@@ -193,17 +198,38 @@ def notified(engine: "Engine", event: Notified, now: float) -> None:
         engine.emit(MainPid(slot, run, main))
         instance = _put(engine, replace(instance, pid=main, facts=facts), now)
     instance = _timing(engine, instance, fields, now)
+    if fields.get("RESTART_RESET") == "1":
+        instance = _put(engine, replace(instance, attempt=0, crashes=(), parked=False), now)
     if fields.get("RELOADING") == "1" and instance.state is State.READY:
-        engine.put(replace(instance, suspected=True, reason="it reloads"), now)
+        _reloading(engine, instance, fields, now)
     if fields.get("STOPPING") == "1" and instance.state is State.READY:
         engine.happen(slot, Happening(On.UNREADY, "it says that it stops"), now, run)
     if fields.get("READY") == "1":
         if instance.state is State.STARTING and engine.definition(instance).notify:
             starting.said_ready(engine, instance, now)
-        elif instance.suspected and not _failing(engine, instance):
-            engine.put(replace(instance, suspected=False, reason=""), now)
+        elif instance.state in _UP and "RELOADING" not in fields:
+            _clear(engine, _put(engine, replace(instance, reloads_until=None), now), now)
     if fields.get("WATCHDOG") == "trigger" and instance.state in _UP:
         engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now, run)
+
+
+def _reloading(engine: "Engine", instance: Instance, fields: Mapping[str, str], now: float) -> None:
+    """Out of the balance until READY=1, for as long as a start may take. MONOTONIC_USEC (systemd
+    257) says when it began: what was said before this process was is not meant for now."""
+    stamp = _number(fields.get("MONOTONIC_USEC"))
+    began = now if stamp is None else min(now, stamp * _USEC)
+    if began < (instance.spawned_at or began):
+        return
+    until = began + engine.definition(instance).start_timeout
+    reason = "it reloads"
+    engine.put(replace(instance, suspected=True, reason=reason, reloads_until=until), now)
+
+
+def reload_overdue(engine: "Engine", instance: Instance, now: float) -> None:
+    """It has reloaded for longer than a start may take: probes decide again, if there are any."""
+    instance = _put(engine, replace(instance, reloads_until=None), now)
+    if probe_of(engine.definition(instance), ProbeKind.READINESS) is None:
+        _clear(engine, instance, now)
 
 
 def _put(engine: "Engine", instance: Instance, now: float) -> Instance:

@@ -202,7 +202,8 @@ def _ask_anew(
     slot, run = instance.slot, instance.run
     engine.emit(Unwatch(slot, run))
     engine.drop_probes(instance)
-    if instance.suspected and after.probe.readiness is None and after.probe.liveness is None:
+    probed = after.probe.readiness or after.probe.liveness
+    if instance.suspected and not probed and instance.reloads_until is None:
         # Nobody would ever clear it: those who raised it ask no more.
         engine.put(replace(instance, suspected=False, reason=""), now)
     if after.probe.readiness is None and not instance.is_ready:

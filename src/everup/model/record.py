@@ -64,6 +64,8 @@ class Instance:
     is_ready: bool = True
     """The last word of the readiness probe."""
     suspected: bool = False
+    reloads_until: float | None = None
+    """It has said RELOADING=1, and is out of the balance until it says READY=1, or until then."""
     status_text: str = ""
     """What the service says of itself (sd_notify STATUS)."""
 
@@ -72,6 +74,5 @@ class Instance:
         return self.pid > 0
 
     def next_deadline(self) -> float | None:
-        if self.watchdog_at is None:
-            return self.deadline
-        return self.watchdog_at if self.deadline is None else min(self.deadline, self.watchdog_at)
+        times = (self.deadline, self.watchdog_at, self.reloads_until)
+        return min((at for at in times if at is not None), default=None)

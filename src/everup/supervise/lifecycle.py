@@ -93,6 +93,7 @@ def _start(service: Service, inst: Instance, event: Happening, _u: float, now: f
         asked=False,
         done=False,
         suspected=False,
+        reloads_until=None,
         is_ready=service.probe.readiness is None,
         status_text="",
         watchdog_at=None,
@@ -286,6 +287,7 @@ def _exited(service: Service, inst: Instance, event: Happening, u: float, now: f
 def _ended(service: Service, inst: Instance, cause: ExitCause, u: float, now: float) -> Result:
     had_process = inst.has_process
     inst = replace(inst, pid=0, last_exit=cause, watchdog_at=None, suspected=False, facts={})
+    inst = replace(inst, reloads_until=None)
     if service.hooks.post_stop is not None and had_process:
         inst = replace(enter(inst, State.STOPPING, now, inst.reason), phase=Hook.POST_STOP)
         return inst, (RunHook(inst.slot, inst.run, Hook.POST_STOP),)
