@@ -10,10 +10,8 @@ import pytest
 
 from everup.detect import probes, starvation
 from everup.engine import (
-    hearsay,
     lanes,
     narrate,
-    objective,
     observe,
     reload,
     rollout,
@@ -21,11 +19,13 @@ from everup.engine import (
     slots,
     spare,
 )
+from everup.rooms.dependencies.room import Dependencies
+from everup.rooms.slo.room import Objectives
 from everup.supervise import lifecycle
 from everup.testing import SimWorld
 from everup.testing.sim import KilledError
 
-ROOMS: list[tuple[ModuleType, str]] = [
+ROOMS: list[tuple[ModuleType | type, str]] = [
     (settle, "settle"),
     (settle, "_start_if_allowed"),
     (settle, "_stop_pending"),
@@ -38,8 +38,8 @@ ROOMS: list[tuple[ModuleType, str]] = [
     (reload, "take_up"),
     (slots, "stop"),
     (slots, "resize"),
-    (hearsay, "settle"),
-    (objective, "look"),
+    (Dependencies, "step"),
+    (Objectives, "step"),
     (observe, "probed"),
     (observe, "notified"),
     (spare, "spared"),
@@ -54,7 +54,7 @@ DEFECTS = 4
 
 @pytest.mark.parametrize(("module", "name"), ROOMS, ids=lambda x: getattr(x, "__name__", x))
 def test_a_defect_in_any_room_is_survived(
-    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType | type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound: Callable[..., Any] = getattr(module, name)
     rng, left, planted = random.Random(1), 0, 0

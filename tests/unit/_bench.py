@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from everup.engine import starting
 from everup.engine.core import Engine
 from everup.engine.fold import ChildFact, fold, reload_is_open, replicas
-from everup.engine.rollout import Rollout as Rolling
+from everup.engine.records import Rollout as Rolling
 from everup.model.action import (
     Action,
     CloseSockets,
@@ -46,6 +45,7 @@ from everup.model.journal import Entry, Kind
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Everup, Group, Listener, Probe, Probes, Service, Spec
+from everup.supervise.awaited import asks_startup
 
 BOOT = "this-boot"
 KILLED = ExitCause(ExitKind.SIGNAL, 9, "SIGKILL")
@@ -150,7 +150,7 @@ class Bench:
         if instance is None or instance.state is not State.STARTING:
             return []
         service = self.engine.definition(instance)
-        if service.probe.startup is not None or not starting.is_due(service, instance):
+        if service.probe.startup is not None or not asks_startup(service, instance):
             return []
         return self.tell(probed(slot, run, True, ProbeKind.STARTUP), 0.0)
 

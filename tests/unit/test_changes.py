@@ -9,7 +9,8 @@ from _bench import LISTEN, READINESS, db, spec_of, web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everup.engine.changes import CannotChangeError, Change, Plan, compare
+from everup.engine.changes import compare
+from everup.engine.records import CannotChangeError, Change, Plan
 from everup.model.spec import (
     Everup,
     Group,

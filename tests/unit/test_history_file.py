@@ -12,12 +12,12 @@ from _bench import Bench, db, web
 from everup.adapters import _journal_file as files
 from everup.adapters import history as adapter
 from everup.adapters.journal import Journal
-from everup.engine import hearsay
 from everup.model.action import Record
 from everup.model.event import Heard, Tick
 from everup.model.instance import Slot
 from everup.model.journal import Kind
 from everup.reliability.history import History
+from everup.rooms.dependencies import room as dependencies
 
 WEB = "web.1"
 
@@ -211,7 +211,7 @@ def test_calls_as_the_engine_tells_them(tmp_path: Path) -> None:
     bench = Bench(db(), web(1))
     bench.up()
     bench.tell(Heard(Slot("web", 1), "db", calls=(97, 2, 1, 5)))
-    bench.tell(Tick(), hearsay.CALLS_EVERY_S + 1)
+    bench.tell(Tick(), dependencies.CALLS_EVERY_S + 1)
     (told,) = [r for r in bench.records if r.kind is Kind.DEPENDENCY_CALLS]
     site = Site(tmp_path)
     site.add(Kind.READY, "db.1", run=1)

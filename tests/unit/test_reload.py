@@ -18,7 +18,7 @@ from _bench import (
     web,
 )
 
-from everup.engine.changes import CannotChangeError
+from everup.engine.records import CannotChangeError
 from everup.model.action import (
     CloseSockets,
     Commit,

@@ -11,7 +11,7 @@ from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api.commands import Refusal
 from everup.api.view import Backend
-from everup.engine.changes import CannotChangeError, Plan
+from everup.engine.records import CannotChangeError, Plan
 from everup.engine.reload import plan_of
 from everup.model.event import Reload
 from everup.model.spec import Spec

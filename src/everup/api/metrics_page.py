@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 from everup import __version__
 from everup.adapters.metrics import machine
 from everup.api.view import FRESH_S, Backend
-from everup.engine import hearsay
 from everup.model.instance import BreakerState, State
 
 _USAGE = (
@@ -96,7 +95,7 @@ class _Page(Collector):
         )
         engine = self._backend.engine
         for slot, instance in engine.instances.items():
-            for name, said in hearsay.shown(engine, instance).items():
+            for name, said in engine.dependencies.of(instance).items():
                 names = [slot.service, str(slot), name]
                 for outcome in ("ok", "failed", "rejected", "neutral"):
                     calls.add_metric([*names, outcome], said[outcome])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from everup import __version__
-from everup.engine.rollout import How
+from everup.engine.records import How
 from everup.model.instance import BreakerState, State
 from everup.model.journal import Kind
 

@@ -20,7 +20,7 @@ from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
 from everup.api.view import Backend
-from everup.engine.core import DefectError
+from everup.kernel.step import DefectError
 from everup.model.event import Down
 
 _UCRED = struct.Struct("3i")

@@ -10,9 +10,8 @@ from everup.adapters.aside import Shelf
 from everup.adapters.journal import Journal
 from everup.adapters.metrics import Metrics, machine, usage_payload
 from everup.adapters.place import Place
-from everup.engine import hearsay
 from everup.engine.core import Engine
-from everup.engine.rollout import How
+from everup.engine.records import How
 from everup.model.event import Event, Hook
 from everup.model.instance import State
 from everup.model.journal import Entry
@@ -198,7 +197,7 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "last_exit": None if it.last_exit is None else str(it.last_exit),
         "usage": None if it.outgoing else usage_payload(backend.metrics.get(it.slot)),
         "probes": _probes(backend, it),
-        "dependencies": hearsay.shown(backend.engine, it),
+        "dependencies": backend.engine.dependencies.of(it),
     }
     if spec.listen:
         out["in_balance"] = it.lane in active

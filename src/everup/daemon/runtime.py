@@ -33,10 +33,11 @@ from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
 from everup.daemon.heartbeat import Heartbeat
 from everup.daemon.voice import Voice
-from everup.engine.changes import CannotChangeError
-from everup.engine.core import DefectError, Engine
+from everup.engine.core import Engine
 from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
+from everup.engine.records import CannotChangeError
+from everup.kernel.step import DefectError
 from everup.model.action import (
     Action,
     CloseSockets,

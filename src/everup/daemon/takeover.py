@@ -18,8 +18,8 @@ from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
 from everup.config import ConfigError, load
 from everup.daemon import handover
-from everup.engine.changes import CannotChangeError
 from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
+from everup.engine.records import CannotChangeError
 from everup.model.event import Reload, Up
 from everup.model.instance import Slot
 from everup.model.journal import Entry, Kind

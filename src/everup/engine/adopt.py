@@ -1,23 +1,23 @@
 """Take over from an earlier engine: its processes as they run, and what it had begun."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from everup.engine import hearsay, objective, reload, rollout
-from everup.engine.rollout import How, Rollout, Turn
+from everup.engine import reload, rollout
+from everup.engine.definitions import as_many, is_cold
+from everup.engine.records import How, Rollout, Turn
+from everup.engine.state import Supervised
 from everup.model.action import GiveTime, Signal
 from everup.model.event import Adopted, Unfinished, Up
+from everup.model.fact import TakenOver
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service
 from everup.supervise.lifecycle import Happening, On
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
-
-def take_over(engine: "Engine", event: Up, now: float) -> None:
+def take_over(engine: Supervised, event: Up, now: float) -> None:
     """Start from what the journal and the keeper know."""
     said, runs = dict(event.wanted), dict(event.runs)
     engine.last_runs |= runs
@@ -36,7 +36,6 @@ def take_over(engine: "Engine", event: Up, now: float) -> None:
         if slot in engine.instances:
             failing = replace(engine.instances[slot], attempt=attempt, parked=parked)
             engine.put(failing, now)
-    objective.resume(engine, event.burning, now)
     for slot, run in event.lost:
         engine.record(Kind.LOST, str(slot), run=run)
     formers = {} if event.reload is None else _redo(engine, event)
@@ -49,7 +48,7 @@ def take_over(engine: "Engine", event: Up, now: float) -> None:
     _one_each(engine, now)
 
 
-def _one_each(engine: "Engine", now: float) -> None:
+def _one_each(engine: Supervised, now: float) -> None:
     """Two processes in a slot and nothing known that would replace the one by the other: the
     newer one stays if it is ready."""
     for slot, old in list(engine.outgoing.items()):
@@ -66,7 +65,7 @@ def _one_each(engine: "Engine", now: float) -> None:
         engine.happen(slot, Happening(On.STOP, reason), now, leaving.run)
 
 
-def _redo(engine: "Engine", event: Up) -> dict[str, tuple[int, Service]]:
+def _redo(engine: Supervised, event: Up) -> dict[str, tuple[int, Service]]:
     """What the reload had already changed when the engine before died. By service, the generation
     that it brought and the definition of those before."""
     pending, reloading = event.reload, engine.reloading
@@ -79,7 +78,7 @@ def _redo(engine: "Engine", event: Up) -> dict[str, tuple[int, Service]]:
         former = engine.services[name]
         target = reload.target_of(engine, reloading.spec, name)
         before = any(a.slot.service == name and a.gen < gens[name] for a in event.adopted)
-        if before and rollout.is_cold(former, target):
+        if before and is_cold(former, target):
             continue  # its sockets are still the old ones
         engine.services[name] = target
         formers[name] = (gens[name], former)
@@ -89,13 +88,13 @@ def _redo(engine: "Engine", event: Up) -> dict[str, tuple[int, Service]]:
     return formers
 
 
-def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
+def _go_on(engine: Supervised, unfinished: Unfinished, now: float) -> None:
     """The rollout goes on with the slots that are not of its generation yet."""
     name, gen = unfinished.service, unfinished.gen
     how, target = How(unfinished.how), engine.services[name]
     former, reloading = target, engine.reloading
     if how is How.RELOAD and reloading is not None and name in reloading.plan.restarted:
-        former = rollout.as_many(reloading.former.service[name], target)
+        former = as_many(reloading.former.service[name], target)
         target = reload.target_of(engine, reloading.spec, name)
     turns, waiting = [], []
     for slot in unfinished.slots:
@@ -108,7 +107,7 @@ def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
         elif old is not None or instance.state is not State.READY:
             before = old.run if old else instance.run - instance.state.alive
             turns.append(Turn(slot, before, now + target.start_timeout + target.min_ready))
-    cold = rollout.is_cold(former, target)
+    cold = is_cold(former, target)
     went_on = Rollout(
         gen, how, unfinished.slots, tuple(waiting), former, target, now, unfinished.by, cold,
         tuple(turns),
@@ -117,7 +116,7 @@ def _go_on(engine: "Engine", unfinished: Unfinished, now: float) -> None:
     engine.touch(name)
 
 
-def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) -> None:
+def adopt(engine: Supervised, found: Adopted, former: Service | None, now: float) -> None:
     """The instance goes on where the journal says that it was. ``former``: what it was started
     with, if that is not what the service is by now."""
     slot, state = found.slot, found.state.value
@@ -130,7 +129,8 @@ def adopt(engine: "Engine", found: Adopted, former: Service | None, now: float) 
     service = engine.definition(old)
     new = _stopping(service, old, found, now) if _leaves(found) else _up(service, old, found, now)
     engine.carry(service, old, new, now)
-    hearsay.taken_over(engine, slot, found.run, found.heard, now)
+    if found.heard:
+        engine.box.facts.append(TakenOver(slot, found.run, found.heard))
     if _leaves(found):
         if found.state is State.DRAINING:
             _drain_again(engine, new, now)
@@ -197,7 +197,7 @@ def _stopping(service: Service, old: Instance, found: Adopted, now: float) -> In
     )
 
 
-def _drain_again(engine: "Engine", stopping: Instance, now: float) -> None:
+def _drain_again(engine: Supervised, stopping: Instance, now: float) -> None:
     """As if its stop had just been asked for."""
     ready = replace(stopping, state=State.READY, asked=False, deadline=None)
     if stopping.outgoing:

@@ -1,8 +1,9 @@
 """What a changed config means for what runs."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
-from everup.engine.rollout import is_cold
+from everup.engine.definitions import is_cold
+from everup.engine.records import CannotChangeError, Change, Plan
 from everup.model.spec import Service, Spec
 
 _LIVE = frozenset(
@@ -15,40 +16,6 @@ _LIVE = frozenset(
 """Settings that everup itself goes by: a change needs no new process. Not so those that a process
 is started with, and those that are not known here."""
 _FIXED = ("state_dir",)
-
-
-class CannotChangeError(Exception):
-    """The change needs ``everup down`` and ``everup up``; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One service that is in both configs and not the same."""
-
-    service: str
-    keys: tuple[str, ...]
-    """The keys that differ."""
-    restart: bool
-    cold: bool
-    """Its sockets change: all its replicas stop before the first starts again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The whole difference."""
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[Change, ...] = ()
-    settings: tuple[str, ...] = ()
-    """Keys of [everup] that differ, and groups (``group.NAME``)."""
-
-    @property
-    def restarted(self) -> tuple[str, ...]:
-        return tuple(change.service for change in self.changed if change.restart)
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed or self.settings)
 
 
 def compare(old: Spec, new: Spec) -> Plan:

@@ -5,9 +5,8 @@ that is being replaced keeps its own until it is gone, and a successor gets one 
 Lanes stay open as long as the service is up: the kernel finds them by their number.
 """
 
-from typing import TYPE_CHECKING
-
 from everup.engine import balance
+from everup.engine.state import Supervised
 from everup.model.action import CloseSockets, OpenSockets, SetBalance
 from everup.model.instance import State
 from everup.model.journal import Kind
@@ -15,11 +14,8 @@ from everup.model.record import Instance
 from everup.model.spec import Service
 from everup.supervise import order
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
-
-def lane_for(engine: "Engine", instance: Instance) -> int:
+def lane_for(engine: Supervised, instance: Instance) -> int:
     """The lane of its next process: its own one as long as that is free, else its number's, else
     the first that is free."""
     slot = instance.slot
@@ -35,7 +31,7 @@ def lane_for(engine: "Engine", instance: Instance) -> int:
     return next(n for n in range(1, len(taken) + 2) if n not in taken)
 
 
-def open_up(engine: "Engine", service: Service, count: int) -> None:
+def open_up(engine: Supervised, service: Service, count: int) -> None:
     """Open what is missing of so many lanes."""
     name = service.name
     engine.open_lanes[name] = count
@@ -45,7 +41,7 @@ def open_up(engine: "Engine", service: Service, count: int) -> None:
     choose(engine, service)
 
 
-def settle(engine: "Engine", service: Service) -> None:
+def settle(engine: Supervised, service: Service) -> None:
     """Close the sockets when nobody needs them, else choose the balance."""
     if not service.listen or service.name not in engine.open_lanes:
         return
@@ -56,7 +52,7 @@ def settle(engine: "Engine", service: Service) -> None:
     choose(engine, service)
 
 
-def close(engine: "Engine", name: str) -> None:
+def close(engine: Supervised, name: str) -> None:
     """Nobody is to be served any more."""
     del engine.open_lanes[name]
     engine.active.pop(name, None)
@@ -65,7 +61,7 @@ def close(engine: "Engine", name: str) -> None:
     engine.emit(CloseSockets(name, engine.services[name].listen))
 
 
-def choose(engine: "Engine", service: Service) -> None:
+def choose(engine: Supervised, service: Service) -> None:
     """Choose who gets new connections, and say so where it has changed."""
     by_lane: dict[int, Instance] = {}
     for instance in engine.all_of(service.name):

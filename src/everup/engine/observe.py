@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
 from everup.engine import onset, spare, starting
+from everup.engine.state import Supervised
 from everup.model.action import MainPid, Unwatch
 from everup.model.event import Left, Notified
 from everup.model.instance import Slot, State
@@ -15,9 +15,6 @@ from everup.model.record import Instance
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Probe, Service
 from everup.supervise.lifecycle import Happening, On
-
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
 _UP = (State.RUNNING, State.READY)
 _USEC = 1e-6
@@ -35,7 +32,7 @@ def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
             return service.probe.liveness
 
 
-def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
+def probed(engine: Supervised, result: ProbeResult, now: float) -> None:
     """Count a result and act on the verdict."""
     instance = engine.process(result.slot, result.run)
     if instance is None or instance.spawned_at is None:
@@ -66,7 +63,7 @@ def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
             pass
 
 
-def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) -> None:
+def _healthy(engine: Supervised, instance: Instance, kind: ProbeKind, now: float) -> None:
     if kind is ProbeKind.STARTUP:
         engine.emit(Unwatch(instance.slot, instance.run))
         starting.proven(engine, instance, now)
@@ -78,22 +75,22 @@ def _healthy(engine: "Engine", instance: Instance, kind: ProbeKind, now: float) 
     _clear(engine, instance, now)
 
 
-def _clear(engine: "Engine", instance: Instance, now: float) -> None:
+def _clear(engine: Supervised, instance: Instance, now: float) -> None:
     """Back into the balance, if nothing is against it any more."""
     if instance.suspected and instance.reloads_until is None and not _failing(engine, instance):
         engine.put(replace(instance, suspected=False, reason=""), now)
 
 
-def _failing(engine: "Engine", instance: Instance) -> bool:
+def _failing(engine: Supervised, instance: Instance) -> bool:
     return any(_failures(engine, instance, k) for k in (ProbeKind.READINESS, ProbeKind.LIVENESS))
 
 
-def _failures(engine: "Engine", instance: Instance, kind: ProbeKind) -> int:
+def _failures(engine: Supervised, instance: Instance, kind: ProbeKind) -> int:
     state = engine.probes.get((instance.slot, instance.run, kind))
     return 0 if state is None else state.failures
 
 
-def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: float) -> None:
+def _suspect(engine: Supervised, instance: Instance, result: ProbeResult, now: float) -> None:
     if instance.state is State.READY and not instance.suspected:
         reason = f"{result.kind.value} probe: {result.detail}"
         evidence = onset.failed(engine, instance, result.kind, now)
@@ -101,7 +98,7 @@ def _suspect(engine: "Engine", instance: Instance, result: ProbeResult, now: flo
 
 
 def _failed(
-    engine: "Engine",
+    engine: Supervised,
     instance: Instance,
     probe: Probe,
     result: ProbeResult,
@@ -139,11 +136,11 @@ def _failed(
     )
 
 
-def _postpone(engine: "Engine", slot: Slot, reason: str, sign: str) -> None:
+def _postpone(engine: Supervised, slot: Slot, reason: str, sign: str) -> None:
     engine.record(Kind.POSTPONED, str(slot), verdict=reason, sign=sign)
 
 
-def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
+def watchdog_missed(engine: Supervised, instance: Instance, now: float) -> None:
     """The service was silent for longer than its watchdog interval."""
     reason = f"watchdog: no WATCHDOG=1 for {instance.watchdog_s:g} s"
     assert instance.watchdog_at is not None
@@ -170,7 +167,7 @@ def watchdog_missed(engine: "Engine", instance: Instance, now: float) -> None:
     )
 
 
-def left(engine: "Engine", event: Left, now: float) -> None:
+def left(engine: Supervised, event: Left, now: float) -> None:
     """The main process has ended as asked, others are still to end."""
     instance = engine.process(event.slot, event.run)
     if instance is None:
@@ -183,7 +180,7 @@ def left(engine: "Engine", event: Left, now: float) -> None:
     engine.happen(event.slot, Happening(On.LEFT, cause=event.cause), now, event.run)
 
 
-def notified(engine: "Engine", event: Notified, now: float) -> None:
+def notified(engine: Supervised, event: Notified, now: float) -> None:
     """One sd_notify message of a process of this instance."""
     slot, fields = event.slot, dict(event.fields)
     instance = engine.process(slot, event.run)
@@ -213,7 +210,9 @@ def notified(engine: "Engine", event: Notified, now: float) -> None:
         engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now, run)
 
 
-def _reloading(engine: "Engine", instance: Instance, fields: Mapping[str, str], now: float) -> None:
+def _reloading(
+    engine: Supervised, instance: Instance, fields: Mapping[str, str], now: float
+) -> None:
     """Out of the balance until READY=1, for as long as a start may take. MONOTONIC_USEC (systemd
     257) says when it began: what was said before this process was is not meant for now."""
     stamp = _number(fields.get("MONOTONIC_USEC"))
@@ -225,19 +224,21 @@ def _reloading(engine: "Engine", instance: Instance, fields: Mapping[str, str], 
     engine.put(replace(instance, suspected=True, reason=reason, reloads_until=until), now)
 
 
-def reload_overdue(engine: "Engine", instance: Instance, now: float) -> None:
+def reload_overdue(engine: Supervised, instance: Instance, now: float) -> None:
     """It has reloaded for longer than a start may take: probes decide again, if there are any."""
     instance = _put(engine, replace(instance, reloads_until=None), now)
     if probe_of(engine.definition(instance), ProbeKind.READINESS) is None:
         _clear(engine, instance, now)
 
 
-def _put(engine: "Engine", instance: Instance, now: float) -> Instance:
+def _put(engine: Supervised, instance: Instance, now: float) -> Instance:
     engine.put(instance, now)
     return instance
 
 
-def _timing(engine: "Engine", before: Instance, fields: Mapping[str, str], now: float) -> Instance:
+def _timing(
+    engine: Supervised, before: Instance, fields: Mapping[str, str], now: float
+) -> Instance:
     instance = before
     if usec := _number(fields.get("WATCHDOG_USEC")):
         instance = replace(instance, watchdog_s=min(usec * _USEC, _MAX_EXTENSION_S))

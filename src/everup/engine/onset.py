@@ -13,77 +13,26 @@ entries of the journal carry both distances, never this module's guess:
 Pure: times come with the results.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import Final
 
+from everup.engine.signs import PATIENCE_S, Evidence, Sign, took
+from everup.engine.state import Supervised
 from everup.model.instance import Slot, State
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind, ProbeResult
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
-
 WATCHDOG: Final = "watchdog"
 """Beside the kinds of probes: the pings of the process."""
-_PATIENCE: Final = 2.0
-_PATIENCE_S: Final = 0.1
-"""A probe that takes longer than so many times the one before, and this, waited for a service that
-did not serve; one that is cut off sooner says nothing of the time before its end."""
-Evidence = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """What one probe of one process, or its pings, have said. Moments are monotonic seconds."""
-
-    ok_at: float | None = None
-    """When the last probe that was answered began."""
-    took_s: float = 0.0
-    """How long its answer took."""
-    failed_at: float | None = None
-    """When the first began that was not answered since; None: the last one was answered."""
-    failed_until: float | None = None
-    """When the last failure was known."""
-    good_since: float | None = None
-    """When the first began that was answered since then."""
-    every_s: float = 0.0
-    """Between two pings."""
-
-    @property
-    def slow_s(self) -> float:
-        """An answer that takes longer than this is no usual one."""
-        return _PATIENCE * self.took_s + _PATIENCE_S
-
-
-def took(sign: Sign, result: ProbeResult, now: float) -> Sign:
-    """Take in one result, which came at ``now``."""
-    began_at = now - result.latency_s
-    if not result.ok:
-        since = began_at if sign.failed_at is None else sign.failed_at
-        return replace(sign, failed_at=since, failed_until=now, good_since=None)
-    good, until = sign.good_since, sign.failed_until
-    if sign.failed_at is not None or good is None:
-        good = began_at
-        if result.latency_s > sign.slow_s:  # it waited: the answer came as soon as there was one
-            good = until = now - min(sign.took_s, result.latency_s)
-    return replace(
-        sign,
-        ok_at=began_at,
-        took_s=result.latency_s if result.latency_s <= sign.slow_s else sign.took_s,
-        failed_at=None,
-        failed_until=until,
-        good_since=good,
-    )
-
-
-def probed(engine: "Engine", result: ProbeResult, now: float) -> None:
+def probed(engine: Supervised, result: ProbeResult, now: float) -> None:
     """Remember one result of a process."""
     signs = engine.signs.setdefault((result.slot, result.run), {})
     signs[result.kind] = took(signs.get(result.kind, Sign()), result, now)
 
 
-def pinged(engine: "Engine", instance: Instance, now: float) -> None:
+def pinged(engine: Supervised, instance: Instance, now: float) -> None:
     """Remember a sign of life that the process sent by itself."""
     signs = engine.signs.setdefault((instance.slot, instance.run), {})
     before = signs.get(WATCHDOG, Sign())
@@ -91,7 +40,7 @@ def pinged(engine: "Engine", instance: Instance, now: float) -> None:
     signs[WATCHDOG] = replace(before, ok_at=now, every_s=every_s)
 
 
-def failed(engine: "Engine", instance: Instance, kind: str, now: float) -> Evidence:
+def failed(engine: Supervised, instance: Instance, kind: str, now: float) -> Evidence:
     """What is known of when it began to fail, at a verdict (or suspicion) by this kind of sign."""
     signs = dict(engine.signs.get((instance.slot, instance.run), {}))
     if kind == WATCHDOG:
@@ -109,7 +58,7 @@ def failed(engine: "Engine", instance: Instance, kind: str, now: float) -> Evide
     return _told(failing, failed_at, now)
 
 
-def ended(engine: "Engine", slot: Slot, run: int, asked_at: float | None, now: float) -> Evidence:
+def ended(engine: Supervised, slot: Slot, run: int, asked_at: float | None, now: float) -> Evidence:
     """The same, at the end of its process. ``asked_at``: since when a probe of it has waited for
     an answer. One that has waited no longer than usual says nothing: it served to the end."""
     signs = engine.signs.get((slot, run), {})
@@ -117,13 +66,13 @@ def ended(engine: "Engine", slot: Slot, run: int, asked_at: float | None, now: f
     begun = [s.failed_at for s in failing if s.failed_at is not None]
     if asked_at is not None:
         begun.append(asked_at)
-    slow_s = max((s.slow_s for s in signs.values()), default=_PATIENCE_S)
+    slow_s = max((s.slow_s for s in signs.values()), default=PATIENCE_S)
     if not begun or now - min(begun) <= slow_s:
         return {}
     return _told(failing or list(signs.values()), min(begun), now)
 
 
-def serves(engine: "Engine", instance: Instance, now: float) -> Evidence:
+def serves(engine: Supervised, instance: Instance, now: float) -> Evidence:
     """What is known of when it began to serve, at the moment it becomes ready. Told once: what
     failed before is no evidence of the next time."""
     signs = engine.signs.get((instance.slot, instance.run), {})
@@ -146,13 +95,6 @@ def serves(engine: "Engine", instance: Instance, now: float) -> Evidence:
 def _is_first(instance: Instance) -> bool:
     """It has not been ready since its process was started."""
     return instance.state is State.STARTING or instance.since == instance.up_at
-
-
-def moment(evidence: Evidence, now: float) -> float:
-    """When it happened, as well as that can be told; without evidence it was now."""
-    if "ok_s" in evidence:
-        return now - float(evidence["ok_s"]) - float(evidence.get("failed_ago_s", 0.0)) / 2
-    return now - float(evidence.get("failed_s", 0.0)) - float(evidence.get("ok_ago_s", 0.0)) / 2
 
 
 def _silent(instance: Instance, sign: Sign) -> Sign:

@@ -1,22 +1,18 @@
 """What operators ask for."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from everup.engine import reload, rollout, slots
 from everup.engine.adopt import take_over
-from everup.engine.changes import CannotChangeError
-from everup.engine.rollout import How
+from everup.engine.records import CannotChangeError, How
+from everup.engine.state import Supervised
 from everup.model.action import Signal
 from everup.model.event import Down, Operator, Reload, Restart, Scale, SendSignal, Start, Stop, Up
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
-
-def operate(engine: "Engine", event: Operator, now: float) -> None:
+def operate(engine: Supervised, event: Operator, now: float) -> None:
     match event:
         case Up():
             take_over(engine, event, now)
@@ -52,12 +48,12 @@ def operate(engine: "Engine", event: Operator, now: float) -> None:
                     engine.emit(Signal(slot, instance.run, signal))
 
 
-def _staying(engine: "Engine", those: tuple[Slot, ...]) -> tuple[Slot, ...]:
+def _staying(engine: Supervised, those: tuple[Slot, ...]) -> tuple[Slot, ...]:
     """Without those that are on their way out: scaled away, or removed from the config."""
     return tuple(slot for slot in those if slot not in engine.removing)
 
 
-def _down(engine: "Engine", by: str, now: float) -> None:
+def _down(engine: Supervised, by: str, now: float) -> None:
     if engine.quitting:
         return
     engine.quitting = True
@@ -67,7 +63,7 @@ def _down(engine: "Engine", by: str, now: float) -> None:
     engine.touch_all(engine.services)
 
 
-def _start(engine: "Engine", slot: Slot, now: float) -> None:
+def _start(engine: Supervised, slot: Slot, now: float) -> None:
     instance = engine.instances[slot]
     engine.pending_stop.discard(slot)
     if instance.state in slots.AT_REST:
@@ -80,7 +76,7 @@ def _start(engine: "Engine", slot: Slot, now: float) -> None:
     engine.touch(slot.service)
 
 
-def _restart(engine: "Engine", those: tuple[Slot, ...], by: str, now: float) -> None:
+def _restart(engine: Supervised, those: tuple[Slot, ...], by: str, now: float) -> None:
     """In batches of each service; services side by side."""
     for name in dict.fromkeys(slot.service for slot in those):
         rollout.cancel(engine, name, f"another restart was asked for by {by}", now)

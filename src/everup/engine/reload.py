@@ -5,11 +5,12 @@ after the other, those that others depend on first. Only when all of them are re
 applied and what was removed stops. If one does not come to ready, all go back.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from everup.engine import changes, rollout, slots
-from everup.engine.rollout import How
+from everup.engine.definitions import alike, as_many
+from everup.engine.records import CannotChangeError, Change, How, Plan, Reloading
+from everup.engine.state import Supervised
 from everup.model.action import Commit, Configure, Discard, Unwatch
 from everup.model.instance import State
 from everup.model.journal import Kind
@@ -18,43 +19,21 @@ from everup.model.spec import Service, Spec
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
-
 _AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class Reloading:
-    """A reload under way."""
-
-    spec: Spec
-    """The new one."""
-    former: Spec
-    plan: changes.Plan
-    todo: tuple[str, ...]
-    """Services that are still to be rolled over, in order."""
-    began: float
-    deadlines: dict[str, float] = field(default_factory=dict)
-    """By when what was added has to be ready."""
-    by: str = ""
-    failed: str = ""
-    """Why all of it goes back."""
-    undoing: bool = False
-
-
-def plan_of(engine: "Engine", spec: Spec) -> changes.Plan:
+def plan_of(engine: Supervised, spec: Spec) -> Plan:
     """What ``spec`` would change. Raises ``CannotChangeError``."""
     plan = changes.compare(engine.spec, spec)
     going = [name for name in plan.added if name in engine.services]
     if going:
-        raise changes.CannotChangeError(
+        raise CannotChangeError(
             f"{', '.join(going)} was removed and is still stopping: again when it is gone"
         )
     return plan
 
 
-def begin(engine: "Engine", spec: Spec, by: str, now: float) -> None:
+def begin(engine: Supervised, spec: Spec, by: str, now: float) -> None:
     """Start applying the new config."""
     plan = plan_of(engine, spec)
     engine.record(
@@ -66,7 +45,7 @@ def begin(engine: "Engine", spec: Spec, by: str, now: float) -> None:
     take_up(engine, spec, by, now)
 
 
-def take_up(engine: "Engine", spec: Spec, by: str, now: float) -> None:
+def take_up(engine: Supervised, spec: Spec, by: str, now: float) -> None:
     """From the beginning, or after an earlier engine died in the middle of it."""
     plan = plan_of(engine, spec)
     todo = tuple(name for name in _in_order(spec) if name in plan.restarted)
@@ -90,7 +69,7 @@ def _in_order(spec: Spec) -> list[str]:
     return list(out)
 
 
-def _add(engine: "Engine", service: Service, now: float) -> None:
+def _add(engine: Supervised, service: Service, now: float) -> None:
     engine.services.setdefault(service.name, service)
     engine.add_slots(service)
     engine.rewire()
@@ -103,7 +82,7 @@ def _add(engine: "Engine", service: Service, now: float) -> None:
     engine.touch(service.name)
 
 
-def advance(engine: "Engine", now: float) -> None:
+def advance(engine: Supervised, now: float) -> None:
     """Carry the reload on as far as it goes now."""
     now_at = engine.reloading
     assert now_at is not None
@@ -136,12 +115,12 @@ def advance(engine: "Engine", now: float) -> None:
         advance(engine, now)
 
 
-def target_of(engine: "Engine", spec: Spec, name: str) -> Service:
+def target_of(engine: Supervised, spec: Spec, name: str) -> Service:
     """The new definition, with as many replicas as there are: that changes at the end."""
-    return rollout.as_many(spec.service[name], engine.services[name])
+    return as_many(spec.service[name], engine.services[name])
 
 
-def _added_state(engine: "Engine", name: str, deadline: float, now: float) -> bool | str:
+def _added_state(engine: Supervised, name: str, deadline: float, now: float) -> bool | str:
     for instance in engine.of(name):
         if not instance.want or instance.done:
             continue
@@ -163,7 +142,7 @@ def _added_state(engine: "Engine", name: str, deadline: float, now: float) -> bo
 # -- the good end
 
 
-def _commit(engine: "Engine", now_at: Reloading, now: float) -> None:
+def _commit(engine: Supervised, now_at: Reloading, now: float) -> None:
     spec, plan = now_at.spec, now_at.plan
     engine.reloading = None
     engine.record(Kind.RELOADED, "everup", durable=True, took_s=round(now - now_at.began, 3))
@@ -177,7 +156,7 @@ def _commit(engine: "Engine", now_at: Reloading, now: float) -> None:
     engine.touch_all(list(engine.services))
 
 
-def _apply(engine: "Engine", change: changes.Change, now: float) -> None:
+def _apply(engine: Supervised, change: Change, now: float) -> None:
     """What everup itself goes by, from now on."""
     name, before = change.service, engine.services[change.service]
     after = target_of(engine, engine.spec, name)
@@ -197,7 +176,7 @@ def _apply(engine: "Engine", change: changes.Change, now: float) -> None:
 
 
 def _ask_anew(
-    engine: "Engine", instance: Instance, before: Service, after: Service, now: float
+    engine: Supervised, instance: Instance, before: Service, after: Service, now: float
 ) -> None:
     slot, run = instance.slot, instance.run
     engine.emit(Unwatch(slot, run))
@@ -216,7 +195,7 @@ def _ask_anew(
         engine.watch(current)
 
 
-def remove(engine: "Engine", name: str, now: float) -> None:
+def remove(engine: Supervised, name: str, now: float) -> None:
     """The service is no more: its processes stop, then its slots go."""
     mine = tuple(i.slot for i in engine.of(name))
     engine.leaving.add(name)
@@ -228,7 +207,7 @@ def remove(engine: "Engine", name: str, now: float) -> None:
 # -- the way back
 
 
-def _undo(engine: "Engine", now_at: Reloading, now: float) -> None:
+def _undo(engine: Supervised, now_at: Reloading, now: float) -> None:
     """Everything back to where it was, then tell."""
     plan = now_at.plan
     if not now_at.undoing:
@@ -241,7 +220,7 @@ def _undo(engine: "Engine", now_at: Reloading, now: float) -> None:
             rolling = engine.rolling.get(name)
             if rolling is not None and rolling.how is not How.ROLLBACK:
                 rollout.cancel(engine, name, now_at.failed, now)
-            if rollout.alike(engine.services[name], former):
+            if alike(engine.services[name], former):
                 continue
             mine = tuple(i.slot for i in engine.of(name) if i.want and not i.done)
             rollout.revert(engine, name, former, mine, now)
@@ -255,7 +234,7 @@ def _undo(engine: "Engine", now_at: Reloading, now: float) -> None:
     engine.emit(Discard())
 
 
-def give_up(engine: "Engine", reason: str) -> None:
+def give_up(engine: Supervised, reason: str) -> None:
     """everup ends: the accepted config stays what it was."""
     if engine.reloading is not None:
         engine.reloading = None
@@ -263,7 +242,7 @@ def give_up(engine: "Engine", reason: str) -> None:
         engine.emit(Discard())
 
 
-def forget_removed(engine: "Engine", name: str) -> None:
+def forget_removed(engine: Supervised, name: str) -> None:
     """Nothing of a service that was removed is left."""
     if name in engine.leaving and not engine.of(name) and name not in engine.open_lanes:
         engine.forget_service(name)

@@ -6,21 +6,19 @@ first, and connections wait in the socket. The first successor that does not com
 the rollout, and what was before comes back.
 """
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from everup.engine import lanes
+from everup.engine.definitions import alike, as_many, is_cold
 from everup.engine.narrate import spawned_payload
+from everup.engine.records import How, Rollout, Turn
+from everup.engine.state import Supervised
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
-
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
 SETTLE_S = 1.0
 """A replaced process drains for at least this long if connections wait for it or are open: it may
@@ -29,47 +27,8 @@ _AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
 _SERVING = (State.READY, State.RUNNING, State.STARTING)
 
 
-class How(StrEnum):
-    """Why there is a rollout."""
-
-    RESTART = "restart"
-    RELOAD = "reload"
-    ROLLBACK = "rollback"
-    VERDICT = "verdict"
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One slot whose process is being replaced."""
-
-    slot: Slot
-    before: int
-    """The incarnation that is replaced."""
-    deadline: float
-    """By then the successor must be ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One service on its way to a generation."""
-
-    gen: int
-    how: How
-    slots: tuple[Slot, ...]
-    waiting: tuple[Slot, ...]
-    former: Service
-    target: Service
-    began: float
-    by: str = ""
-    cold: bool = False
-    """All stop before the first one starts again: the sockets change."""
-    turns: tuple[Turn, ...] = ()
-    not_before: float = 0.0
-    """The pause between two batches."""
-
-
 def begin(
-    engine: "Engine",
+    engine: Supervised,
     slots: tuple[Slot, ...],
     how: How,
     by: str,
@@ -91,12 +50,7 @@ def begin(
     resume(engine, Rollout(gen, how, slots, slots, former, target, now, by, cold), now)
 
 
-def is_cold(former: Service, target: Service) -> bool:
-    """Whether the one can't follow the other while that runs: its sockets are others."""
-    return (former.listen, former.port, former.type) != (target.listen, target.port, target.type)
-
-
-def resume(engine: "Engine", rollout: Rollout, now: float) -> None:
+def resume(engine: Supervised, rollout: Rollout, now: float) -> None:
     """Take the rollout up, from its beginning or from where an earlier engine was."""
     name = rollout.former.name
     if rollout.target != rollout.former:
@@ -109,22 +63,12 @@ def resume(engine: "Engine", rollout: Rollout, now: float) -> None:
     engine.touch(name)
 
 
-def _redefine(engine: "Engine", service: Service) -> None:
+def _redefine(engine: Supervised, service: Service) -> None:
     engine.services[service.name] = as_many(service, engine.services[service.name])
     engine.rewire()
 
 
-def as_many(service: Service, other: Service) -> Service:
-    """The definition with the number of replicas of the other: that is not a rollout's matter."""
-    return replace(service, replicas=other.replicas, standby=other.standby)
-
-
-def alike(service: Service, other: Service) -> bool:
-    """The same, but for the number of replicas."""
-    return as_many(service, other) == other
-
-
-def roll(engine: "Engine", name: str, now: float) -> None:
+def roll(engine: Supervised, name: str, now: float) -> None:
     """Carry a rollout on as far as it goes now."""
     rollout = engine.rolling.get(name)
     if rollout is None:
@@ -163,7 +107,7 @@ def roll(engine: "Engine", name: str, now: float) -> None:
         _done(engine, name, rollout, now)
 
 
-def _prepare(engine: "Engine", name: str, rollout: Rollout, now: float) -> bool:
+def _prepare(engine: Supervised, name: str, rollout: Rollout, now: float) -> bool:
     """Where the old one stops first: once it is down, the slot has the new definition. False
     while a cold rollout waits for the last one to be down."""
     if holds_back(engine, name):
@@ -177,7 +121,7 @@ def _prepare(engine: "Engine", name: str, rollout: Rollout, now: float) -> bool:
     return True
 
 
-def _switch(engine: "Engine", name: str, rollout: Rollout, now: float) -> Rollout:
+def _switch(engine: Supervised, name: str, rollout: Rollout, now: float) -> Rollout:
     """Nothing of the service runs: its sockets and its definition are others from now on, for
     everybody at once."""
     if name in engine.open_lanes:
@@ -189,7 +133,7 @@ def _switch(engine: "Engine", name: str, rollout: Rollout, now: float) -> Rollou
     return replace(rollout, waiting=(), turns=turns)
 
 
-def holds_back(engine: "Engine", name: str) -> bool:
+def holds_back(engine: Supervised, name: str) -> bool:
     """Whether nothing of the service may start until all of it is down."""
     rollout = engine.rolling.get(name)
     if rollout is None or not rollout.cold or not rollout.turns:
@@ -197,7 +141,7 @@ def holds_back(engine: "Engine", name: str) -> bool:
     return not alike(engine.services[name], rollout.target)
 
 
-def _judge(engine: "Engine", rollout: Rollout, turn: Turn, now: float) -> bool | str:
+def _judge(engine: Supervised, rollout: Rollout, turn: Turn, now: float) -> bool | str:
     """True: its successor is ready; False: not yet; else what went wrong."""
     instance = engine.instances.get(turn.slot)
     if instance is None or not instance.want:
@@ -222,7 +166,7 @@ def _judge(engine: "Engine", rollout: Rollout, turn: Turn, now: float) -> bool |
     return f"it is {instance.state.value} after {now - instance.since:.3g} s{why}"
 
 
-def _next_batch(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:
+def _next_batch(engine: Supervised, name: str, rollout: Rollout, now: float) -> None:
     service = rollout.target
     size = len(rollout.waiting) if rollout.cold else service.rollout.batch
     if not service.overlaps and not rollout.cold:  # one that is ready has to be left
@@ -243,7 +187,7 @@ def _next_batch(engine: "Engine", name: str, rollout: Rollout, now: float) -> No
         _done(engine, name, rollout, now)
 
 
-def _replace(engine: "Engine", rollout: Rollout, slot: Slot, now: float) -> Turn:
+def _replace(engine: Supervised, rollout: Rollout, slot: Slot, now: float) -> Turn:
     """Start the successor, or stop the old one first."""
     old = engine.instances[slot]
     service, leaving = rollout.target, engine.definition(old)
@@ -266,7 +210,7 @@ def _replace(engine: "Engine", rollout: Rollout, slot: Slot, now: float) -> Turn
     return Turn(slot, old.run, now + patience_s)
 
 
-def _outgoing(engine: "Engine", old: Instance) -> None:
+def _outgoing(engine: Supervised, old: Instance) -> None:
     payload = spawned_payload(old) | {
         "state": old.state.value,
         "since": old.since,
@@ -276,7 +220,7 @@ def _outgoing(engine: "Engine", old: Instance) -> None:
     engine.outgoing[old.slot] = replace(old, outgoing=True, want=False)
 
 
-def _take_over(engine: "Engine", rollout: Rollout, instance: Instance, now: float) -> None:
+def _take_over(engine: Supervised, rollout: Rollout, instance: Instance, now: float) -> None:
     if instance.state.alive or instance.gen == rollout.gen:
         return
     fresh = replace(
@@ -286,7 +230,7 @@ def _take_over(engine: "Engine", rollout: Rollout, instance: Instance, now: floa
     engine.put(fresh, now)
 
 
-def _retire(engine: "Engine", turn: Turn, now: float) -> None:
+def _retire(engine: Supervised, turn: Turn, now: float) -> None:
     """Its successor is ready: it drains and stops."""
     old = engine.outgoing.get(turn.slot)
     if old is not None and not old.asked:
@@ -295,7 +239,7 @@ def _retire(engine: "Engine", turn: Turn, now: float) -> None:
         engine.happen(turn.slot, Happening(On.STOP, reason, drain_s=SETTLE_S), now, old.run)
 
 
-def _failed_since(engine: "Engine", rollout: Rollout) -> Instance | None:
+def _failed_since(engine: Supervised, rollout: Rollout) -> Instance | None:
     """One that was replaced earlier in this rollout and has crashed since."""
     for slot in rollout.slots:
         instance = engine.instances.get(slot)
@@ -306,7 +250,7 @@ def _failed_since(engine: "Engine", rollout: Rollout) -> Instance | None:
     return None
 
 
-def _missed(engine: "Engine", name: str, rollout: Rollout) -> tuple[Slot, ...]:
+def _missed(engine: Supervised, name: str, rollout: Rollout) -> tuple[Slot, ...]:
     """Who was started meanwhile with what it should no longer be."""
     return tuple(
         i.slot
@@ -315,7 +259,7 @@ def _missed(engine: "Engine", name: str, rollout: Rollout) -> tuple[Slot, ...]:
     )
 
 
-def _done(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:
+def _done(engine: Supervised, name: str, rollout: Rollout, now: float) -> None:
     del engine.rolling[name]
     engine.record(
         Kind.ROLLOUT_DONE, name, gen=rollout.gen, how=rollout.how.value,
@@ -326,7 +270,7 @@ def _done(engine: "Engine", name: str, rollout: Rollout, now: float) -> None:
             engine.put(replace(instance, service=None), now)
 
 
-def fail(engine: "Engine", name: str, reason: str, now: float) -> None:
+def fail(engine: Supervised, name: str, reason: str, now: float) -> None:
     """The rollout ends; what was before comes back."""
     rollout = engine.rolling.pop(name)
     back = [t.slot for t in rollout.turns if _swap_back(engine, t, reason, now)]
@@ -347,7 +291,7 @@ def fail(engine: "Engine", name: str, reason: str, now: float) -> None:
 
 
 def revert(
-    engine: "Engine", name: str, former: Service, slots: tuple[Slot, ...], now: float
+    engine: Supervised, name: str, former: Service, slots: tuple[Slot, ...], now: float
 ) -> None:
     """Give the service its former definition back, and a process of it to these slots."""
     if slots:
@@ -359,7 +303,7 @@ def revert(
             engine.put(replace(instance, service=None), now)
 
 
-def _swap_back(engine: "Engine", turn: Turn, reason: str, now: float) -> bool:
+def _swap_back(engine: Supervised, turn: Turn, reason: str, now: float) -> bool:
     """Whether the old process is there to go on."""
     slot = turn.slot
     new, old = engine.instances.get(slot), engine.outgoing.get(slot)
@@ -375,7 +319,7 @@ def _swap_back(engine: "Engine", turn: Turn, reason: str, now: float) -> bool:
     return True
 
 
-def cancel(engine: "Engine", name: str, reason: str, now: float) -> None:
+def cancel(engine: Supervised, name: str, reason: str, now: float) -> None:
     """Somebody stops the service, or its group restarts: nothing is replaced any more."""
     if name in engine.rolling:
         fail(engine, name, reason, now)

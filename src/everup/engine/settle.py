@@ -4,24 +4,22 @@ Stops whose turn has come, rollouts, and starts that are allowed.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from everup.engine import hearsay, lanes, objective, reload, rollout
+from everup.engine import lanes, reload, rollout
+from everup.engine.state import Supervised
 from everup.model.action import CloseSockets, Forget, Quit
+from everup.model.fact import ProcessEnded
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service, Strategy
 from everup.supervise import order, storm
 from everup.supervise.lifecycle import Happening, On
-
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
+from everup.supervise.restart import is_failure
 
 
-def settle(engine: "Engine", name: str, now: float) -> None:
+def settle(engine: Supervised, name: str, now: float) -> None:
     """Look at one service."""
-    hearsay.settle(engine, name, now)
     _stop_pending(engine, name, now)
     before = engine.rolling.get(name)
     rollout.roll(engine, name, now)
@@ -38,13 +36,12 @@ def settle(engine: "Engine", name: str, now: float) -> None:
             _start_if_allowed(engine, engine.definition(instance), instance, now)
     lanes.settle(engine, engine.services[name])
     reload.forget_removed(engine, name)
-    objective.look(engine, name, now)
 
 
 # -- stops
 
 
-def _stop_pending(engine: "Engine", name: str, now: float) -> None:
+def _stop_pending(engine: Supervised, name: str, now: float) -> None:
     """Stop what is to be stopped, once nothing that depends on it is left to stop."""
     mine = [slot for slot in engine.pending_stop if slot.service == name]
     if not mine or _users_stopping(engine, name):
@@ -60,7 +57,7 @@ def _stop_pending(engine: "Engine", name: str, now: float) -> None:
     engine.touch_all(engine.services[name].depends_on)  # their turn may have come
 
 
-def _users_stopping(engine: "Engine", name: str) -> bool:
+def _users_stopping(engine: Supervised, name: str) -> bool:
     for user in engine.dependents[name]:
         if any(slot.service == user for slot in engine.pending_stop):
             return True
@@ -69,7 +66,7 @@ def _users_stopping(engine: "Engine", name: str) -> bool:
     return False
 
 
-def maybe_quit(engine: "Engine") -> None:
+def maybe_quit(engine: Supervised) -> None:
     """The last process is gone and everup is to end."""
     if not engine.quitting or engine.finished:
         return
@@ -86,7 +83,17 @@ def maybe_quit(engine: "Engine") -> None:
 # -- groups
 
 
-def regroup(engine: "Engine", crashed: Slot, now: float) -> None:
+def ended(engine: Supervised, fact: ProcessEnded, now: float) -> None:
+    """A process has ended: if it crashed, its group may have to restart with it."""
+    old, new = fact.before, fact.after
+    if old.slot in engine.outgoing or old.slot.service in engine.rolling:
+        return  # a rollout decides by itself what a crash in it means
+    crashed = not old.asked and old.up_at is not None
+    if crashed and new.want and new.last_exit and is_failure(new.last_exit, fact.service.restart):
+        regroup(engine, old.slot, now)
+
+
+def regroup(engine: Supervised, crashed: Slot, now: float) -> None:
     """A member of a group crashed: those that restart with it stop."""
     group = engine.group_of.get(crashed.service)
     if group is None or group.strategy is Strategy.ONE_FOR_ONE:
@@ -106,7 +113,7 @@ def regroup(engine: "Engine", crashed: Slot, now: float) -> None:
     engine.touch_all(names)
 
 
-def _release_groups(engine: "Engine", name: str) -> None:
+def _release_groups(engine: Supervised, name: str) -> None:
     """Let the members of a group start again once all of them are down. Who they are was said
     when one of them crashed: the config may have other groups, or none, by now."""
     for group, members in list(engine.regrouping.items()):
@@ -116,7 +123,7 @@ def _release_groups(engine: "Engine", name: str) -> None:
             engine.touch_all(names)
 
 
-def _alive(engine: "Engine", slot: Slot) -> bool:
+def _alive(engine: Supervised, slot: Slot) -> bool:
     instance = engine.instances.get(slot)
     return instance is not None and instance.state.alive
 
@@ -124,7 +131,7 @@ def _alive(engine: "Engine", slot: Slot) -> bool:
 # -- starts
 
 
-def _start_if_allowed(engine: "Engine", service: Service, instance: Instance, now: float) -> None:
+def _start_if_allowed(engine: Supervised, service: Service, instance: Instance, now: float) -> None:
     reason = _obstacle(engine, service, instance) or _brake(engine, instance, now)
     if reason:
         if engine.waiting.get(instance.slot) != reason:
@@ -136,7 +143,7 @@ def _start_if_allowed(engine: "Engine", service: Service, instance: Instance, no
     engine.happen(instance.slot, Happening(On.START, instance.reason), now)
 
 
-def _with_lane(engine: "Engine", service: Service, instance: Instance, now: float) -> Instance:
+def _with_lane(engine: Supervised, service: Service, instance: Instance, now: float) -> Instance:
     """Give it a lane that nobody else has, with its socket open."""
     name = service.name
     lane = lanes.lane_for(engine, instance)
@@ -149,7 +156,7 @@ def _with_lane(engine: "Engine", service: Service, instance: Instance, now: floa
     return instance
 
 
-def _obstacle(engine: "Engine", service: Service, instance: Instance) -> str:
+def _obstacle(engine: Supervised, service: Service, instance: Instance) -> str:
     if engine.quitting or instance.slot in engine.pending_stop:
         return "everup is stopping" if engine.quitting else "it is being stopped"
     if rollout.holds_back(engine, instance.slot.service):
@@ -166,7 +173,7 @@ def _obstacle(engine: "Engine", service: Service, instance: Instance) -> str:
     return f"waits for {', '.join(missing)}" if missing else ""
 
 
-def calm(engine: "Engine", now: float) -> None:
+def calm(engine: Supervised, now: float) -> None:
     """Tell the end of a storm, whether or not anybody crashes again."""
     brake = engine.spec.everup.storm_brake
     at = storm.passes_at(engine.storm, brake)
@@ -175,7 +182,7 @@ def calm(engine: "Engine", now: float) -> None:
         engine.record(Kind.STORM_OVER, "everup")
 
 
-def _brake(engine: "Engine", instance: Instance, now: float) -> str:
+def _brake(engine: Supervised, instance: Instance, now: float) -> str:
     """A restart after a failure takes from the budget of all. The last quarter of it is for
     services that have nobody ready any more."""
     if not instance.attempt:

@@ -1,25 +1,22 @@
 """Slots on their way out or in: stopping, and another number of replicas."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from everup.engine import rollout
+from everup.engine.state import Supervised
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
-
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
 AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
 
 
-def want(engine: "Engine", slots: tuple[Slot, ...], want: bool, by: str, how: str) -> None:
+def want(engine: Supervised, slots: tuple[Slot, ...], want: bool, by: str, how: str) -> None:
     """Write down what somebody said."""
     for slot in slots:
         engine.record(Kind.WANTED, str(slot), durable=True, want=want, by=by, how=how)
 
 
-def stop(engine: "Engine", slots: tuple[Slot, ...], reason: str, now: float) -> None:
+def stop(engine: Supervised, slots: tuple[Slot, ...], reason: str, now: float) -> None:
     """Stop, and stay so; those that depend on them stop first."""
     for name in dict.fromkeys(slot.service for slot in slots):
         rollout.cancel(engine, name, reason, now)
@@ -33,7 +30,7 @@ def stop(engine: "Engine", slots: tuple[Slot, ...], reason: str, now: float) -> 
         engine.touch(slot.service)
 
 
-def resize(engine: "Engine", name: str, replicas: int, standby: int, by: str, now: float) -> None:
+def resize(engine: Supervised, name: str, replicas: int, standby: int, by: str, now: float) -> None:
     """Another number of replicas and standbys."""
     service = engine.services[name]
     before = service.replicas
@@ -63,7 +60,7 @@ def resize(engine: "Engine", name: str, replicas: int, standby: int, by: str, no
     engine.touch(name)
 
 
-def _is_wanted(engine: "Engine", name: str) -> bool:
+def _is_wanted(engine: Supervised, name: str) -> bool:
     """Whether a new replica is to run: as the others do; where there is none, as they did when
     the last one was scaled away."""
     there = [i for i in engine.of(name) if i.slot not in engine.removing]

@@ -6,24 +6,20 @@ killed for it, one after the other. And with the budget of restarts used up, nob
 could not be started again.
 """
 
-from typing import TYPE_CHECKING
-
 from everup.engine import rollout
-from everup.engine.rollout import How
+from everup.engine.records import How
+from everup.engine.state import Supervised
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.supervise import order, storm
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
-
 _AGAIN_S = 60.0
 """A successor for a condemned last replica is tried at most this often."""
 
 
-def spared(engine: "Engine", instance: Instance, verdict: str, now: float) -> bool:
+def spared(engine: Supervised, instance: Instance, verdict: str, now: float) -> bool:
     """Whether this instance is not to be killed now, though the verdict is that it failed."""
     reason = _down(engine, instance) or _last(engine, instance) or _braked(engine, now)
     told = engine.spared.get((instance.slot, instance.run))
@@ -43,7 +39,7 @@ def spared(engine: "Engine", instance: Instance, verdict: str, now: float) -> bo
 _LAST = "it is the last ready replica, and its readiness probe says that it serves"
 
 
-def _down(engine: "Engine", instance: Instance) -> str:
+def _down(engine: Supervised, instance: Instance) -> str:
     down = [
         name
         for name in engine.definition(instance).depends_on
@@ -53,7 +49,7 @@ def _down(engine: "Engine", instance: Instance) -> str:
     return f"{', '.join(down)} is down, which it depends on" if down else ""
 
 
-def _last(engine: "Engine", instance: Instance) -> str:
+def _last(engine: Supervised, instance: Instance) -> str:
     service = engine.definition(instance)
     if service.probe.readiness is None or instance.state is not State.READY:
         return ""
@@ -67,14 +63,14 @@ def _last(engine: "Engine", instance: Instance) -> str:
     return "" if others else _LAST
 
 
-def _braked(engine: "Engine", now: float) -> str:
+def _braked(engine: Supervised, now: float) -> str:
     brake = engine.spec.everup.storm_brake
     if not storm.is_empty(engine.storm, brake, now):
         return ""
     return f"storm brake: more than {brake.limit} restarts in {brake.period:g} s"
 
 
-def _replace(engine: "Engine", instance: Instance, now: float) -> None:
+def _replace(engine: Supervised, instance: Instance, now: float) -> None:
     name, slot = instance.slot.service, instance.slot
     free = name not in engine.rolling and not instance.outgoing and engine.reloading is None
     tried = engine.replaced_at.get(slot)

@@ -6,9 +6,9 @@ connections in whether or not anybody serves them.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from everup.engine import onset
+from everup.engine.state import Supervised
 from everup.model.action import Watch
 from everup.model.instance import State
 from everup.model.journal import Kind
@@ -17,19 +17,8 @@ from everup.model.spec import Service
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
 
-
-def is_due(service: Service, instance: Instance) -> bool:
-    """Whether its startup probe is to be run now. One that nobody asked for waits for READY=1:
-    a server that speaks for itself is not to be bothered before."""
-    if service.probe.startup is not None:
-        return True
-    return service.startup is not None and (instance.said_ready or not service.notify)
-
-
-def said_ready(engine: "Engine", instance: Instance, now: float) -> None:
+def said_ready(engine: Supervised, instance: Instance, now: float) -> None:
     """It has sent READY=1 while it starts."""
     service = engine.definition(instance)
     if not instance.said_ready:
@@ -42,14 +31,14 @@ def said_ready(engine: "Engine", instance: Instance, now: float) -> None:
     _look(engine, service, instance, now)
 
 
-def proven(engine: "Engine", instance: Instance, now: float) -> None:
+def proven(engine: Supervised, instance: Instance, now: float) -> None:
     """Its startup probe has succeeded."""
     instance = replace(instance, proven=True)
     engine.put(instance, now)
     _look(engine, engine.definition(instance), instance, now)
 
 
-def _look(engine: "Engine", service: Service, instance: Instance, now: float) -> None:
+def _look(engine: Supervised, service: Service, instance: Instance, now: float) -> None:
     if instance.state is State.STARTING and not missing(service, instance):
         answers = service.startup is not None and service.probe.readiness is None
         evidence = onset.serves(engine, instance, now) if answers else {}

@@ -142,7 +142,7 @@ class Adopted:
     """Another process has taken its place, or is about to."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     heard: Mapping[str, Any] = field(default_factory=dict)
-    """What it had said of its dependencies, as the journal has it; see ``engine.hearsay``."""
+    """What it had said of its dependencies, as the journal has it; see ``rooms.dependencies``."""
     said_ready: bool = False
     """It had sent READY=1."""
 

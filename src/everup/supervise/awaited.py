@@ -24,3 +24,11 @@ def missing(service: Service, instance: Instance) -> str:
     addresses = service.listen[0].address
     said = "it said READY=1, but " if instance.said_ready else ""
     return f"{said}it has accepted no connection on {addresses}"
+
+
+def asks_startup(service: Service, instance: Instance) -> bool:
+    """Tell whether its startup probe is to be run now. One that nobody asked for waits for READY=1:
+    a server that speaks for itself is not to be bothered before."""
+    if service.probe.startup is not None:
+        return True
+    return service.startup is not None and (instance.said_ready or not service.notify)

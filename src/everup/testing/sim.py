@@ -17,10 +17,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from everup.engine.changes import CannotChangeError
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
+from everup.engine.records import CannotChangeError
 from everup.model.action import (
     Action,
     CloseSockets,

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everup.adapters.notify import Dependency, dependency, parse
-from everup.engine import hearsay
 from everup.model.action import Record
 from everup.model.event import Heard, Restart, Tick
 from everup.model.instance import BreakerState, Slot, State
 from everup.model.journal import Kind
+from everup.rooms.dependencies import room as dependencies
 
 CLOSED, OPEN, HALF_OPEN, ISOLATED = BreakerState
 GONE = Slot("gone", 1)
@@ -104,7 +104,7 @@ def wait(bench: Bench, most_s: float = 2000.0) -> float:
 
 
 def shown(bench: Bench, slot: Slot = DB) -> dict[str, dict[str, Any]]:
-    return hearsay.shown(bench.engine, bench.engine.instances[slot])
+    return bench.engine.dependencies.of(bench.engine.instances[slot])
 
 
 def test_what_it_says_is_shown() -> None:
@@ -142,19 +142,19 @@ def test_a_flapping_breaker_does_not_fill_the_journal() -> None:
         hear(bench, "pg", OPEN)
         hear(bench, "pg", CLOSED)
     hear(bench, "pg", ISOLATED)
-    assert len(bench.records) == hearsay.STATES
+    assert len(bench.records) == dependencies.STATES
     assert shown(bench)["pg"]["state"] == "isolated"
     bench.records.clear()
-    assert wait(bench) - 1000.0 == pytest.approx(hearsay.STATE_EVERY_S, abs=5)
+    assert wait(bench) - 1000.0 == pytest.approx(dependencies.STATE_EVERY_S, abs=5)
     (record,) = bench.records
     assert (record.payload["state"], record.payload["changes"]) == ("isolated", 391)
     # By and by it may say as much at once again.
     bench.records.clear()
-    hear(bench, "pg", CLOSED, after_s=hearsay.STATES * hearsay.STATE_EVERY_S)
+    hear(bench, "pg", CLOSED, after_s=dependencies.STATES * dependencies.STATE_EVERY_S)
     for _ in range(20):
         hear(bench, "pg", OPEN)
         hear(bench, "pg", CLOSED)
-    assert len(bench.records) == hearsay.STATES
+    assert len(bench.records) == dependencies.STATES
 
 
 def test_in_a_long_outage_the_end_is_told_at_once() -> None:
@@ -175,7 +175,9 @@ def test_in_a_long_outage_the_end_is_told_at_once() -> None:
     hear(bench, "pg", HALF_OPEN)
     assert bench.records == []
     since = bench.now
-    assert wait(bench) - since == pytest.approx(hearsay.RESERVE * hearsay.STATE_EVERY_S, abs=65)
+    assert wait(bench) - since == pytest.approx(
+        dependencies.RESERVE * dependencies.STATE_EVERY_S, abs=65
+    )
     assert bench.records[0].payload["state"] == "half-open"
 
 
@@ -185,7 +187,7 @@ def test_calls_are_summed_up_every_15_minutes_by_themselves() -> None:
         hear(bench, "pg", None, 10, 1, after_s=1.0)
         hear(bench, "cache", None, 1, after_s=0.0)
     assert bench.records == []
-    assert wait(bench) == pytest.approx(1000.0 + hearsay.CALLS_EVERY_S, abs=2)
+    assert wait(bench) == pytest.approx(1000.0 + dependencies.CALLS_EVERY_S, abs=2)
     (record,) = bench.records
     assert (record.kind, record.subject) == (Kind.DEPENDENCY_CALLS, "db.1")
     assert record.payload == {
@@ -202,12 +204,12 @@ def test_calls_are_summed_up_every_15_minutes_by_themselves() -> None:
     # Of what did not change, nothing; and nothing where nothing did.
     bench.records.clear()
     hear(bench, "cache", None, 0, 0, 2)
-    bench.tell(Tick(), hearsay.CALLS_EVERY_S + 1)
+    bench.tell(Tick(), dependencies.CALLS_EVERY_S + 1)
     (record,) = bench.records
     assert list(record.payload["dependencies"]) == ["cache"]
     bench.records.clear()
     hear(bench, "cache", CLOSED)
-    bench.tell(Tick(), hearsay.CALLS_EVERY_S + 1)
+    bench.tell(Tick(), dependencies.CALLS_EVERY_S + 1)
     assert bench.records == []
     hear(bench, "cache", None, 1)
     assert [r.kind for r in bench.records] == [Kind.DEPENDENCY_CALLS]  # it was silent for long
@@ -219,7 +221,7 @@ def test_an_earlier_wake_for_something_else_loses_nothing() -> None:
     bench.engine.wake("db", bench.now + 5)
     bench.tell(Tick(), 5.0)
     assert bench.records == []
-    assert wait(bench) == pytest.approx(1000.0 + hearsay.CALLS_EVERY_S, abs=2)
+    assert wait(bench) == pytest.approx(1000.0 + dependencies.CALLS_EVERY_S, abs=2)
     assert [r.kind for r in bench.records] == [Kind.DEPENDENCY_CALLS]
 
 
@@ -234,7 +236,7 @@ def test_when_it_ends_its_last_sums_are_written(calls: int) -> None:
         assert found[0].payload["run"] == 1
         kinds = bench.kinds(DB)
         assert kinds.index(Kind.EXITED) < kinds.index(Kind.DEPENDENCY_CALLS)
-    assert bench.engine.said == {}
+    assert bench.engine.dependencies.reported == {}
     assert shown(bench) == {}
 
 
@@ -245,7 +247,7 @@ def test_a_new_process_says_its_own() -> None:
     hear(bench, "pg", None, 4, slot=WEB, run=1)  # its last words, while its successor starts
     bench.finish(actions)
     assert bench.engine.instances[WEB].run == 2
-    assert list(bench.engine.said) == []
+    assert list(bench.engine.dependencies.reported) == []
     (sums,) = [r for r in bench.records if r.kind is Kind.DEPENDENCY_CALLS]
     assert sums.payload["dependencies"]["pg"]["ok"] == 7
     assert sums.payload["run"] == 1
@@ -264,9 +266,9 @@ def test_who_is_not_there_says_nothing() -> None:
     bench = up(web(2), db(autostart=False))
     for slot in (GONE, DB):
         assert hear(bench, "pg", OPEN, 1, slot=slot) == []
-    assert bench.engine.said == {}
+    assert bench.engine.dependencies.reported == {}
     hear(bench, "pg", OPEN, 1, slot=WEB2)
-    assert list(bench.engine.said) == [(WEB2, 1)]
+    assert list(bench.engine.dependencies.reported) == [(WEB2, 1)]
 
 
 def test_no_more_than_64_and_that_is_told_once() -> None:
@@ -275,7 +277,7 @@ def test_no_more_than_64_and_that_is_told_once() -> None:
     for number in range(100):
         hear(bench, f"d{number}", CLOSED, number > 0)
     hear(bench, "d0", CLOSED, 1)
-    assert len(shown(bench)) == hearsay.MOST
+    assert len(shown(bench)) == dependencies.MOST
     assert shown(bench)["d0"]["calls"] == 1
     (record,) = bench.records
     assert (record.kind, record.subject) == (Kind.REFUSED, "everup")
@@ -291,7 +293,7 @@ def test_a_new_engine_knows_what_the_journal_does() -> None:
     bench = up(db(), web(1))
     hear(bench, "pg", CLOSED, 5)
     hear(bench, "cache", None, 1, 1, p99_ms=3.0)
-    hear(bench, "pg", None, 0, after_s=hearsay.CALLS_EVERY_S)  # sums
+    hear(bench, "pg", None, 0, after_s=dependencies.CALLS_EVERY_S)  # sums
     hear(bench, "pg", OPEN, 0, 4)
     hear(bench, "cache", None, 90)  # the journal does not have these
     hear(bench, "pg", OPEN, 2, slot=WEB)
@@ -328,7 +330,7 @@ def test_of_another_process_nothing_is_known() -> None:
     assert bench.engine.instances[DB].run == 2
     bench.take_over()
     bench.play()
-    assert bench.engine.said == {}
+    assert bench.engine.dependencies.reported == {}
 
 
 def test_engine_after_engine() -> None:
@@ -381,14 +383,14 @@ def test_a_worker_that_is_gone_has_no_say_for_long() -> None:
     hear(bench, "pg", OPEN, voice=2)
     hear(bench, "pg", CLOSED, voice=1)
     assert shown(bench)["pg"]["state"] == "open"
-    (closed,) = hear(bench, "pg", CLOSED, voice=1, after_s=hearsay.VOICE_S)
+    (closed,) = hear(bench, "pg", CLOSED, voice=1, after_s=dependencies.VOICE_S)
     assert closed.payload["state"] == "closed"
 
 
 def test_a_worker_alone_is_believed_however_long_ago_it_spoke() -> None:
     bench = up()
     hear(bench, "pg", OPEN, voice=2)
-    bench.tell(Tick(), 10 * hearsay.VOICE_S)
+    bench.tell(Tick(), 10 * dependencies.VOICE_S)
     assert shown(bench)["pg"]["state"] == "open"
     assert hear(bench, "pg", None, 1, voice=1) == []  # says nothing of its breaker
     assert shown(bench)["pg"]["state"] == "open"
@@ -396,7 +398,7 @@ def test_a_worker_alone_is_believed_however_long_ago_it_spoke() -> None:
 
 def test_voices_are_bounded() -> None:
     bench = up()
-    for voice in range(10 * hearsay.VOICES):
+    for voice in range(10 * dependencies.VOICES):
         hear(bench, "pg", CLOSED, voice=voice)
-    (said,) = bench.engine.said.values()
-    assert len(said.dependencies["pg"].voices) == hearsay.VOICES
+    (said,) = bench.engine.dependencies.reported.values()
+    assert len(said.dependencies["pg"].voices) == dependencies.VOICES
