@@ -1,9 +1,11 @@
-"""The kill loop: everup's own processes are killed at random moments while its services work.
+"""The kill loop: everup's own processes are killed, and stopped for a while (SIGSTOP), at random
+moments while its services work.
 
 ``Loop.run`` does it with an everup of the tests' harness and returns a ``Report``: what was killed,
 what the clients saw, and everything that is not as it should be (``wrong``, empty if all is well).
 Everything random comes from one seed. What one seed replays is the order of kills and commands, not
-the moments: those are the machine's.
+the moments: those are the machine's. Whoever is stopped goes on (SIGCONT) after its time, unless it
+was killed or replaced meanwhile.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,8 +24,10 @@ from _everup import Everup, Json, python
 
 from load import Load, Summary
 
-_KINDS = ("engine", "keeper", "both")
-_WEIGHTS = (5, 4, 3)
+_KINDS = ("engine", "keeper", "both", "zygote")
+_WEIGHTS = (10, 8, 6, 1)
+_STOPPED = ("engine", "keeper", "zygote", "engine and keeper")
+_STOPPED_S = (1, 2, 3, 5, 8, 13, 21, 40)
 _SETTLED_S = 30.0
 _GROWTH = 1.05
 """Of memory and descriptors, at most."""
@@ -62,6 +67,11 @@ class Report:
 
     seed: int
     kills: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+    stopped_s: float = 0.0
+    """How long they were to be stopped, in all."""
+    slow_s: list[float] = field(default_factory=list)
+    """From each stop until the API answered again."""
     commands: Counter[str] = field(default_factory=Counter)
     ups: int = 0
     refused: list[str] = field(default_factory=list)
@@ -82,6 +92,11 @@ class Report:
         rows = [
             ("seed", str(self.seed)),
             ("kills", ", ".join(f"{self.kills[kind]} {kind}" for kind in _KINDS)),
+            (
+                "stops",
+                ", ".join(f"{self.stops[who]} {who}" for who in _STOPPED if self.stops[who])
+                + f"; for {self.stopped_s:.0f} s",
+            ),
             ("everup up after both were dead", f"{self.ups}, {len(self.refused)} refused"),
             ("commands meanwhile", ", ".join(f"{n} {c}" for c, n in self.commands.items())),
             ("seconds", f"{self.took_s:.0f}"),
@@ -90,6 +105,8 @@ class Report:
             middle, late = times[len(times) // 2], times[int(len(times) * 0.95)]
             text = f"median {middle:.2f}, p95 {late:.2f}, max {times[-1]:.2f}"
             rows.append(("s from kill to answer", text))
+        if self.slow_s:
+            rows.append(("s from stop to answer, at most", f"{max(self.slow_s):.2f}"))
         for name, summary in self.clients.items():
             text = f"{summary.sent} sent, {summary.failed} failed, {summary.unsent} unsent; ms "
             text += ", ".join(f"{k} {v:.0f}" for k, v in summary.latency_ms.items())
@@ -135,9 +152,15 @@ UNTOUCHED = ("web", "single", "worker", "logger")
 class Loop:
     """One loop; ``run`` is called once."""
 
-    def __init__(self, everup: Everup, *, kills: int, seed: int, rate: float) -> None:
+    def __init__(
+        self, everup: Everup, *, kills: int, seed: int, rate: float, stops: float = 0.0
+    ) -> None:
+        """``stops``: this share of the kills is a stop instead."""
         self.everup = everup
         self.kills = kills
+        self.stops = stops
+        self.held: list[tuple[float, int]] = []
+        """Until when whom: (monotonic, pidfd)."""
         self.rate = rate
         self.rng = random.Random(seed)
         self.report = Report(seed)
@@ -154,18 +177,31 @@ class Loop:
         with contextlib.ExitStack() as stack:
             loads = {
                 name: stack.enter_context(
-                    Load(ports[name], rate=rate, kept=0, timeout_s=20.0, max_in_flight=5000)
+                    Load(
+                        ports[name],
+                        rate=rate,
+                        kept=0,
+                        timeout_s=20.0,
+                        max_in_flight=5000,
+                        limit_s=900.0 + 60.0 * self.kills,
+                    )
                 )
                 for name, rate in rates.items()
             }
             self.kill()
             self.settle()
             sizes = self.sizes()
-            for _ in range(self.kills - 1):
+            for number in range(2, self.kills + 1):
                 if self.rng.random() >= _IN_A_ROW:
                     self.answered()
                 self.command()
-                self.kill()
+                if self.rng.random() < self.stops:
+                    self.stop()
+                else:
+                    self.kill()
+                if number % 100 == 0:
+                    print(f"{number} of {self.kills}, wrong: {report.wrong}", flush=True)
+            self.go_on(everybody=True)
             self.settle()
             everup.cli("scale", "other", "2")
             everup.cli("start", "other")
@@ -197,14 +233,41 @@ class Loop:
         own = self.everup.own()
         victims = [p for p in (own.keeper, own.engine) if p]
         if who != "both":
-            victims = [own.keeper if who == "keeper" else own.engine]
+            victims = [getattr(own, who)]
         self.killed_at = time.monotonic()
-        self.old = own.engine
+        self.stopped_one = False
         for pid in self.rng.sample(victims, len(victims)):
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, 9)
         self.report.kills[who] += 1
+
+    def stop(self) -> None:
+        """SIGSTOP for a while; others may be killed and stopped meanwhile."""
+        own = self.everup.own()
+        who = self.rng.choice(_STOPPED)
+        for_s = self.rng.choice(_STOPPED_S)
+        self.killed_at = time.monotonic()
+        self.stopped_one = True
+        for name in who.split(" and "):
+            if not (pid := getattr(own, name)):
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                self.held.append((self.killed_at + for_s, handle))
+                signal.pidfd_send_signal(handle, signal.SIGSTOP)
+        self.report.stops[who] += 1
+        self.report.stopped_s += for_s
+
+    def go_on(self, *, everybody: bool = False) -> None:
+        """SIGCONT for those whose time is over."""
+        now = time.monotonic()
+        for until, handle in self.held:
+            if everybody or until <= now:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGCONT)
+                os.close(handle)
+        self.held = [] if everybody else [pair for pair in self.held if pair[0] > now]
 
     def command(self) -> None:
         """Sometimes, something for everup to be busy with when it is killed."""
@@ -222,8 +285,9 @@ class Loop:
 
     def answered(self) -> None:
         """Until everup answers again; where nobody of it is left, it is started."""
-        until = time.monotonic() + _SETTLED_S
+        until = max([time.monotonic(), *(until for until, _ in self.held)]) + _SETTLED_S
         while True:
+            self.go_on()
             own = self.everup.own()
             if not own:
                 done = self.everup.cli("up", "-d", "--timeout", "0", expect=None)
@@ -232,7 +296,12 @@ class Loop:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 _, body = self.everup.request("GET", "/v1/status", timeout_s=2.0)
                 if own.keeper and json.loads(body)["engine"]["pid"] in own.engines:
-                    self.report.recovery_s.append(time.monotonic() - self.killed_at)
+                    times = (
+                        self.report.slow_s
+                        if self.held or self.stopped_one
+                        else (self.report.recovery_s)
+                    )
+                    times.append(time.monotonic() - self.killed_at)
                     self.check_untouched()
                     return
             if time.monotonic() > until:

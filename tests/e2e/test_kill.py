@@ -689,11 +689,14 @@ def test_output_that_went_elsewhere(both_dead: Everup) -> None:
 
 def test_kill_loop(everup: Everup, record_property: Callable[[str, object], None]) -> None:
     """Random kills of everybody, in the middle of commands, under load. EVERUP_KILLS: how many;
-    EVERUP_SEED: which."""
+    EVERUP_STOPS: how many per cent of them are a SIGSTOP of 1 to 40 s instead; EVERUP_SEED:
+    which."""
     kills = int(os.environ.get("EVERUP_KILLS", "10"))
     seed = int(os.environ.get("EVERUP_SEED") or random.SystemRandom().randrange(1 << 30))
-    print(f"EVERUP_SEED={seed} EVERUP_KILLS={kills}")
-    loop = Loop(everup, kills=kills, seed=seed, rate=500 if kills > 50 else 200)
+    stops = float(os.environ.get("EVERUP_STOPS", "0"))
+    print(f"EVERUP_SEED={seed} EVERUP_KILLS={kills} EVERUP_STOPS={stops:g}")
+    rate = float(os.environ.get("EVERUP_RATE") or (500 if kills > 50 else 200))
+    loop = Loop(everup, kills=kills, seed=seed, rate=rate, stops=stops / 100)
     try:
         report = loop.run()
     finally:
