@@ -2,6 +2,7 @@
 
 import errno
 import grp
+import io
 import os
 import pwd
 import re
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from everup.adapters import named
 from everup.adapters.cgroups import Placement
 from everup.config.template import expand
 from everup.model.instance import Slot
@@ -113,15 +115,25 @@ def _read_environment(name: str, directory: str) -> dict[str, str]:
     from dotenv import dotenv_values  # only where a service has such a file
 
     optional, path = name.startswith("-"), os.path.join(directory, name.removeprefix("-"))
-    if not os.path.exists(path):
+    try:
+        text = named.read_text(path)
+    except (FileNotFoundError, NotADirectoryError):
         if optional:
             return {}
-        raise LaunchError(f"environment file {path} does not exist (-{name} would allow that)")
-    try:
-        values = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(
+            f"environment file {path} does not exist (-{name} would allow that)"
+        ) from None
+    except OSError as error:
+        raise LaunchError(f"environment file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise LaunchError(f"environment file {path} cannot be read: {error}") from error
+    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {key: value for key, value in values.items() if value is not None}
+
+
+def reads(service: Service) -> bool:
+    """Whether ``request`` reads a file or asks for a user: that may wait, so not on the loop."""
+    return bool(service.environment_file) or service.user is not None or service.group is not None
 
 
 def port_of(service: Service, slot: Slot) -> int | None:

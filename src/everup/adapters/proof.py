@@ -11,10 +11,11 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from everup.adapters import cgroups, launch
+from everup.adapters import aside, cgroups, launch
 from everup.model.spec import Spec
 
 ROOT = 0
+_LOOK_S = 1.0
 
 
 def real_uid(pid: int) -> int | None:
@@ -42,15 +43,19 @@ def users(spec: Spec | None) -> Callable[[str], int | None]:
     """By the name of a service, the user that its processes are started as; None where that is not
     known: the config cannot be read, has no such service, or names nobody on this machine."""
     known: dict[str, int | None] = {}
+    late = False
 
     def user(name: str) -> int | None:
+        nonlocal late
         if name not in known:
             service = None if spec is None else spec.service.get(name)
             known[name] = None
-            if service is not None:
-                with contextlib.suppress(launch.LaunchError):
-                    who = launch.identity(service)
+            if service is not None and not late:
+                try:
+                    who = aside.call(_LOOK_S, launch.identity, service)
                     known[name] = os.getuid() if who is None else who.uid
+                except (launch.LaunchError, OSError) as error:
+                    late = isinstance(error, aside.LateError)  # one wait is enough
         return known[name]
 
     return user

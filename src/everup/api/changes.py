@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from everup import config
-from everup.adapters import aside, trusted
+from everup.adapters import aside, named, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api.commands import Refusal
@@ -69,7 +69,7 @@ def _refuse_while_busy(backend: Backend, plan: Plan) -> None:
 
 async def _read(place: Place) -> tuple[str, Spec]:
     def check() -> tuple[str, config.Report]:
-        text = Path(place.config).read_text("utf-8")
+        text = named.read_text(place.config, config.MAX_BYTES)
         return text, config.check(
             text, path=place.config, directory=place.config_dir, known_users=user_exists
         )

@@ -17,6 +17,8 @@ from everup.config._validate import validate
 from everup.model.spec import Spec
 
 _SIZE_MAX = 1 << 20
+MAX_BYTES = 8 * _SIZE_MAX
+"""More of a file need not be read to say that it is too large."""
 _DEPTH_MAX = 16
 """The config is at most 7 deep; the bound keeps every later step from deep recursion."""
 _AT = re.compile(

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from everup.adapters.launch import LaunchError
 from everup.adapters.logs import LogPump
 from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
+from everup.daemon import preparing
 from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
@@ -47,6 +48,7 @@ class Crew:
         dispatch: Callable[[Event], None],
         asked_at: Callable[[Slot, int], float | None],
         place: Place,
+        start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._keeper = keeper
         self._bank = bank
@@ -57,6 +59,7 @@ class Crew:
         self._dispatch = dispatch
         self._asked_at = asked_at
         self._place = place
+        self._preparing = preparing.Preparing(start)
         self._groups: dict[Slot, dict[int, bool]] = {}
         """By slot, the living runs and whether each is in the second control group of the slot:
         another run has the first."""
@@ -85,11 +88,31 @@ class Crew:
         try:
             if service.listen and not self._bank.ready(service, lane):
                 self._bank.open(service, max(lane, service.slots))
-            request = self._main_request(service, slot, lane, second)
-        except (LaunchError, OSError) as error:
-            detail = str(error) if isinstance(error, LaunchError) else _plain(error)
-            self._dispatch(SpawnFailed(slot, action.run, detail))
+            make = self._main_request(service, slot, lane, second)
+        except OSError as error:
+            self._dispatch(SpawnFailed(slot, run, _plain(error)))
             return
+
+        def go(request: dict[str, Any]) -> None:
+            self._spawn(request, service, slot, run, lane, (restarts, gen))
+
+        def failed(detail: str) -> None:
+            self._gone(slot, run)
+            self._dispatch(SpawnFailed(slot, run, detail))
+
+        self._groups.setdefault(slot, {})[run] = self._last[slot] = second
+        self._preparing.make(_main_id(slot, run), service, make, go, failed)
+
+    def _spawn(
+        self,
+        request: dict[str, Any],
+        service: Service,
+        slot: Slot,
+        run: int,
+        lane: int,
+        counts: tuple[int, int],
+    ) -> None:
+        restarts, gen = counts
         request = request | {"env": request["env"] | {"EVERUP_RUN": str(run)}}
         meta = {
             "role": "main", "slot": str(slot), "run": run, "restarts": restarts,
@@ -101,7 +124,6 @@ class Crew:
             launch.FIRST_LISTEN_FD + number: name
             for number, (_, name) in enumerate(self._bank.names(service, lane))
         }
-        self._groups.setdefault(slot, {})[run] = self._last[slot] = second
         self._lanes[slot, run] = lane
         self._sockets[_main_id(slot, run)] = self._bank.inodes(service, lane)
         self._start(_main_id(slot, run), request, meta, slot, run, held)
@@ -123,26 +145,31 @@ class Crew:
 
     def _main_request(
         self, service: Service, slot: Slot, lane: int, second: bool
-    ) -> dict[str, Any]:
-        """Made once for each slot as long as nothing that it was made of can have changed: a
-        restart should not wait for it."""
+    ) -> Callable[[], dict[str, Any]]:
+        """What makes it: once for each slot as long as nothing that it was made of can have
+        changed, since a restart should not wait for it."""
         placement = self._cgroups.place(slot, service.limits, second)
-        known = self._requests.get(slot)
-        if known is not None and known[0] is service and known[1] is placement:
-            return known[2]
-        request = launch.request(
-            service,
-            slot,
-            service.command,
-            config_dir=self._place.config_dir,
-            placement=placement,
-            extra=self._extra(service, lane),
-            listen=bool(service.listen),
-        )
-        request["respawn"] = True
-        if not service.environment_file and service.user is None and service.group is None:
-            self._requests[slot] = (service, placement, request)
-        return request
+        extra = self._extra(service, lane)
+
+        def make() -> dict[str, Any]:
+            known = self._requests.get(slot)
+            if known is not None and known[0] is service and known[1] is placement:
+                return known[2]
+            request = launch.request(
+                service,
+                slot,
+                service.command,
+                config_dir=self._place.config_dir,
+                placement=placement,
+                extra=extra,
+                listen=bool(service.listen),
+            )
+            request["respawn"] = True
+            if not launch.reads(service):
+                self._requests[slot] = (service, placement, request)
+            return request
+
+        return make
 
     def _extra(self, service: Service, lane: int) -> dict[str, str]:
         extra = {
@@ -165,11 +192,20 @@ class Crew:
         slot = action.slot
         words = getattr(service.hooks, action.hook.value)
         child_id = f"hook:{slot}:{action.run}:{action.hook.value}"
-        try:
-            request = self._request(service, slot, words, "hook", action.run)
-        except (LaunchError, OSError) as error:
-            self._dispatch(HookDone(slot, action.run, action.hook, False, str(error)))
-            return
+
+        def go(request: dict[str, Any]) -> None:
+            self._run_hook(child_id, request, action, service)
+
+        def failed(detail: str) -> None:
+            self._dispatch(HookDone(slot, action.run, action.hook, False, detail))
+
+        make = self._request(service, slot, words, "hook", action.run)
+        self._preparing.make(child_id, service, make, go, failed)
+
+    def _run_hook(
+        self, child_id: str, request: dict[str, Any], action: RunHook, service: Service
+    ) -> None:
+        slot = action.slot
         meta = {"role": "hook", "slot": str(slot), "run": action.run, "hook": action.hook.value}
         run = self._hook_runs[child_id] = -next(self._numbers)
         self._start(child_id, request, meta, slot, run, {})
@@ -180,9 +216,9 @@ class Crew:
 
     def _request(
         self, service: Service, slot: Slot, words: tuple[str, ...], role: str, run: int
-    ) -> dict[str, Any]:
+    ) -> Callable[[], dict[str, Any]]:
         own = {"EVERUP_ROLE": role, "EVERUP_RUN": str(run), "EVERUP_STATE": self._place.state_dir}
-        return launch.request(
+        return lambda: launch.request(
             service,
             slot,
             words,
@@ -228,9 +264,11 @@ class Crew:
 
     def signal(self, action: Signal) -> None:
         number = signal_number(action.signal)
+        self._preparing.cancel(_main_id(action.slot, action.run))
         self._keeper.signal(_main_id(action.slot, action.run), number, action.scope)
         if number == signal.SIGKILL:
             prefix = f"hook:{action.slot}:{action.run}:"
+            self._preparing.cancel(prefix)
             for child_id in [name for name in self._hook_timers if name.startswith(prefix)]:
                 self._keeper.signal(child_id, signal.SIGKILL, "all")
 
@@ -246,10 +284,11 @@ class Crew:
         slot, service = target.slot, self._definition(target.slot, target.run)
         child_id = f"probe:{slot}:{target.kind.value}:{next(self._numbers)}"
         try:
-            request = self._request(service, slot, target.probe.exec, "probe", target.run)
+            make = self._request(service, slot, target.probe.exec, "probe", target.run)
+            request = await preparing.ready(service, make)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         except (LaunchError, OSError) as error:
-            return False, str(error)
+            return False, preparing.words(error)
         said = os.memfd_create("everup-probe", os.MFD_CLOEXEC)
         future: asyncio.Future[tuple[int | None, str]] = asyncio.get_running_loop().create_future()
         self._commands[child_id] = future

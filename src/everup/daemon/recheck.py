@@ -1,20 +1,18 @@
 """The config file under a running everup: is it still valid?"""
 
-from pathlib import Path
-
-from everup.adapters import launch
+from everup.adapters import launch, named
 from everup.adapters.place import Place
 
 
 def config_problems(place: Place) -> list[str]:
     """What is wrong with the file now; nothing if it is valid."""
-    from everup.config import check
+    from everup import config
 
     try:
-        text = Path(place.config).read_text("utf-8")
+        text = named.read_text(place.config, config.MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         return [f"{place.config}: {error}"]
-    report = check(
+    report = config.check(
         text, path=place.config, directory=place.config_dir, known_users=launch.user_exists
     )
     return [str(problem) for problem in report.problems]

@@ -126,6 +126,7 @@ class Runtime:
             dispatch=self.dispatch,
             asked_at=self._asked_at,
             place=place,
+            start=self.spawn_task,
         )
         self.drains = Drains(
             self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self.spawn_task

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everup.adapters import proof, python
+from everup.adapters import aside, named, proof, python
 from everup.adapters.aside import Shelf
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
-from everup.config import ConfigError, load
+from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
 from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
 from everup.engine.records import CannotChangeError
@@ -28,6 +28,7 @@ from everup.model.spec import Service, Spec
 if TYPE_CHECKING:
     from everup.daemon.runtime import Runtime
 
+_READ_S = 2.0
 _FIRST_DELAY_S = 0.1
 _MAX_DELAY_S = 5.0
 
@@ -186,7 +187,7 @@ def _stale(entry: Entry) -> bool:
 def _candidate(place: Place) -> Spec | None:
     """The config that a reload was about to bring, or that ``everup up`` left for us."""
     try:
-        text = Path(place.next).read_text("utf-8")
+        text = aside.call(_READ_S, named.read_text, place.next, MAX_BYTES)
         return load(text, path=place.config, directory=place.config_dir)
     except (OSError, UnicodeDecodeError, ConfigError):
         return None
