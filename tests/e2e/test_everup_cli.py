@@ -358,7 +358,7 @@ def test_logs(everup: Everup) -> None:
     assert everup.cli("logs", "web", "-n", "0").out == ""
     only = everup.cli("logs", "web.2", "--plain").out.splitlines()
     assert only == [text for text in said if text.endswith("of 2")]
-    assert set(everup.cli("logs", "--plain").out.splitlines()) == {*said, "b"}
+    assert set(everup.cli("logs", "--plain", "--raw").out.splitlines()) == {*said, "b"}
     lines = [json.loads(line) for line in everup.cli("logs", "--json").out.splitlines()]
     assert [x["time_ns"] for x in lines] == sorted(x["time_ns"] for x in lines)
     assert {x["slot"] for x in lines} == {"web.1", "web.2", "b.1"}
@@ -396,7 +396,7 @@ def test_logs_plain_is_binary_safe(everup: Everup) -> None:
     everup.wait_for(lambda: len(everup.output("a.1")) >= 4, "all is stored")
     for locale in ("C.UTF-8", "C", "POSIX"):
         done = subprocess.run(
-            [EVERUP, "-c", everup.config, "logs", "--plain"],
+            [EVERUP, "-c", everup.config, "logs", "--plain", "--raw"],
             env=everup.environment | {"LC_ALL": locale, "PYTHONUTF8": "0"},
             capture_output=True,
             timeout=COMMAND_S,

@@ -22,7 +22,9 @@ from everup.config import (
     template,
 )
 from everup.config._fields import exact_duration, exact_size
+from everup.config._secrets import redact
 from everup.config._signals import signal_name
+from everup.model.spec import Service, Spec
 from everup.model.units import parse_duration, parse_size
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
@@ -179,7 +181,7 @@ def test_sizes_are_written_exactly(size: int) -> None:
 
 def test_explained_config_reads_back_the_same() -> None:
     spec = load(FULL, path="e", directory="/srv")
-    text = explain(spec)
+    text = explain(spec, values=True)
     assert load(text, path="e", directory="/elsewhere") == spec
     assert 'start_timeout = "1m30s"  # default' in text
     assert 'max_size = "1500K"\n' in text or 'max_size = "1536000B"\n' in text
@@ -203,10 +205,52 @@ def test_explained_config_masks_secrets() -> None:
         )
     )
     assert "hunter2" not in text
-    assert 'A = "see"' in text
-    assert 'DB_PASSWORD = "********"' in text
-    assert "postgres://me:********@db/x" in text
+    for name in ("DB_PASSWORD", "A", "URL", "Authorization"):  # a name need not say what it is
+        assert f'{name} = "********"' in text
     tomllib.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgres://me:hunter2@db/x", "postgres://me:********@db/x"),
+        ("postgres://me:hunter2@hunter2/hunter2@db/x", "postgres://me:********@db/x"),
+        ("redis://:hunter2@db", "redis://:********@db"),
+        ("https://hunter2@git.example/x", "https://********@git.example/x"),
+        ("http://127.0.0.1:8080/x?a=b@c", "http://127.0.0.1:8080/x?a=b@c"),
+        ("run --password=hunter2 --port=80", "run --password=******** --port=80"),
+        ("run --db-password hunter2", "run --db-password ********"),
+        ("DB_PASSWORD=hunter2 run", "DB_PASSWORD=******** run"),
+        ("curl -H 'Authorization: Bearer hunter2'", "curl -H 'Authorization: ********'"),
+        ("http://h/?api_key=hunter2&x=1", "http://h/?api_key=********&x=1"),
+        ("a passwordless login", "a passwordless login"),
+        ("--ssl-keyfile=/etc/tls.key", "--ssl-keyfile=/etc/tls.key"),
+    ],
+)
+def test_secrets_in_text(text: str, expected: str) -> None:
+    assert redact(text) == expected
+    assert redact(expected) == expected
+
+
+def test_secrets_in_commands_and_problems() -> None:
+    words = '"x", "--token", "hunter2", "postgres://me:hunter2@db"'
+    table = f"[service.web]\nport = 80\ncommand = [{words}]\n"
+    table += f"hooks.pre_start = [{words}]\nprobe.liveness.exec = [{words}]\n"
+    spec = load(table, path="e", directory="/srv")
+    assert "hunter2" not in explain(spec)
+    assert explain(spec, values=True).count("hunter2") == 6
+    bad = table.replace("command = [", "command = [1, ") + "replicas = 'postgres://a:hunter2@b'\n"
+    problems = check(bad, path="e", directory="/srv").problems
+    assert len(problems) >= 2
+    assert "hunter2" not in "\n".join(map(str, problems))
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_toml() -> None:
+    word = "a\x1b[2J\x9b\u202e\x7f\n"
+    spec = Spec(service={"web": Service("web", (word,), port=80)})
+    text = explain(spec)
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert tomllib.loads(text)["service"]["web"]["command"] == [word]
 
 
 def test_schema_accepts_what_check_accepts() -> None:

@@ -1,5 +1,5 @@
-"""How everup starts a Python of its own: so that it finds everup's modules and those of the standard
-library, never a file of that name in the directory or the variables of whoever called."""
+"""How everup starts a Python of its own: it finds the modules of everup and of the standard
+library, never a file of that name in the working directory or where a variable leads."""
 
 import importlib.util
 import os

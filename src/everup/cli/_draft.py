@@ -6,10 +6,10 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from everup.cli.config import read_config
-from everup.cli.context import USAGE, Failure, harmless
+from everup.cli.context import USAGE, Failure
+from everup.cli.screen import echo, style
+from everup.model.display import shown_line
 
 if TYPE_CHECKING:
     from everup.config.init import Beside, Loss
@@ -80,16 +80,15 @@ def sum_up(losses: "Sequence[Loss]", output: str) -> None:
         if grave
         else ("none of them changes what runs")
     )
-    click.echo(
-        f"{click.style('not converted:', fg='yellow')} {count} {things}, {some}; "
+    echo(
+        f"{style('not converted:', fg='yellow')} {count} {things}, {some}; "
         f"each is a comment in {output}",
         err=True,
     )
     for text, bad in list(where)[:_MOST_NAMED]:
         names = [name for name in where[text, bad] if name]
         whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        mark = click.style("! ", fg="red", bold=True) if bad else "  "
-        shown = harmless(text).replace("\n", " ")
-        click.echo(f"{mark}{whose + ': ' if whose else ''}{shown}", err=True)
+        mark = style("! ", fg="red", bold=True) if bad else "  "
+        echo(f"{mark}{whose + ': ' if whose else ''}{shown_line(text)}", err=True)
     if count > _MOST_NAMED:
-        click.echo(f"  and {count - _MOST_NAMED} more", err=True)
+        echo(f"  and {count - _MOST_NAMED} more", err=True)

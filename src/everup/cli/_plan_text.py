@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from everup.cli._report_table import table
 from everup.cli._report_text import bar, lapse, share
 from everup.cli.plan import Measured, next_command
+from everup.cli.screen import echo, style
 
 if TYPE_CHECKING:
     from everup.reliability.interval import Interval
@@ -42,7 +41,7 @@ def show(
 ) -> None:
     """Warnings, the services, what to mend first, what carries the answer, what was measured."""
     for text in found.warnings:
-        click.echo(f"{click.style('mend first:', fg='yellow', bold=True)} {text}", err=True)
+        echo(f"{style('mend first:', fg='yellow', bold=True)} {text}", err=True)
     _title(found, what_if, measured)
     _services(found, before)
     _mend(found)
@@ -50,12 +49,12 @@ def show(
     _compared(found, measured)
     if way is not None:
         _route(way)
-    click.echo()
+    echo()
     value, down = found.availability, found.downtime_s_per_year
-    click.echo(
+    echo(
         f"{_caution(measured)}{found.scope or 'every service'} up {share(value.value)} of the time,"
         f" down {lapse(down.value)} a year (95 %: {_between(down)})"
-        + click.style(f"  (next: {next_command(found, way, measured)})", dim=True)
+        + style(f"  (next: {next_command(found, way, measured)})", dim=True)
     )
 
 
@@ -65,11 +64,11 @@ def _title(found: "Plan", what_if: "WhatIf", measured: Measured) -> None:
         source = f"nothing measured ({measured.why}): all rates are assumed"
     else:
         source = f"rates measured over {lapse(measured.length_s)} where there were enough"
-    click.echo(click.style(f"{_caution(measured)}plan of {of}; {source}", bold=True))
+    echo(style(f"{_caution(measured)}plan of {of}; {source}", bold=True))
     if given := [_given(name, service, what_if) for name, service in what_if.names()]:
-        click.echo(f"what if: {'; '.join(given)}")
+        echo(f"what if: {'; '.join(given)}")
     for note in found.notes:
-        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {note}")
+        echo(f"{style('note:', fg='yellow', bold=True)} {note}")
 
 
 def _caution(measured: Measured) -> str:
@@ -122,7 +121,7 @@ def _mend(found: "Plan") -> None:
     mends = [m for m in found.mend if m.saved_s_per_year >= _LEAST_SHARE * whole][:_MOST_MENDS]
     if not mends:
         return
-    click.echo()
+    echo()
     rows = [["MEND FIRST", "WHAT", "SAVES/YEAR", ""]]
     for m in mends:
         rows.append([m.service, m.text, lapse(m.saved_s_per_year), bar(m.saved_s_per_year / whole)])
@@ -130,7 +129,7 @@ def _mend(found: "Plan") -> None:
 
 
 def _assumptions(found: "Plan") -> None:
-    click.echo()
+    echo()
     rows = [["WHAT IT RESTS ON", "OF", "VALUE", "95 % INTERVAL", "FROM", "CARRIES"]]
     chosen = [a for a in found.assumptions if abs(a.elasticity) >= _LEAST_ELASTICITY][:_MOST_ROWS]
     for a in chosen:
@@ -141,8 +140,8 @@ def _assumptions(found: "Plan") -> None:
         )
     table(rows, _RIGHT, spare=("95 % INTERVAL", "CARRIES", "OF"))
     if hidden := len(found.assumptions) - len(chosen):
-        click.echo(f"and {hidden} more that carry next to nothing (--json has them)")
-    click.echo(
+        echo(f"and {hidden} more that carry next to nothing (--json has them)")
+    echo(
         "carries: so much does the predicted downtime grow if this was twice as bad (it falls by "
         "half as much if it was twice as good), to first order"
     )
@@ -171,7 +170,7 @@ def _compared(found: "Plan", measured: Measured) -> None:
         compared.append(("all", found.comparison))
     if not compared:
         return
-    click.echo()
+    echo()
     rows = [["COMPARED", "MEASURED", "PREDICTED FOR SUCH A TIME", "VALID TIME", ""]]
     for name, c in compared:
         low, high = share(c.predicted.low).removesuffix(" %"), share(c.predicted.high)
@@ -187,17 +186,17 @@ def _compared(found: "Plan", measured: Measured) -> None:
 def _route(way: "Route") -> None:
     _way(way)
     for note in way.notes:
-        click.echo(note)
+        echo(note)
 
 
 def _way(way: "Route") -> None:
     from everup.reliability.plan import COSTS, YEAR_S
 
-    click.echo()
+    echo()
     target = f"{100 * way.target:.10g} %"
     goal = f"{target} ({lapse((1 - way.target) * YEAR_S)} down a year)"
     if way.reached and not way.changes:
-        click.echo(f"the target of {goal} is reached as it is: {share(way.before)}")
+        echo(f"the target of {goal} is reached as it is: {share(way.before)}")
         return
     rows = [["COST", f"FOR {target}, CHEAPEST FIRST", "SAVES/YEAR", "THEN"]]
     rows += [
@@ -207,10 +206,10 @@ def _way(way: "Route") -> None:
     if way.changes:
         table(rows, _RIGHT, spare=("COST", "SAVES/YEAR"))
     if way.reached:
-        click.echo(f"with these the target of {goal} is reached: {share(way.after)}")
+        echo(f"with these the target of {goal} is reached: {share(way.after)}")
     else:
         limits = "; ".join(way.limits) or "nothing that is known"
-        click.echo(
-            click.style("not reached: ", fg="red")
+        echo(
+            style("not reached: ", fg="red")
             + f"{goal} is out of reach, {share(way.after)} at best; what limits it: {limits}"
         )

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 
-import click
+from everup.cli.screen import echo, style
 
 
 def table(
@@ -33,10 +33,10 @@ def table(
             width = 0 if n == shown[-1] and heads[n] not in right else widths[n]
             padded = row[n].rjust(width) if heads[n] in right else row[n].ljust(width)
             colour = (colours or {}).get((number, n))
-            cells.append(click.style(padded, fg=colour) if colour else padded)
-        click.echo("  ".join(cells).rstrip())
+            cells.append(style(padded, fg=colour) if colour else padded)
+        echo("  ".join(cells).rstrip())
     if told := ", ".join(filter(None, left_out)):
-        click.echo(click.style(f"no room for {told}", dim=True))
+        echo(style(f"no room for {told}", dim=True))
 
 
 def room() -> int:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from everup.cli._report_table import counted, table
 from everup.cli.context import named
+from everup.cli.screen import echo, style
 
 if TYPE_CHECKING:
     from everup.reliability.account import Account
@@ -35,13 +34,13 @@ def show(
         what = "nothing to report yet: no service was up, or meant to be, in this time"
         if service:
             what = f"nothing to report of {service}: it was not meant to be up in this time"
-        click.echo(f"{what}  " + click.style(f"(next: {named('everup status')})", dim=True))
+        echo(f"{what}  " + style(f"(next: {named('everup status')})", dim=True))
         return
     if html is not None:
-        click.echo(f"wrote {html}")
+        echo(f"wrote {html}")
     days = [datetime.fromtimestamp(t, UTC).astimezone() for t in (found.start, found.end)]
     until = " to ".join(day.strftime("%Y-%m-%d %H:%M:%S") for day in days)
-    click.echo(click.style(f"{until} ({lapse(found.end - found.start)})", bold=True))
+    echo(style(f"{until} ({lapse(found.end - found.start)})", bold=True))
     _services(history, found, edges)
     chosen: Any = found.services[0] if service else found.whole
     _failures(chosen.failures)
@@ -91,14 +90,14 @@ def _promise(slo: Any) -> str:
 def _failures(failures: Any) -> None:
     if not failures.count:
         return
-    click.echo()
+    echo()
     most = max(failures.by_kind.values())
     rows = [["FAILURES", "KIND", ""]]
     for kind, count in failures.by_kind.items():
         rows.append([str(count), kind, bar(count / most)])
     table(rows, _RIGHT)
     if failures.relapses:
-        click.echo(relapsed(failures.relapses))
+        echo(relapsed(failures.relapses))
     if failures.mttf_s is not None:
         low, high = failures.mttf_s.low, failures.mttf_s.high
         words = {
@@ -107,7 +106,7 @@ def _failures(failures: Any) -> None:
             "no trend shown": "no trend shown",
         }.get(failures.trend, "")
         p = f" (p = {failures.trend_p:.2g})" if words and failures.trend_p is not None else ""
-        click.echo(
+        echo(
             f"an instance runs {lapse(failures.mttf_s.value)} between failures, "
             f"95 %: {lapse(low)} to {lapse(high)}" + (f"; {words}{p}" if words else "")
         )
@@ -116,7 +115,7 @@ def _failures(failures: Any) -> None:
 def _repairs(repairs: Any) -> None:
     if not repairs.total.count:
         return
-    click.echo()
+    echo()
     rows = [["RECOVERY", "MEDIAN", "P95", "MEAN", "", "COUNT"]]
     whole = repairs.total.mean_s or 1.0
     for name in ("detect", "decide", "recover", "total"):
@@ -130,7 +129,7 @@ def _repairs(repairs: Any) -> None:
 
 
 def _instances(s: Any) -> None:
-    click.echo()
+    echo()
     rows = [["INSTANCE", "NOW", "AVAILABILITY", "FAILURES", "UP", "DOWN", "MAINTENANCE", "UNKNOWN"]]
     for i in s.instances:
         t = i.times
@@ -141,13 +140,13 @@ def _instances(s: Any) -> None:
     colours = {(n, 1): _COLOURS.get(row[1], "") for n, row in enumerate(rows) if n}
     table(rows, _RIGHT, colours, ("UNKNOWN", "MAINTENANCE", "UP"))
     if s.replica_weighted is not None:
-        click.echo(
+        echo(
             f"any replica ready: {share(s.availability and s.availability.value)}; "
             f"of its capacity (replica-weighted): {share(s.replica_weighted)}"
         )
     if s.requests is not None:
         r = s.requests
-        click.echo(
+        echo(
             f"by requests, as its callers told: {share(r.availability and r.availability.value)} "
             f"({r.ok} ok, {r.failed} failed, {r.rejected} turned away by breakers and limits)"
         )
@@ -164,14 +163,14 @@ def _maintenance(found: "Account") -> None:
         words += [f"{counted(s.deploys, 'rollout')}{failed}"] if s.deploys else []
         parts.append(f"{s.name} {', '.join(words)}")
     more = f" and {len(planned) - 8} more" if len(planned) > 8 else ""
-    click.echo()
-    click.echo(f"maintenance, left out of availability: {'; '.join(parts)}{more}")
+    echo()
+    echo(f"maintenance, left out of availability: {'; '.join(parts)}{more}")
 
 
 def _slowest(incidents: Sequence[Any], title: str) -> None:
     if not incidents:
         return
-    click.echo()
+    echo()
     rows = [
         [title.upper(), "INSTANCE", "KIND", "DOWN", "DETECT", "DECIDE", "RECOVER", "LOOK AT IT"]
     ]
@@ -187,17 +186,17 @@ def _slowest(incidents: Sequence[Any], title: str) -> None:
 def _notes(found: "Account") -> None:
     if found.first == found.start and found.end - found.start < YOUNG_S:
         length = lapse(found.end - found.start)
-        click.echo(f"only {length} of journal so far: the intervals say how little that proves")
+        echo(f"only {length} of journal so far: the intervals say how little that proves")
     if found.off_s >= 1:
-        click.echo(f"everup or the machine was off for {lapse(found.off_s)}: neither up nor down")
+        echo(f"everup or the machine was off for {lapse(found.off_s)}: neither up nor down")
     if found.lost_events:
         lost = counted(found.lost_events, "lost event")
-        click.echo(f"{lost}: the numbers may be off by as many")
+        echo(f"{lost}: the numbers may be off by as many")
 
 
 def _summary(found: "Account", service: str | None) -> None:
     """One line, and the next useful command."""
-    click.echo()
+    echo()
     spent = [s for s in found.services if s.slo and s.slo.left <= 0]
     down = [s for s in found.services if s.state == "down"]
     worst = min(
@@ -220,7 +219,7 @@ def _summary(found: "Account", service: str | None) -> None:
             f"{share(found.whole.every_service_up)} of the time"
         )
         following = f"everup report {target}" if not service else f"everup events -s {target}"
-    click.echo(text + click.style(f"  (next: {named(following)})", dim=True))
+    echo(text + style(f"  (next: {named(following)})", dim=True))
 
 
 # -- pieces

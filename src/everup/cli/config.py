@@ -8,6 +8,7 @@ import click
 
 from everup import __version__
 from everup.cli.context import USAGE, Failure, Here, done, json_option, leave, print_json
+from everup.cli.screen import echo, style
 
 
 def read_config(path: str) -> str:
@@ -24,10 +25,16 @@ def read_config(path: str) -> str:
 @click.command()
 @click.option("--schema", is_flag=True, help="Print the JSON Schema for editors instead.")
 @click.option("-q", "--quiet", is_flag=True, help="Problems and warnings only.")
+@click.option(
+    "--show-values", is_flag=True, help="Print values of variables and headers, and passwords."
+)
 @json_option
 @click.pass_obj
-def check(here: Here, schema: bool, quiet: bool, as_json: bool) -> None:
-    """Check the config and print what it means, defaults included. Exit status 2: not valid."""
+def check(here: Here, schema: bool, quiet: bool, show_values: bool, as_json: bool) -> None:
+    """Check the config and print what it means, defaults included. Exit status 2: not valid.
+
+    Values that may be secrets are masked: of variables and headers all.
+    """
     from everup import config
     from everup.adapters.launch import user_exists
 
@@ -44,17 +51,17 @@ def check(here: Here, schema: bool, quiet: bool, as_json: bool) -> None:
         print_json({"valid": not problems, "problems": problems, "warnings": warnings})
         leave(USAGE if problems else 0)
     for text in warnings:
-        click.echo(f"{click.style('warning:', fg='yellow')} {text}", err=True)
+        echo(f"{style('warning:', fg='yellow')} {text}", err=True)
     if report.spec is None:
         for text in problems:
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
+            echo(f"{style('error:', fg='red', bold=True)} {text}", err=True)
         plural = "problem" if len(problems) == 1 else "problems"
         raise Failure(f"{path} has {len(problems)} {plural}", status=USAGE)
     if not quiet:
-        click.echo(config.explain(report.spec))
+        echo(config.explain(report.spec, values=show_values))
     count = len(report.spec.service)
     plural = "service" if count == 1 else "services"
-    click.echo(f"{path} is valid: {count} {plural}  (next: everup up -d)", err=True)
+    echo(f"{path} is valid: {count} {plural}  (next: everup up -d)", err=True)
 
 
 @click.command()
@@ -119,4 +126,4 @@ def completion(shell: str, as_json: bool) -> None:
     if as_json:
         print_json({"shell": shell, "script": source})
     else:
-        click.echo(source)
+        echo(source)

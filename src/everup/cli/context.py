@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from everup.adapters.place import STATE, Place
+from everup.cli.screen import echo, style
 
 _NAME = "everup.toml"
 _COMMAND = re.compile(
@@ -34,18 +35,9 @@ class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of o
         self.status = status
 
     def show(self) -> None:
-        text, hint = harmless(self.text), harmless(named(self.hint))
-        click.echo(f"{click.style('everup:', fg='red', bold=True)} {text}", err=True)
-        if hint:
-            click.echo(f"  {hint}", err=True)
-
-
-def harmless(text: str) -> str:
-    """``text`` with what no terminal should be sent spelt out: escapes, marks of direction, bytes
-    that are no UTF-8. Lines stay lines."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+        echo(f"{style('everup:', fg='red', bold=True)} {self.text}", err=True)
+        if self.hint:
+            echo(f"  {named(self.hint)}", err=True)
 
 
 class Here:
@@ -151,7 +143,16 @@ def json_option(command: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+    echo(_json(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def print_line(value: Any) -> None:
+    """One line of JSON."""
+    echo(_json(value))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
 def done(as_json: bool, value: Any, text: str, next_command: str = "") -> None:
@@ -159,9 +160,7 @@ def done(as_json: bool, value: Any, text: str, next_command: str = "") -> None:
     if as_json:
         print_json(value)
         return
-    click.echo(
-        text + (click.style(f"  (next: {named(next_command)})", dim=True) if next_command else "")
-    )
+    echo(text + (style(f"  (next: {named(next_command)})", dim=True) if next_command else ""))
 
 
 def leave(status: int) -> NoReturn:

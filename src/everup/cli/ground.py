@@ -4,12 +4,11 @@ import fcntl
 import os
 import time
 
-import click
-
 from everup.adapters import trusted
 from everup.adapters.place import Place
 from everup.cli.client import keeper_lives
 from everup.cli.context import Failure, Here
+from everup.cli.screen import echo
 
 LOG_NAME = "everup.log"
 _LOCK_S = 2.0
@@ -35,8 +34,8 @@ def prepare(here: Here) -> Place:
         raise _refused(weak, place)
     if new and os.path.dirname(place.state_dir) != place.config_dir and here.state_dir is None:
         beside = trusted.weakness(place.config_dir)
-        click.echo(f"others may write beside the config ({beside}):", err=True)
-        click.echo(f"journal and logs are in {place.state_dir}", err=True)
+        echo(f"others may write beside the config ({beside}):", err=True)
+        echo(f"journal and logs are in {place.state_dir}", err=True)
     return place
 
 

@@ -9,6 +9,7 @@ import click
 
 from everup import __version__
 from everup.cli.context import INTERRUPTED, Failure, Here
+from everup.model.display import shown
 
 _COMMANDS = {
     "up": ("everup.cli.up", "Start everup and keep the services up."),
@@ -62,6 +63,9 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = shown(error.message)  # what was typed, or pasted, is in it
+            raise
         except Failure as failure:
             failure.show()
             ctx.exit(failure.status)

@@ -7,10 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import click
-
 from everup.adapters.place import Place
 from everup.cli.context import NOT_RUNNING, USAGE, Failure
+from everup.cli.screen import echo
 
 
 def events(place: Place, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,7 +65,7 @@ def logs(place: Place, services: Sequence[str], count: int) -> Iterator[dict[str
 
 
 def _say(what: str) -> None:
-    click.echo(f"everup is not running: {what} from its files", err=True)
+    echo(f"everup is not running: {what} from its files", err=True)
 
 
 def _nothing(place: Place, what: str) -> Failure:

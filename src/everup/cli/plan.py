@@ -10,6 +10,7 @@ import click
 
 from everup.cli.config import read_config
 from everup.cli.context import FAILED, USAGE, Failure, Here, json_option, named, print_json
+from everup.cli.screen import echo, style
 
 if TYPE_CHECKING:
     from everup.model.spec import Spec
@@ -130,7 +131,7 @@ def _spec(here: Here) -> "Spec":
     )
     if report.spec is None:
         for problem in report.problems:
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
+            echo(f"{style('error:', fg='red', bold=True)} {problem}", err=True)
         raise Failure(f"{path} is not valid", "see: everup check", USAGE)
     return report.spec
 

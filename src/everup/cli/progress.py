@@ -9,6 +9,8 @@ from typing import Any, Self, TypeVar
 
 from everup.cli.client import Client, SilentError, keeper_lives
 from everup.cli.context import INTERRUPTED, NOT_RUNNING, Failure
+from everup.cli.screen import overwrite
+from everup.model.display import shown_line
 
 T = TypeVar("T")
 Instances = dict[str, dict[str, Any]]
@@ -59,8 +61,7 @@ class Line:
 
     def _write(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        sys.stderr.write("\r\x1b[K" + text[:width])
-        sys.stderr.flush()
+        overwrite(text[:width])
 
 
 def patiently(client: Client, ask: Callable[[], T], until: float) -> T:
@@ -144,7 +145,7 @@ def explain(instances: Instances) -> list[str]:
     for slot, i in instances.items():
         if not is_settled(i):
             why = i["reason"] or i["last_exit"] or ""
-            lines.append(f"{slot} is {i['state']}" + (f": {why}" if why else ""))
+            lines.append(shown_line(f"{slot} is {i['state']}" + (f": {why}" if why else "")))
     return lines
 
 

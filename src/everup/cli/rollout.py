@@ -28,6 +28,7 @@ from everup.cli.progress import (
     not_well,
     patiently,
 )
+from everup.cli.screen import echo
 
 _POLL_S = 0.1
 _LONG_S = 600.0
@@ -162,7 +163,7 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
     answer = _ask_reload(here, client, dry_run=True)
     if not as_json:
         for text in plan_lines(answer["plan"]):
-            click.echo(text)
+            echo(text)
     if not dry_run:
         answer = _ask_reload(here, client, dry_run=False)
     if not answer["changed"]:

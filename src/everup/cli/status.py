@@ -7,6 +7,8 @@ import click
 from everup.cli.client import Client
 from everup.cli.context import NOT_WELL, Failure, Here, json_option, leave, named, print_json
 from everup.cli.progress import is_up
+from everup.cli.screen import echo, style
+from everup.model.display import shown_line
 
 _COLOURS = {
     "ready": "green",
@@ -79,13 +81,13 @@ def _print(data: dict[str, Any], addresses: bool) -> None:
             for n, cell in enumerate(row)
         ]
         if row is not _COLUMNS:
-            cells[1] = click.style(cells[1], fg=_COLOURS.get(row[1].split()[0]))
-        click.echo("  ".join(cells).rstrip())
+            cells[1] = style(cells[1], fg=_COLOURS.get(row[1].split()[0]))
+        echo("  ".join(cells).rstrip())
     _print_notes(data)
     if addresses:
         for service in data["services"]:
             if service["addresses"]:
-                click.echo(f"{service['name']} listens on {', '.join(service['addresses'])}")
+                echo(f"{service['name']} listens on {', '.join(service['addresses'])}")
 
 
 def _row(i: dict[str, Any]) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _row(i: dict[str, Any]) -> tuple[str, ...]:
     pid = str(i["pid"] or "")
     return (
         i["slot"], state, _ago(i["since_s"]), pid, str(i["restarts"]), cpu, memory, probes or "-",
-        _short(i["last_exit"] or "-"),
+        _short(shown_line(i["last_exit"] or "-")),
     )  # fmt: skip
 
 
@@ -126,24 +128,24 @@ def _print_notes(data: dict[str, Any]) -> None:
         name, now, says = service["name"], service["replicas"], service["configured_replicas"]
         if now != says:
             back = named(f"everup scale {name} {says}")
-            click.echo(f"{name}: scaled to {now}, the config says {says} ({back})")
+            echo(f"{name}: scaled to {now}, the config says {says} ({back})")
         for i in service["instances"]:
             if not is_up(i) or i["suspected"]:
                 retry = f", again in {i['retry_in_s']:.0f} s" if i.get("retry_in_s") else ""
                 why = i["reason"] or _failing(i) or i.get("doing") or i["last_exit"]
                 why = why or "no reason known"
-                click.echo(f"{i['slot']}: {why}{retry}")
+                echo(shown_line(f"{i['slot']}: {why}{retry}"))
             elif not i["want"] and not i["done"]:
                 start = named(f"everup start {i['slot']}")
-                click.echo(f"{i['slot']}: {i['reason'] or 'stopped'} ({start})")
+                echo(shown_line(f"{i['slot']}: {i['reason'] or 'stopped'} ({start})"))
             for dependency, told in i["dependencies"].items():
                 if told["state"] not in ("", None, "closed"):
-                    click.echo(f"{i['slot']}: its breaker of {dependency} is {told['state']}")
+                    echo(f"{i['slot']}: its breaker of {dependency} is {told['state']}")
             if i["status_text"]:
-                click.echo(f"{i['slot']} says: {i['status_text']}")
+                echo(shown_line(f"{i['slot']} says: {i['status_text']}"))
     if data["journal_degraded"]:
-        click.echo(
-            click.style("the journal cannot be written", fg="red")
+        echo(
+            style("the journal cannot be written", fg="red")
             + f": {data['journal_degraded_reason']}; services go on, events wait in memory: "
             + f"mend {data['state_dir']}"
         )
@@ -154,11 +156,11 @@ def _print_reload(data: dict[str, Any]) -> None:
     if reloading is None:
         return
     if reloading["rolling_back"]:
-        words = f"is being rolled back: {reloading['rolling_back']}"
+        words = shown_line(f"is being rolled back: {reloading['rolling_back']}")
     else:
         left = ", ".join(reloading["left"])
         words = f"for {_ago(reloading['since_s'])}" + (f", left: {left}" if left else "")
-    click.echo(f"reload under way {words} ({named('everup events')})")
+    echo(f"reload under way {words} ({named('everup events')})")
 
 
 def _print_rollout(service: dict[str, Any]) -> None:
@@ -166,7 +168,7 @@ def _print_rollout(service: dict[str, Any]) -> None:
     rollout = service["rollout"]
     if rollout is not None:
         left = f", left: {', '.join(rollout['left'])}" if rollout["left"] else ""
-        click.echo(f"{service['name']}: {_HOW[rollout['how']]} under way{left}")
+        echo(f"{service['name']}: {_HOW[rollout['how']]} under way{left}")
     new = {i["slot"]: i for i in service["instances"]}
     for old in service["outgoing"]:
         slot, state = old["slot"], old["state"]
@@ -176,9 +178,9 @@ def _print_rollout(service: dict[str, Any]) -> None:
         now = f"run {new[slot]['run']} (pid {new[slot]['pid'] or 'none yet'})"
         if state in ("draining", "stopping"):
             for_s = _ago(old["since_s"])
-            click.echo(f"{slot}: {now} is in its place, {was} is {state} for {for_s}")
+            echo(f"{slot}: {now} is in its place, {was} is {state} for {for_s}")
         else:
-            click.echo(f"{slot}: {now} replaces {was}, which serves until it is ready")
+            echo(f"{slot}: {now} replaces {was}, which serves until it is ready")
 
 
 def _failing(i: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ import click
 
 from everup.cli import offline
 from everup.cli.client import Client, keeper_lives
-from everup.cli.context import USAGE, Failure, Here, json_option
+from everup.cli.context import USAGE, Failure, Here, json_option, print_line
+from everup.cli.screen import echo, echo_raw, style
+from everup.model.display import shown_line
 
 _SEEN = frozenset({"seq", "time", "mono", "kind", "subject"})
 _FOR_EVERUP = frozenset(
@@ -29,6 +31,10 @@ _COLOURS = {
     "instance.backoff": "yellow",
     "instance.ready": "green",
 }
+
+
+def _raw_option(command: Any) -> Any:
+    return click.option("--raw", is_flag=True, help="Do not escape control characters.")(command)
 
 
 def _moment(text: str | None, option: str) -> str | None:
@@ -56,6 +62,7 @@ def _moment(text: str | None, option: str) -> str | None:
 @click.option("--since", help="10m (ago), 14:30 or a date and time.")
 @click.option("--until", help="The same.")
 @click.option("--after", type=int, default=0, help="Only events with a larger number.")
+@_raw_option
 @json_option
 @click.pass_obj
 def events(
@@ -67,6 +74,7 @@ def events(
     since: str | None,
     until: str | None,
     after: int,
+    raw: bool,
     as_json: bool,
 ) -> None:
     """Show the journal: what happened, what was decided and done, and why."""
@@ -86,39 +94,78 @@ def events(
         found = offline.events(here.place, query)
     for event in found:
         if as_json:
-            click.echo(json.dumps(event))
+            print_line(event)
+        elif raw:
+            echo_raw(_event(event, raw=True).encode("utf-8", "backslashreplace"))
         else:
-            click.echo(_event(event))
+            echo(_event(event))
         if follow:
             sys.stdout.flush()
 
 
-def _event(event: dict[str, Any]) -> str:
+def _event(event: dict[str, Any], *, raw: bool = False) -> str:
     when = datetime.fromisoformat(event["time"]).astimezone().strftime("%m-%d %H:%M:%S.%f")[:-3]
     details = " ".join(
-        f"{key}={json.dumps(value) if isinstance(value, str) and ' ' in value else _plain(value)}"
+        f"{key}={_quoted(value, raw) if isinstance(value, str) and ' ' in value else _plain(value)}"
         for key, value in event.items()
         if key not in _SEEN | _FOR_EVERUP and value not in ("", None)
     )
-    kind = click.style(f"{event['kind']:<20}", fg=_COLOURS.get(event["kind"]))
-    return f"{when}  {event['subject']:<12} {kind} {details}".rstrip()
+    if raw:
+        return f"{when}  {event['subject']:<12} {event['kind']:<20} {details}".rstrip()
+    kind = style(f"{event['kind']:<20}", fg=_COLOURS.get(event["kind"]))
+    return f"{when}  {event['subject']:<12} {kind} {shown_line(details)}".rstrip()
+
+
+def _quoted(text: str, raw: bool) -> str:
+    """Between marks, so that where it ends is clear; what is in it cannot feign that."""
+    if raw:
+        return f'"{text}"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _plain(value: Any) -> str:
     return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
 
 
+def _line(line: dict[str, Any], *, plain: bool, raw: bool) -> None:
+    """Print one line of output; ``plain``: with nothing before it, ``raw``: as it was written."""
+    moment = datetime.fromisoformat(line["time"]).astimezone()
+    mark = "!" if line["stream"] == "stderr" else "|"
+    head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {line['slot']}"
+    if raw:
+        # as bytes: of text, click would take the colours where no terminal is
+        whole = line.get("text_base64")
+        data = line["text"].encode() if whole is None else base64.b64decode(whole)
+        echo_raw(data if plain else f"{head} {mark} ".encode() + data)
+    elif plain:
+        echo(shown_line(line["text"]))
+    else:
+        echo(f"{style(head, dim=True)} {mark} {shown_line(line['text'])}")
+
+
 @click.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE|INSTANCE]...")
 @click.option("-n", "count", type=int, default=100, show_default=True, help="Lines to begin with.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
-@click.option("--plain", is_flag=True, help="Lines as the service wrote them, nothing before.")
+@click.option("--plain", is_flag=True, help="Lines alone, nothing before them.")
+@_raw_option
 @json_option
 @click.pass_obj
 def logs(
-    here: Here, services: tuple[str, ...], count: int, follow: bool, plain: bool, as_json: bool
+    here: Here,
+    services: tuple[str, ...],
+    count: int,
+    follow: bool,
+    plain: bool,
+    raw: bool,
+    as_json: bool,
 ) -> None:
-    """Show output of services, merged by time over all replicas."""
+    """Show output of services, merged by time over all replicas.
+
+    Control characters are shown escaped, so that a terminal does not obey a service; --raw does
+    not: for a file, a pipe, or colours that you trust.
+    """
     query: dict[str, Any] = {"service": services, "n": count, "follow": int(follow)}
     if follow or keeper_lives(here.place):
         found = Client(here.place).lines("/v1/logs", query)
@@ -126,15 +173,8 @@ def logs(
         found = offline.logs(here.place, services, count)
     for line in found:
         if as_json:
-            click.echo(json.dumps(line))
-        elif plain:
-            raw = line.get("text_base64")
-            # as bytes: of text, click would take the colours where no terminal is
-            click.echo(line["text"].encode() if raw is None else base64.b64decode(raw))
+            print_line(line)
         else:
-            moment = datetime.fromisoformat(line["time"]).astimezone()
-            head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {line['slot']}"
-            mark = "!" if line["stream"] == "stderr" else "|"
-            click.echo(f"{click.style(head, dim=True)} {mark} {line['text']}")
+            _line(line, plain=plain, raw=raw)
         if follow:
             sys.stdout.flush()

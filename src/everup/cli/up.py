@@ -22,6 +22,7 @@ from everup.cli.config import read_config
 from everup.cli.context import USAGE, Failure, Here, done, json_option, print_json
 from everup.cli.itself import engine_argv, keeper_argv, refuse_second, upgrade
 from everup.cli.progress import Line, is_hopeless, is_settled, not_well, wait
+from everup.cli.screen import echo, style
 
 if TYPE_CHECKING:
     from everup.adapters.estate import Gathered
@@ -99,10 +100,10 @@ def _accepted(path: str) -> str:
     text = read_config(path)
     report = config.check(text, path=path, directory=os.path.dirname(path), known_users=user_exists)
     for warning in report.warnings:
-        click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
+        echo(f"{style('warning:', fg='yellow')} {warning}", err=True)
     if report.spec is None:
         for problem in report.problems:
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
+            echo(f"{style('error:', fg='red', bold=True)} {problem}", err=True)
         raise Failure(f"{path} is not valid; nothing was started", "everup check", USAGE)
     return text
 
@@ -138,7 +139,7 @@ def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) ->
             gathered = _gather(place, text, gathered.held, meta)  # addresses may have changed
     if gathered is not None and gathered.children and _is_reloading(place):
         if text != _read(place.next):
-            click.echo("a reload was under way and goes on first; then: everup reload", err=True)
+            echo("a reload was under way and goes on first; then: everup reload", err=True)
     elif gathered is None or not gathered.children or old in (None, text):
         _store(place.accepted, text)
         with contextlib.suppress(FileNotFoundError):
@@ -159,7 +160,7 @@ def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) ->
         which = (
             "goes on running; taking it back" if count == 1 else "go on running; taking them back"
         )
-        click.echo(f"{what} of an earlier everup {which}", err=quiet)
+        echo(f"{what} of an earlier everup {which}", err=quiet)
     return passed
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from everup.config._secrets import redacted
+from everup.model.display import toml_escaped
 from everup.model.spec import Spec
 
 Path = tuple[str | int, ...]
@@ -110,7 +112,7 @@ class Findings:
         source = self.source(path)
         shown = None
         if value is not None:
-            shown = HIDDEN if is_hidden(source) else show(self._written(source, value))
+            shown = HIDDEN if is_hidden(source) else show(redacted(self._written(source, value)))
         line = self.lines.get(source, line)
         message = shorten(message, _MESSAGE_MAX)
         problem = Problem(self.file, line, key_text(source), shown, message, tuple(valid))
@@ -175,7 +177,7 @@ def key_name(name: str) -> str:
 
 def toml_string(text: str) -> str:
     """A basic TOML string."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml_escaped(json.dumps(text, ensure_ascii=False))
 
 
 def toml_list(items: Iterable[str]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from everup.config._draft import LOST, Draft, Drafted, Loss, clean, comment, drafted, service_name
-from everup.config._explain import masked
 from everup.config._problem import ConfigError, Problem, toml_list
+from everup.config._secrets import masked
 from everup.config._supervisord_program import Defaults, Program
 from everup.config._supervisord_values import Filler, Surroundings, Unknown, pairs, whole_number
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from everup.config._address import parse_address
 from everup.config._draft import PASSED_ON, Draft, argv
-from everup.config._explain import masked
 from everup.config._problem import toml_string
+from everup.config._secrets import masked
 from everup.config._signals import SIGNALS, signal_name
 from everup.config._supervisord_values import (
     Filler,

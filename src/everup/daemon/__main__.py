@@ -21,6 +21,7 @@ from everup.adapters.place import Place
 from everup.config import load
 from everup.daemon import defect, trial
 from everup.daemon.runtime import CANNOT_BEGIN, Runtime
+from everup.model.display import shown
 from everup.model.event import Event
 
 
@@ -32,10 +33,11 @@ def main() -> int:
         return trial.run(place)
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
     if (weak := place.weakness()) is not None:
-        sys.stderr.write(
+        text = (
             f"everup: {weak}: somebody else could write what everup goes by. Nothing is read from "
             f"there, and the services go on unattended until it is mended: {weak.mend}\n"
         )
+        sys.stderr.write(shown(text))
         return CANNOT_BEGIN
     text = _config(place)
     spec = load(text, path=place.config, directory=place.config_dir)
@@ -44,7 +46,7 @@ def main() -> int:
         try:
             return runner.run(_run(_Runtime(spec, place, keeper_fd)))
         except JournalError as error:
-            sys.stderr.write(f"everup: {error}\n")
+            sys.stderr.write(shown(f"everup: {error}\n"))
             return 1
         except (MemoryError, SystemError):
             _leave("out of memory")
@@ -55,7 +57,7 @@ def _config(place: Place) -> str:
     try:
         return Path(place.accepted).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:  # better than nobody to look after them
-        sys.stderr.write(f"everup: {error}; going by {place.config} as it is now\n")
+        sys.stderr.write(shown(f"everup: {error}; going by {place.config} as it is now\n"))
         return Path(place.config).read_text("utf-8")
 
 

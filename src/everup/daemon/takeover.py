@@ -20,6 +20,7 @@ from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
 from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
 from everup.engine.records import CannotChangeError
+from everup.model.display import shown_line
 from everup.model.event import Reload, Up
 from everup.model.instance import Slot
 from everup.model.journal import Entry, Kind
@@ -260,7 +261,7 @@ def succeed(runtime: "Runtime", hello: Mapping[str, Any] | None) -> None:
 
     def say(text: str) -> None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"everup: {text}\n")
+            sys.stderr.write(f"everup: {shown_line(text)}\n")
 
     if hello is None:  # it died before we knew what it held: gather it anew
         place = runtime.place

@@ -7,6 +7,7 @@ import time
 from typing import TextIO
 
 from everup.model.action import Record
+from everup.model.display import shown_line
 from everup.model.journal import Kind
 
 _WORDS = {
@@ -98,4 +99,4 @@ class Voice:
 
     def say(self, text: str) -> None:
         with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(f"{time.strftime('%H:%M:%S')} {text}\n")
+            self._lines.put_nowait(f"{time.strftime('%H:%M:%S')} {shown_line(text)}\n")

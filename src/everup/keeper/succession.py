@@ -138,6 +138,7 @@ def _estate(keeper: "Keeper") -> Estate:
 
 
 def say(text: str) -> None:
-    """To the log of everup, where there is one."""
+    """To the log of everup, or the terminal: nothing in it is obeyed there."""
+    harmless = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"everup keeper: {text}\n")
+        sys.stderr.write(f"everup keeper: {harmless}\n")
