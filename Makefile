@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint format soak bench docs clean
+.PHONY: setup demo test test-clients lint format soak bench docs dist clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,11 @@ bench: setup
 docs: setup  ## what is generated: config, commands, events
 	$(BIN)/python -m everup.config
 	$(BIN)/python tools/reference.py
+
+dist: setup  ## what others install: everup and everup-tolerate
+	$(BIN)/python -m pip install -q build
+	EVERUP_DIST=1 $(BIN)/python -m build -o dist .
+	$(BIN)/python -m build -o dist packages/tolerate
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

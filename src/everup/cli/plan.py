@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from everup.cli._mathematics import need_mathematics
 from everup.cli.config import read_config
 from everup.cli.context import FAILED, USAGE, Failure, Here, json_option, named, print_json
 from everup.cli.screen import echo, style
@@ -63,6 +64,7 @@ def plan(
     Of all services, or of SERVICE with what it depends on. Rates come from the journal where it
     has enough of them, and are assumed elsewhere; both are shown. everup need not run.
     """
+    need_mathematics("plan")
     goal = None if target is None else _target(target)
     spec = _spec(here)
     what_if = _what_if(spec, options)

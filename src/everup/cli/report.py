@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from everup.cli._mathematics import need_mathematics
 from everup.cli.context import FAILED, USAGE, Failure, Here, json_option, print_json
 
 _LAPSE = re.compile(r"(\d+)([smhdw])")
@@ -46,6 +47,7 @@ def report(here: Here, service: str | None, since: str, html: str | None, as_jso
     from everup.cli.client import keeper_lives
     from everup.reliability.account import account
 
+    need_mathematics("report")
     gc.disable()  # a great many objects, none of them garbage, and the process ends soon
     place = here.place
     began = _moment(since)
