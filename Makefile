@@ -33,7 +33,7 @@ format: setup
 
 soak: setup  ## many more seeds, longer; kills and stops of everup itself under load, with figures
 	EVERUP_SEEDS=20000 $(BIN)/python -m pytest tests/sim -n 2 --timeout=3600
-	EVERUP_KILLS=$${EVERUP_KILLS:-200} EVERUP_STOPS=$${EVERUP_STOPS:-10} $(BIN)/python -m pytest tests/e2e/test_kill.py -k kill_loop -s --timeout=3600
+	EVERUP_KILLS=$${EVERUP_KILLS:-200} EVERUP_STOPS=$${EVERUP_STOPS:-10} $(BIN)/python -m pytest tests/e2e/test_kill.py -k kill_loop -s --timeout=86400
 
 bench: setup
 	$(BIN)/python bench/all.py

@@ -30,8 +30,9 @@ def target(
         return ProbeTarget(
             slot, kind, run, probe, url=parts.geturl(), host=parts.hostname or "", port=known
         )
-    if probe.tcp is not None and probe.tcp != "listen":
-        host, _, number = fill(probe.tcp).rpartition(":")
+    elsewhere = probe.tcp or probe.grpc
+    if elsewhere is not None and elsewhere != "listen":
+        host, _, number = fill(elsewhere).rpartition(":")
         return ProbeTarget(slot, kind, run, probe, host=host.strip("[]"), port=int(number))
     path = fill(probe.http or "/")
     if not service.listen:

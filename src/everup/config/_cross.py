@@ -182,7 +182,7 @@ def _templates(service: Service, path: Path, found: Findings) -> None:
         probe = getattr(service.probe, kind)
         if probe is not None:
             place = (*path, "probe", kind)
-            asked = ((key, getattr(probe, key)) for key in ("http", "tcp"))
+            asked = ((key, getattr(probe, key)) for key in ("http", "tcp", "grpc"))
             texts += [((*place, key), text) for key, text in asked if text is not None]
             texts += [((*place, "exec", i), text) for i, text in enumerate(probe.exec or ())]
     for hook in _HOOKS:

@@ -16,7 +16,7 @@ from everup.model.spec import Listener, Service
 TOP_KEYS = ("everup", "defaults", "service", "group")
 NO_DEFAULT = ("name", "command", "listen", "port", "depends_on")
 """Service keys that ``[defaults]`` cannot have."""
-PROBE_MEANS = ("http", "tcp", "exec")
+PROBE_MEANS = ("http", "tcp", "exec", "grpc")
 PHANTOM = "[defaults]"
 """Stands for a service with nothing but the defaults, so that they are checked even where no
 service takes them. No real service can have this name."""
@@ -235,7 +235,9 @@ def _fitting(defaults: Table, service: Table, name: str, found: Findings) -> Tab
 
 
 def _asks_own_socket(probe: Table) -> bool:
-    return probe.get("tcp") == "listen" or str(probe.get("http", "")).startswith("/")
+    return "listen" in (probe.get("tcp"), probe.get("grpc")) or str(
+        probe.get("http", "")
+    ).startswith("/")
 
 
 def _merge(own: Table, defaults: Table, path: Path, source: Path, found: Findings) -> None:

@@ -30,14 +30,18 @@ def _probe(service: Service, probe: Probe, path: Path, found: Findings) -> None:
     means = [key for key in PROBE_MEANS if getattr(probe, key) is not None]
     if len(means) != 1:
         had = f"has {' and '.join(means)}" if means else "asks nothing"
-        found.add(path, f"a probe needs exactly one of http, tcp and exec; this one {had}")
+        found.add(path, f"a probe needs exactly one of http, tcp, grpc and exec; this one {had}")
         return
     if probe.http is not None:
         _http(service, probe, probe.http, path, found)
     else:
         _without_effect(probe, path, found)
     if probe.tcp is not None:
-        _tcp(service, probe.tcp, path, found)
+        _tcp(service, probe.tcp, (*path, "tcp"), found)
+    if probe.grpc is not None:
+        _tcp(service, probe.grpc, (*path, "grpc"), found)
+    elif probe.grpc_service:
+        found.warn((*path, "grpc_service"), "has no effect: the probe is not a grpc one")
     if probe.exec is not None and probe.exec[0] == "":
         found.add((*path, "exec", 0), "the program's name is empty", value="")
     if probe.listener is not None:
@@ -93,8 +97,7 @@ def _url(service: Service, text: str, place: Path, found: Findings) -> None:
         found.add(place, message, value=text)
 
 
-def _tcp(service: Service, text: str, path: Path, found: Findings) -> None:
-    place = (*path, "tcp")
+def _tcp(service: Service, text: str, place: Path, found: Findings) -> None:
     if text == "listen":
         _needs_socket(service, place, text, found)
         return
@@ -123,7 +126,7 @@ def _listener(service: Service, probe: Probe, name: str, path: Path, found: Find
     if name not in names:
         message = f"the service has no such listener{did_you_mean(name, names)}"
         found.add(place, message, value=name, valid=names)
-    elif not (probe.tcp == "listen" or (probe.http or "").startswith("/")):
+    elif not ("listen" in (probe.tcp, probe.grpc) or (probe.http or "").startswith("/")):
         found.warn(place, "has no effect: the probe does not ask a listener", value=name)
 
 

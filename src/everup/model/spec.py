@@ -29,13 +29,18 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)
 class Probe:
-    """One probe. Exactly one of ``http``, ``tcp`` and ``exec`` says what is asked."""
+    """One probe. Exactly one of ``http``, ``tcp``, ``grpc`` and ``exec`` says what is asked."""
 
     http: str | None = None
     """Path (``/healthz``, asked at the replica's own listener or port) or a whole URL with
     ``http`` or ``https``; ``{replica}`` and ``{port}`` are filled in."""
     tcp: str | None = None
     """``"listen"`` (the replica's own listener or port) or ``host:port``: it must accept."""
+    grpc: str | None = None
+    """``"listen"`` (the replica's own listener or port) or ``host:port``: grpc.health.v1 must say
+    SERVING, over plaintext."""
+    grpc_service: Annotated[str, Field(max_length=200)] = ""
+    """Whose health a ``grpc`` probe asks for; empty: the server's as a whole."""
     exec: _Argv | None = None
     """Command that must end with status 0; it runs with the service's user, directory and
     environment, without a shell."""

@@ -7,11 +7,10 @@ import ssl
 from typing import Final
 
 from everup.adapters import sock_diag
-from everup.adapters.probes._base import Attempt, Owner
+from everup.adapters.probes._base import Attempt, Judge, Owner
 from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import READ, WRITE
 from everup.adapters.probes._resolve import Address, Found
-from everup.adapters.probes._response import Response, new_response
 from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
 from everup.adapters.probes._stage import Stage, timed_out
 from everup.adapters.probes._words import error_words, one_line, own_trouble
@@ -50,7 +49,7 @@ class SocketAttempt(Attempt):
         self._left = b""
         self._others: Found = []
         """Addresses still to be tried."""
-        self._response: Response | None = None
+        self._response: Judge | None = None
         self._look_s = _LOOK_S
 
     def begin(self) -> None:
@@ -187,7 +186,7 @@ class SocketAttempt(Attempt):
             return
         if plan.check is not None and plan.tls is None:
             if self._response is None:
-                self._response = new_response(plan.check)
+                self._response = plan.check.respond()
                 self._left = plan.request
             self._send()  # fails with EAGAIN until the connection is open
             return
@@ -201,7 +200,7 @@ class SocketAttempt(Attempt):
             self._wait_for(WRITE)
             return
         if plan.tls is not None and plan.check is not None:
-            self._response = new_response(plan.check)
+            self._response = plan.check.respond()
             self._sock = plan.tls.wrap_socket(
                 sock, do_handshake_on_connect=False, server_hostname=plan.server_name
             )
@@ -317,7 +316,7 @@ class SocketAttempt(Attempt):
             if self.plan.tls is None:
                 return True
 
-    def _decided(self, response: Response, *, eof: bool) -> None:
+    def _decided(self, response: Judge, *, eof: bool) -> None:
         ok, detail = response.ok, response.detail
         if response.garbage and talks_to_itself(self._sock):
             detail = error_words(errno.ECONNREFUSED)

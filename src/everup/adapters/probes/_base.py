@@ -39,6 +39,36 @@ class Owner(Protocol):
         """Nothing is left to do after a verdict; called once, and not after ``cancel``."""
 
 
+class Judge(Protocol):
+    """Judges one answer as its bytes come in."""
+
+    received: int
+    headers_done: bool
+    done: bool
+    complete: bool
+    garbage: bool
+    ok: bool
+    detail: str
+
+    def feed(self, data: bytes) -> bool:
+        """Takes the next bytes (at least one); true once there is a verdict."""
+        ...
+
+    def end(self) -> None:
+        """The peer has closed: now there is a verdict in any case."""
+
+    def skip(self, data: bytes) -> bool:
+        """Takes bytes that come after the verdict; true once the answer is complete."""
+        ...
+
+    def progress(self) -> str:
+        """How far it had come when time ran out."""
+        ...
+
+    def release(self) -> None:
+        """Drops all but the verdict."""
+
+
 class Attempt:
     """What all kinds of attempt have in common. ``begin`` once, then ``on_timer`` at ``wake_s``."""
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from everup import __version__
+from everup.adapters.probes._grpc import GrpcCheck
 from everup.adapters.probes._resolve import Address
 from everup.adapters.probes._response import Check
 from everup.adapters.probes._tls import Files
@@ -54,7 +55,7 @@ class Plan:
         self.source = (target.source, 0) if target.source else None
         self.traffic_class = target.traffic_class
         self.request = b""
-        self.check: Check | None = None
+        self.check: Check | GrpcCheck | None = None
         """None: a connection is all that is asked for."""
         self.tls: ssl.SSLContext | None = None
         self.certificates: Files | None = None
@@ -72,6 +73,10 @@ def make_plan(target: ProbeTarget, contexts: Callable[[bool], ssl.SSLContext]) -
             _plan_http(plan, target, contexts)
         else:
             _plan_tcp(plan, target)
+        if target.probe.grpc is not None:
+            check = GrpcCheck(target.probe.grpc_service)
+            plan.check = check
+            plan.request = check.request(_authority(plan))
     except (ValueError, OSError, ssl.SSLError) as error:
         plan.error = one_line(f"cannot be asked: {error}")
     return plan
@@ -80,7 +85,7 @@ def make_plan(target: ProbeTarget, contexts: Callable[[bool], ssl.SSLContext]) -
 def _plan_tcp(plan: Plan, target: ProbeTarget) -> None:
     host, port = target.host, target.port
     if not host and not target.unix:
-        host, _, text = (target.probe.tcp or "").rpartition(":")
+        host, _, text = (target.probe.tcp or target.probe.grpc or "").rpartition(":")
         host, port = host.strip("[]"), int(text)
     _set_address(plan, target.unix, host, port)
 
@@ -125,6 +130,14 @@ def _own_names(plan: Plan, url: SplitResult, host: str) -> frozenset[str]:
     if names & _LOOPBACK:
         names |= _LOOPBACK
     return frozenset(name.rstrip(".").lower() for name in names if name)
+
+
+def _authority(plan: Plan) -> str:
+    """As what a gRPC server is asked."""
+    if plan.address is None or isinstance(plan.address, str):
+        return plan.name[0] or "localhost"
+    host, port = plan.address[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def _set_address(plan: Plan, unix: str, host: str, port: int) -> None:

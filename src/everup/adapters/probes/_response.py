@@ -44,6 +44,10 @@ class Check:
         self.hosts = hosts
         """Names, in lower case, under which the service itself was asked."""
 
+    def respond(self) -> "Response":
+        """A judge for one response."""
+        return new_response(self)
+
     def misled(self, status: int, location: bytes | None) -> str:
         """Why a redirect is no success, though its status is in the range; or nothing."""
         if self.redirects == "any" or status not in _REDIRECTS or location is None:
