@@ -15,7 +15,7 @@ from aiohttp import web
 
 from everup import __version__
 from everup.adapters import aside, trusted
-from everup.api import changes, streams, view
+from everup.api import changes, malformed, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
@@ -38,6 +38,8 @@ async def serve(backend: Backend, path: str) -> None:
         handle_signals=False,
         handler_cancellation=True,  # a follower that has gone must not be waited for,
         shutdown_timeout=_FOLLOWERS_END_S,  # nor one that is still there
+        auto_decompress=False,  # see _guard
+        logger=malformed.logger(),
     )
     await runner.setup()
     await web.SockSite(runner, _socket(backend, path)).start()
@@ -97,6 +99,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise Refusal(503, "everup is being replaced", "again in a moment")
         if request.method != "GET":
             _check_config(request)
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refusal(415, "the body is encoded", "send it as it is: JSON in UTF-8")
         return await handler(request)
     except aside.LateError as error:
         return _error(503, str(error), "everup status")
@@ -107,6 +111,12 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except DefectError as error:
         text = f"everup itself failed ({error}); services go on, and another engine takes over"
         return _error(500, text, "look: everup events; what was asked for may be half done")
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        malformed.logger().exception("%s %s", request.method, request.path)
+        text = f"everup itself failed at this: {type(error).__name__}: {error}"
+        return _error(500, text, "its log has more: everup.log in the state directory")
 
 
 def _check_config(request: web.Request) -> None:
@@ -114,6 +124,8 @@ def _check_config(request: web.Request) -> None:
     the services of the other."""
     meant = unquote(request.headers.get("Everup-Config", ""))
     runs = request.app[BACKEND].place.config
+    if "\0" in meant:
+        raise Refusal(400, f"Everup-Config: {meant!r} is no path")
     if meant and os.path.realpath(meant) != os.path.realpath(runs):
         raise Refusal(
             409,

@@ -20,6 +20,7 @@ from everup.adapters.logs import LogPump
 from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
 from everup.daemon import preparing
+from everup.daemon.said import Said
 from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
@@ -27,7 +28,6 @@ from everup.model.signal import ProbeTarget
 from everup.model.spec import Log, Service
 
 _USEC = 1_000_000
-_SAID_BYTES = 400
 _NAMED = 20
 """So many of the processes that are left are told by name."""
 
@@ -289,24 +289,26 @@ class Crew:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         except (LaunchError, OSError) as error:
             return False, preparing.words(error)
-        said = os.memfd_create("everup-probe", os.MFD_CLOEXEC)
-        future: asyncio.Future[tuple[int | None, str]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        try:
+            said = Said(loop)
+        except OSError as error:
+            os.close(null)
+            return False, f"cannot make its pipe: {_plain(error)}"
+        future: asyncio.Future[tuple[int | None, str]] = loop.create_future()
         self._commands[child_id] = future
         self._asked[child_id] = request
-        keep = os.dup(said)
         meta = {"role": "probe", "slot": str(slot)}
-        given = {0: null, 1: said, 2: said}
+        given = {0: null, 1: said.write, 2: said.write}
         try:
             self._keeper.spawn(child_id, request, given=given, held={}, meta=meta)
             status, problem = await future
-            text = os.pread(keep, _SAID_BYTES, 0).decode("utf-8", "replace").strip()
-            line = text.splitlines()[-1] if text else ""
             if problem:
                 return False, problem
-            cause = str(_cause(status))
+            cause, line = str(_cause(status)), said.last_line()
             return status == 0, f"{cause}: {line}" if line else cause
         finally:
-            os.close(keep)
+            said.close()
             if not future.done() or future.cancelled():
                 self._keeper.signal(child_id, signal.SIGKILL, "all")
             self._commands.pop(child_id, None)
