@@ -304,7 +304,8 @@ def test_priorities_become_dependencies() -> None:
         ("environment = A=1,B", "environment = A=...,B: a part of it could not be read"),
         ("environment = A='1", "environment"),
         ("autorestart = maybe", "autorestart = maybe: expected true or false"),
-        ("stopasgroup = true", "stopasgroup = true: "),
+        ("stopasgroup = maybe", "stopasgroup = maybe: expected true or false"),
+        ("startretries = 3", "startretries = 3: everup goes on trying"),
         ("stdout_syslog = true", "stdout_syslog = true: "),
     ],
 )
@@ -321,6 +322,12 @@ def test_a_program_whose_command_is_lost_does_not_start(command: str) -> None:
     if "nope" in command or not command or "'" in command:
         assert not services["p"].autostart
         assert drafted.grave
+
+
+def test_the_stop_signal_reaches_whom_it_reached() -> None:
+    services, drafted = convert("[program:p]\ncommand=x\nstopasgroup=true\nkillasgroup=true\n")
+    assert services["p"].stop_scope == "all"
+    assert drafted.losses == ()
 
 
 def test_signals_may_be_numbers() -> None:
@@ -361,7 +368,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
 def test_check_warns_of_what_was_drafted_with_losses() -> None:
     """As long as the comments stand; whoever has settled them deletes them."""
     drafted = from_supervisord(
-        "[program:a]\ncommand=x %(ENV_NO)s\nstopasgroup=true\n[program:b]\ncommand=y\n"
+        "[program:a]\ncommand=x %(ENV_NO)s\nstartretries=9\n[program:b]\ncommand=y\n"
         "[eventlistener:e]\ncommand=z\n",
         AROUND,
     )

@@ -33,7 +33,6 @@ _LOGS = "output goes to logs/ in everup's state directory; everup logs shows it"
 _EVENTS = "everup has no event listeners; everup events tells what happens"
 _LOST = {
     "startretries": "everup goes on trying; restart.intensity says when it does so slowly",
-    "stopasgroup": "the stop signal goes to the main process; whatever is left gets SIGKILL",
     **dict.fromkeys(("stdout_logfile", "stderr_logfile", "stdout_syslog", "stderr_syslog"), _LOGS),
     **dict.fromkeys(("stdout_events_enabled", "stderr_events_enabled"), _EVENTS),
     **dict.fromkeys(("stdout_capture_maxbytes", "stderr_capture_maxbytes"), _EVENTS),
@@ -51,7 +50,7 @@ _FCGI = ("socket", "socket_mode", "socket_owner", "socket_backlog")
 _CONVERTED = frozenset(
     {
         *("autostart", "autorestart", "startsecs", "stopwaitsecs", "stopsignal", "exitcodes"),
-        *("umask", "stdout_logfile_maxbytes", "stdout_logfile_backups"),
+        *("umask", "stopasgroup", "stdout_logfile_maxbytes", "stdout_logfile_backups"),
     }
 )
 _ELSEWHERE = (
@@ -143,8 +142,7 @@ class Program:
     def _draft(self, name: str, named: Callable[[str], str], filler: Filler) -> Draft:
         filler.variables = dict(filler.variables)
         draft = Draft("")
-        conversion = _Conversion(self, filler, draft)
-        conversion.run()
+        _Conversion(self, filler, draft).run()
         service = named(name)  # not before: a program that has to be split takes no name itself
         draft.header = f"service.{service}"
         if service != self.name:
@@ -357,6 +355,8 @@ class _Conversion:
                 keys["restart.policy"] = '"always"' if truth(value) else '"never"'
             case "startsecs":
                 keys["restart.reset_after"] = f'"{whole_number(value, 0, 86400)}s"'
+            case "stopasgroup":
+                keys["stop_scope"] = '"all"' if truth(value) else '"main"'
             case "stopwaitsecs":
                 keys["stop_timeout"] = f'"{whole_number(value, 0, 86400)}s"'
             case "stopsignal":
