@@ -10,25 +10,31 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 import struct
 from collections.abc import Callable, Sequence
 
-import psutil
-
-from everup.adapters import steering, trusted
+from everup.adapters import binding, sock_diag, steering
 from everup.config import Address, parse_address
-from everup.model.spec import Listener, Service
+from everup.model.spec import Listener, Probe, Service
 
 Hold = Callable[[Sequence[str], Sequence[int]], None]
 Drop = Callable[[Sequence[str]], None]
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _MIXED = "x"
+_MOVED = "@"
 _CONNECTED = "03"
 """SS_CONNECTED, as /proc/net/unix writes it."""
 _BACKLOG = struct.Struct("=I")
-_BACKLOG_AT = 24
-"""tcpi_unacked: of a listening socket, the connections that wait for accept."""
+_BACKLOG_AT, _LIMIT_AT = 24, 28
+"""tcpi_unacked, tcpi_sacked: of a listening socket, the connections that wait for accept, and how
+many may."""
+
+
+def accepts(sock: socket.socket) -> bool:
+    """Whether it listens. (A program that was given it can shut it down, for everybody.)"""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 class SocketBank:
@@ -49,11 +55,19 @@ class SocketBank:
         self._sockets: dict[str, socket.socket] = {}
         self._mixed: set[str] = set()
         """Services whose sockets have an order in their groups that nobody knows."""
+        self._places: dict[str, int] = {}
+        """Index in its group of each socket that is not where its lane says: one that began to
+        listen anew is the last of its group."""
+        self._limits: dict[str, int] = {}
+        """What the kernel made of the backlog, as far as it is known."""
         self._no_steering = False
 
     def adopt(self, name: str, fd: int) -> None:
         """Take a socket back that the keeper held for an earlier engine."""
+        name, _, place = name.partition(_MOVED)
         self._sockets[name] = socket.socket(fileno=fd)
+        if place:
+            self._places[name] = int(place)
         _, service, _, index = name.split(":")
         if index.startswith(_MIXED):
             self._mixed.add(service)
@@ -73,6 +87,12 @@ class SocketBank:
         for listener in service.listen:
             address = parse_address(listener.address)
             fresh: list[int] = []
+            if not self.lanes(service) and not binding.is_here(address):
+                self._say(
+                    service.name,
+                    f"this machine does not have the address of {listener.address} (yet): it is "
+                    "listened on all the same, and works from the moment that it is there",
+                )
             try:
                 for index in range(1 if address.family == "unix" else lanes):
                     if self._name(service, listener, index) not in self._sockets:
@@ -89,21 +109,21 @@ class SocketBank:
         self, service: Service, listener: Listener, address: Address, index: int
     ) -> socket.socket:
         if address.family == "unix":
-            return _listen(address, listener, True)
+            return binding.listen(address, listener, True)
         group = self._group(service.name, listener.name)
-        if len(group) == 1:
+        if len(group) == 1 and accepts(group[0]):
             # Before the second one listens: there is to be no moment in which the kernel
             # spreads. (With more there is a program already, by us or by an engine before.)
             self._attach(service, group[0], [0])
         if group and index != len(group):
             self._mix(service)
         try:
-            return _listen(address, listener, not group)
+            return binding.listen(address, listener, not group)
         except OSError as error:
             ours = error.errno == errno.EADDRINUSE and not group and self._ours(service, address)
             if not ours:
                 raise
-        sock = _listen(address, listener, False)
+        sock = binding.listen(address, listener, False)
         self._mix(service)
         return sock
 
@@ -123,7 +143,8 @@ class SocketBank:
     def names(self, service: Service, lane: int) -> list[tuple[str, str]]:
         """(listener name, name at the keeper) of the sockets of one lane, in config order."""
         return [
-            (x.name, self._name(service, x, self._index(x, lane))) for x in service.listen
+            (x.name, self._kept(self._name(service, x, self._index(x, lane))))
+            for x in service.listen
         ]  # fmt: skip
 
     def inodes(self, service: Service, lane: int) -> list[int]:
@@ -174,12 +195,125 @@ class SocketBank:
     def close(self, service: str, listen: Sequence[Listener]) -> None:
         """Close all of a service; clients are refused from now on."""
         prefix = f"sock:{service}:"
-        self._close([name for name in self._sockets if name.startswith(prefix)])
+        files = []
         for listener in listen:
             address = parse_address(listener.address)
-            if address.family == "unix":
-                with contextlib.suppress(OSError):
-                    os.unlink(address.path)
+            sock = self._sockets.get(socket_name(service, listener.name, 0))
+            if address.family == "unix" and sock is not None:
+                files.append((address.path, binding.file_of(sock)))
+        self._close([name for name in self._sockets if name.startswith(prefix)])
+        for path, file in files:
+            binding.unlink_own(path, file)
+
+    def keep_backlogs(self, service: Service) -> None:
+        """Give the queues their length back where a program has called listen() with one of its
+        own: the limit is the socket's, and so that of everybody who comes after it."""
+        for listener, _, name, sock in self._all(service):
+            limit = self._limit(sock)
+            if limit is None or limit == self._limits.get(name) or not accepts(sock):
+                continue
+            with contextlib.suppress(OSError):
+                sock.listen(listener.backlog)
+                self._limits[name] = self._limit(sock) or 0
+
+    def _limit(self, sock: socket.socket) -> int | None:
+        with contextlib.suppress(OSError, struct.error):
+            if sock.family == socket.AF_UNIX:
+                known = sock_diag.unix_socket(os.fstat(sock.fileno()).st_ino)
+                return None if known is None else known.limit
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+            return int(_BACKLOG.unpack_from(info, _LIMIT_AT)[0])
+        return None
+
+    def closed(self, service: Service) -> list[tuple[str, int]]:
+        """Listener and lane of the sockets that listen no more."""
+        return [
+            (listener.name, lane)
+            for listener, lane, _, sock in self._all(service)
+            if not accepts(sock)
+        ]
+
+    def paths(self, service: Service) -> list[tuple[str, str, binding.File]]:
+        """Listener, path and file of the Unix sockets, where the kernel tells."""
+        found = []
+        for listener, _, _, sock in self._all(service):
+            if _is_unix(listener) and (file := binding.file_of(sock)) is not None:
+                found.append((listener.name, parse_address(listener.address).path, file))
+        return found
+
+    def numbers(self, service: Service) -> dict[int, list[int]]:
+        """The inodes of the sockets of each TCP port."""
+        found: dict[int, list[int]] = {}
+        for listener, _, _, sock in self._all(service):
+            if not _is_unix(listener):
+                port = parse_address(listener.address).port
+                found.setdefault(port, []).append(os.fstat(sock.fileno()).st_ino)
+        return found
+
+    def _all(self, service: Service) -> list[tuple[Listener, int, str, socket.socket]]:
+        """Listener, lane, name and socket of all that are open."""
+        found = []
+        for listener in service.listen:
+            prefix = f"sock:{service.name}:{listener.name}:"
+            found += [
+                (listener, _position(name) + 1, name, sock)
+                for name, sock in self._sockets.items()
+                if name.startswith(prefix)
+            ]
+        return found
+
+    def listen_again(self, service: Service) -> bool:
+        """Make those that were shut down listen again. True: they have other places in their groups
+        now, so probes and the balance go by others. Raises ``OSError`` whose text is for people."""
+        moved = False
+        for listener in service.listen:
+            mine = [(n, sock) for x, _, n, sock in self._all(service) if x is listener]
+            dead = [sock for _, sock in mine if not accepts(sock)]
+            for sock in dead:
+                try:
+                    sock.listen(listener.backlog)
+                except OSError as error:
+                    why = os.strerror(error.errno or 0)
+                    text = f"cannot listen on {listener.address} again: {why}"
+                    raise OSError(error.errno, text) from error
+            if dead and len(mine) > 1:
+                moved = True
+                self._find_places(service, [name for name, _ in mine])
+        return moved
+
+    def open_anew(self, service: Service) -> None:
+        """Other sockets in the place of Unix ones whose files have no name any more: clients cannot
+        come to those. Whoever has them serves who is in their queues. Raises ``OSError``."""
+        for listener in service.listen:
+            name = self._name(service, listener, 0)
+            address = parse_address(listener.address)
+            if address.family != "unix" or os.path.lexists(address.path):
+                continue
+            old = self._sockets.pop(name, None)
+            self._sockets[name] = sock = binding.listen(address, listener, True)
+            self._limits.pop(name, None)
+            self._hold([name], [sock.fileno()])
+            if old is not None:
+                old.close()
+
+    def _find_places(self, service: Service, names: list[str]) -> None:
+        """Ask the kernel in which order it has them by now."""
+        if service.name in self._mixed or self._no_steering:
+            return
+        places = steering.positions([self._sockets[name] for name in names])
+        if places is None:
+            self._mix(service)
+            return
+        old = {name: self._kept(name) for name in names}
+        for name, place in zip(names, places, strict=True):
+            self._places.pop(name, None)
+            if place != _position(name):
+                self._places[name] = place
+        changed = [name for name in names if self._kept(name) != old[name]]
+        if changed:
+            fds = [self._sockets[name].fileno() for name in changed]
+            self._hold([self._kept(name) for name in changed], fds)
+            self._drop([old[name] for name in changed])
 
     def steer(self, service: Service, lanes: Sequence[int]) -> None:
         """New connections go to these lanes; those that are not open are left out."""
@@ -192,9 +326,11 @@ class SocketBank:
             if service.name in self._mixed:
                 steering.detach(group[0])  # what it says goes by an order that is no more
                 continue
-            active = [lane - 1 for lane in lanes if lane <= len(group)]
-            if active:
-                self._attach(service, group[0], active)
+            active = [self.place(service, listener, lane) for lane in lanes if lane <= len(group)]
+            # Put on a socket that is dead, the program would keep it from ever listening again.
+            alive = next((sock for sock in group if accepts(sock)), None)
+            if active and alive is not None:
+                self._attach(service, alive, active)
 
     def _attach(self, service: Service, sock: socket.socket, active: list[int]) -> None:
         if self._no_steering or service.name in self._mixed:
@@ -241,21 +377,22 @@ class SocketBank:
             if not _is_unix(listener):
                 for sock in self._group(service.name, listener.name):
                     steering.detach(sock)
-        new = []
+        new, kept = [], [self._kept(name) for name in old]
         for name in old:
             base, _, index = name.rpartition(":")
             new.append(f"{base}:{_MIXED}{index}")
             self._sockets[new[-1]] = self._sockets.pop(name)
+            self._places.pop(name, None)
         if old:
             self._hold(new, [self._sockets[name].fileno() for name in new])
-            self._drop(old)
+            self._drop(kept)
 
     def _ours(self, service: Service, address: Address) -> bool:
         """Whether whoever listens there is a process of this very service."""
         mine = {f"EVERUP_STATE={self._state_dir}", f"EVERUP_SERVICE={service.name}"}
         if self._state_dir is None:
             return False
-        pids = _listeners(address)
+        pids = binding.listeners(address)
         for pid in pids:
             try:
                 with open(f"/proc/{pid}/environ", "rb") as file:
@@ -265,6 +402,21 @@ class SocketBank:
             if not mine.issubset(environment):
                 return False
         return bool(pids)
+
+    def place(self, service: Service, listener: Listener, lane: int) -> int:
+        """The index of a lane's socket in its group, as the kernel has it."""
+        return self._places.get(self._name(service, listener, lane - 1), lane - 1)
+
+    def reached_as(self, service: Service, probe: Probe, lane: int) -> int:
+        """The lane by whose address a probe reaches that one: the kernel goes by places."""
+        if not service.listen:
+            return lane
+        listener = next((x for x in service.listen if x.name == probe.listener), service.listen[0])
+        return lane if _is_unix(listener) else self.place(service, listener, lane) + 1
+
+    def _kept(self, name: str) -> str:
+        """What the keeper calls a socket."""
+        return f"{name}{_MOVED}{self._places[name]}" if name in self._places else name
 
     def _group(self, service: str, listener: str) -> list[socket.socket]:
         prefix = f"sock:{service}:{listener}:"
@@ -278,12 +430,15 @@ class SocketBank:
         return 0 if _is_unix(listener) else lane - 1
 
     def _close(self, names: Sequence[str]) -> None:
+        kept = [self._kept(name) for name in names]
         for name in names:
             self._sockets.pop(name).close()
+            self._places.pop(name, None)
+            self._limits.pop(name, None)
         services = {name.split(":")[1] for name in self._sockets}
         self._mixed &= services
         if names:
-            self._drop(names)
+            self._drop(kept)
 
 
 MIXED = (
@@ -297,6 +452,12 @@ def _position(name: str) -> int:
     return int(name.rpartition(":")[2].removeprefix(_MIXED))
 
 
+def place_of(name: str) -> int:
+    """The index in its group that a name tells; -1: nobody knows it."""
+    index, _, place = name.rpartition(":")[2].partition(_MOVED)
+    return int(place or index) if (place or index).isdigit() else -1
+
+
 def _is_unix(listener: Listener) -> bool:
     return listener.address.startswith("unix:")
 
@@ -305,99 +466,6 @@ def socket_name(service: str, listener: str, index: int, *, mixed: bool = False)
     """How the keeper knows a socket. ``mixed``: the index is that of its lane alone, nobody knows
     its place in the group."""
     return f"sock:{service}:{listener}:{_MIXED if mixed else ''}{index}"
-
-
-def bound_as(address: Address) -> tuple[object, ...]:
-    """What ``identity`` gives for a socket that was opened for this address."""
-    if address.family == "unix":
-        return (socket.AF_UNIX, address.path)
-    family = _FAMILIES[address.family]
-    return (family, *_resolve(address)[:2])
-
-
-def identity(sock: socket.socket) -> tuple[object, ...] | None:
-    """Where a socket listens, to be compared with ``bound_as``; None if it does not listen."""
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return None
-    if sock.type != socket.SOCK_STREAM:
-        return None
-    if sock.family == socket.AF_UNIX:
-        return (socket.AF_UNIX, sock.getsockname())
-    return (sock.family, *sock.getsockname()[:2])
-
-
-def _resolve(address: Address) -> tuple[str, int]:
-    info = socket.getaddrinfo(
-        address.host or None,
-        address.port,
-        _FAMILIES[address.family],
-        socket.SOCK_STREAM,
-        0,
-        socket.AI_PASSIVE,
-    )
-    return info[0][4][:2]  # type: ignore[return-value]  # TCP: never the bytes of other families
-
-
-def _listen(address: Address, listener: Listener, first: bool) -> socket.socket:
-    try:
-        if address.family == "unix":
-            return _listen_unix(address.path, listener)
-        if first:
-            # With SO_REUSEPORT a port that somebody of the same user has in the same way would
-            # be shared in silence: ask once without.
-            _bind(address, reuse_port=False).close()
-        sock = _bind(address, reuse_port=True)
-        sock.listen(listener.backlog)
-        return sock
-    except OSError as error:
-        text = f"cannot listen on {listener.address}: {os.strerror(error.errno or 0)}"
-        if error.errno == errno.EADDRINUSE:
-            text += _holder(address)
-        elif error.errno == errno.EACCES and address.port < 1024:
-            text += "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-        raise OSError(error.errno, text) from error
-
-
-def _bind(address: Address, *, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(_FAMILIES[address.family], socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Accepted connections inherit it. asyncio servers set it themselves, but not on a socket
-        # that was passed to them as a bare descriptor: 40 ms for each kept-alive answer.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if address.family == "inet6":
-            # [::] takes IPv4 as well, as servers do by default on Linux.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
-        sock.bind(_resolve(address))
-        if not reuse_port:
-            sock.listen(1)  # another listener shows only now
-    except socket.gaierror as error:
-        sock.close()
-        raise OSError(errno.EADDRNOTAVAIL, str(error)) from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _listen_unix(path: str, listener: Listener) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.settimeout(1.0)
-                if probe.connect_ex(path) == 0:
-                    raise OSError(errno.EADDRINUSE, "in use")
-            os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        trusted.bind(sock, path, int(listener.mode, 8))
-        sock.listen(listener.backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _unix_connections(paths: set[str], pids: Sequence[int]) -> int:
@@ -414,23 +482,3 @@ def _unix_connections(paths: set[str], pids: Sequence[int]) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     count += os.readlink(f"/proc/{pid}/fd/{fd}") in accepted
     return count
-
-
-def _holder(address: Address) -> str:
-    """`` (by nginx, pid 12)`` where it can be found out."""
-    for pid in _listeners(address):
-        with contextlib.suppress(psutil.Error):
-            return f" by {psutil.Process(pid).name()} (pid {pid})"
-    return ""
-
-
-def _listeners(address: Address) -> list[int]:
-    """Processes that listen on the port of the address, as far as can be seen."""
-    found: dict[int, None] = {}
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("tcp"):
-            local = connection.laddr
-            listens = connection.status == psutil.CONN_LISTEN and connection.pid
-            if listens and local and local.port == address.port:
-                found[int(connection.pid or 0)] = None
-    return list(found)

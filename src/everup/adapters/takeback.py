@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from everup.adapters import proof, steering
-from everup.adapters.sockets import MIXED, bound_as, identity, socket_name
+from everup.adapters.binding import bound_as, identity
+from everup.adapters.sockets import MIXED, place_of, socket_name
 from everup.config import parse_address
 from everup.model.instance import Slot
 from everup.model.spec import Listener, Service
@@ -192,9 +193,9 @@ def _number(
             continue
         places = steering.positions([one.sock for one in group.values()])
         if places is None:
-            by_inode = {inode: int(name.rpartition(":")[2]) for name, inode in kept.items()
+            by_inode = {inode: place_of(name) for name, inode in kept.items()
                         if name.startswith(f"sock:{service.name}:{listener}:")
-                        and name.rpartition(":")[2].isdigit()}  # fmt: skip
+                        and place_of(name) >= 0}  # fmt: skip
             places = [by_inode.get(inode, -1) for inode in group]
             if sorted(places) != list(range(len(group))):
                 return False

@@ -43,6 +43,11 @@ class Ears:
         )
         return self._socket.fileno()
 
+    def belongs(self, pid: int) -> Owner | None:
+        """The process of an instance that a process belongs to."""
+        self._senders.changed()
+        return self._senders.belongs(pid)
+
     def readable(self) -> None:
         assert self._socket is not None
         self._senders.changed()

@@ -32,6 +32,7 @@ from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
 from everup.daemon.heartbeat import Heartbeat
+from everup.daemon.listening import Listening
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
@@ -48,6 +49,7 @@ from everup.model.action import (
     Forget,
     GiveTime,
     MainPid,
+    MendSockets,
     OpenSockets,
     Quit,
     Record,
@@ -132,6 +134,7 @@ class Runtime:
             self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self.spawn_task
         )
         self.chores = Chores(self)
+        self.listening = Listening(self)
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
 
@@ -165,6 +168,7 @@ class Runtime:
         self.keeper.start(loop)
         Heartbeat(loop, self.dispatch, self.keeper.alive)
         self.spawn_task(self.chores.run())
+        self.spawn_task(self.listening.run())
         status = 1
         try:
             status = await self._finished
@@ -339,6 +343,8 @@ class Runtime:
                 self.crew.run_hook(action, self._process(slot, run)[1])
             case OpenSockets(service=name, lanes=lanes):
                 self._open_sockets(name, lanes)
+            case MendSockets(service=name, anew=anew):
+                self.listening.mend(name, anew)
             case EmptyQueue(service=name, lane=lane):
                 if name in self.engine.services:  # else all of its sockets are about to be closed
                     self.bank.empty(self.service(name), lane)
@@ -381,7 +387,7 @@ class Runtime:
         for kind in kinds:
             probe = probe_of(service, kind)
             if probe is not None:
-                lane = instance.lane or slot.replica
+                lane = self.bank.reached_as(service, probe, instance.lane or slot.replica)
                 self.prober.start(targets.target(service, slot, kind, run, probe, lane))
 
     def _quit(self, status: int) -> None:
@@ -418,6 +424,7 @@ class Runtime:
             case "error":
                 self.voice.say(f"keeper: {message['text']}")
             case _:
+                self.listening.reported(message)
                 self.crew.reported(message)
         if self._coming is not None and not self._awaited:
             self._begin()

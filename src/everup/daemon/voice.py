@@ -26,6 +26,8 @@ _WORDS = {
     Kind.POSTPONED: "verdict postponed",
     Kind.SUSPECTED: "suspected",
     Kind.SOCKETS_FAILED: "no socket",
+    Kind.SOCKETS_LOST: "its listening sockets are put back",
+    Kind.SOCKETS_STRANGERS: "others listen on its port",
     Kind.FACILITY: "note",
     Kind.GROUP: "group restarts",
     Kind.LOG_LOST: "output lost",
@@ -84,6 +86,10 @@ class Voice:
             return
         payload = record.payload
         details = [str(payload[key]) for key in _DETAILS if payload.get(key)]
+        if record.kind is Kind.SOCKETS_LOST:
+            details = list(payload["lost"])
+        if record.kind is Kind.SOCKETS_STRANGERS:
+            details = list(payload["strangers"]) or ["no more"]
         if record.kind is Kind.CONFIG:
             details = list(payload["problems"])
         if record.kind is Kind.READY and "took_s" in payload:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from everup.detect import starvation
-from everup.engine import observe, onset, operate, reload, settle
+from everup.engine import listening, observe, onset, operate, reload, settle
 from everup.engine.state import Supervised
 from everup.kernel.ctx import Ctx
 from everup.kernel.room import Began, Quiet, Reconcile, Rested
@@ -20,10 +20,13 @@ from everup.model.event import (
     Restart,
     Scale,
     SendSignal,
+    SocketsLost,
+    SocketsMoved,
     Spawned,
     SpawnFailed,
     Start,
     Stop,
+    Strangers,
     Tick,
     Up,
 )
@@ -34,6 +37,7 @@ from everup.supervise.lifecycle import Happening, On
 
 Heard = (
     Began | Probed | Tick | Exited | Spawned | SpawnFailed | HookDone | Left | Drained | Notified
+    | SocketsLost | SocketsMoved | Strangers
     | Lag | Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
     | ProcessEnded | Reconcile | Rested
 )  # fmt: skip
@@ -80,6 +84,12 @@ class Supervise(Quiet):
                 observe.notified(state, event, now)
             case ProcessEnded():
                 settle.ended(state, event, now)
+            case SocketsLost():
+                listening.lost(state, event, now)
+            case SocketsMoved():
+                listening.moved(state, event)
+            case Strangers():
+                listening.strangers(state, event, now)
             case Lag():
                 state.guard = starvation.step(state.guard, event, state.spec.everup, now)
             case _:

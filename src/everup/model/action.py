@@ -95,6 +95,15 @@ class OpenSockets:
 
 
 @dataclass(frozen=True, slots=True)
+class MendSockets:
+    """Make the sockets of a service listen again, and give them their paths back; ``anew``: open
+    others in the place of those that can't be had back."""
+
+    service: str
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EmptyQueue:
     """Nobody serves this lane any more: end the connections that wait on its socket, so that
     their clients need not find out by a time-out."""
@@ -148,6 +157,6 @@ class Quit:
 
 Effect = Spawn | RunHook | Signal | GiveTime | MainPid
 Action = (
-    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | EmptyQueue | CloseSockets
-    | SetBalance | Forget | Configure | Commit | Discard | Quit
+    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | MendSockets | EmptyQueue
+    | CloseSockets | SetBalance | Forget | Configure | Commit | Discard | Quit
 )  # fmt: skip

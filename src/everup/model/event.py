@@ -108,6 +108,42 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketsLost:
+    """Somebody shut listening sockets of a service down, or removed their Unix paths."""
+
+    service: str
+    lost: tuple[str, ...]
+    """What, in words."""
+    anew: bool = False
+    """They can't be put back: others must take their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketsMoved:
+    """The sockets of a service are back, in another order than before."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """Somebody beside everup who listens on a port of a service."""
+
+    detail: str
+    slot: Slot | None = None
+    """The instance that it is."""
+    run: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """All of them, for one service; they have changed."""
+
+    service: str
+    strangers: tuple[Stranger, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lag:
     """How late everup's own loop was, and the CPU pressure of the machine (PSI, percent)."""
 
@@ -263,6 +299,9 @@ World = (
     | Notified
     | Heard
     | Drained
+    | SocketsLost
+    | SocketsMoved
+    | Strangers
     | Lag
     | Remembered
     | Tick

@@ -85,6 +85,12 @@ class Kind(StrEnum):
     """The listening sockets of a service are about to be opened."""
     SOCKETS_CLOSED = "sockets.closed"
     """The listening sockets of a service are about to be closed."""
+    SOCKETS_LOST = "sockets.lost"
+    """Listening sockets of a service were shut down, or their Unix paths removed, by somebody else;
+    ``lost`` says which. They are about to be put back."""
+    SOCKETS_STRANGERS = "sockets.strangers"
+    """Others listen on a port of the service beside everup: they get none of its clients, or some
+    that nobody meant for them. ``strangers`` names them; none: they are gone."""
     SOCKETS_FAILED = "sockets.failed"
     """A listening socket could not be opened; ``detail`` says why."""
     GROUP = "group.restarting"

@@ -216,7 +216,7 @@ class Listener:
     """Permissions of a Unix socket, octal."""
 
 
-_ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000)
+ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000)
 """It condemns nobody: see ``engine.starting``."""
 
 
@@ -322,7 +322,7 @@ class Service:
         before they have loaded the application."""
         if self.probe.startup is not None or not self.listen or self.type == "oneshot":
             return self.probe.startup
-        return _ACCEPTS
+        return ACCEPTS
 
 
 @dataclass(frozen=True, slots=True, config=_CONFIG)

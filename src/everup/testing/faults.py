@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from everup.model.event import Restart, Scale, Start, Stop
+from everup.model.event import (
+    Restart,
+    Scale,
+    SocketsLost,
+    SocketsMoved,
+    Start,
+    Stop,
+    Stranger,
+    Strangers,
+)
 from everup.testing.specs import changed_spec
 
 if TYPE_CHECKING:
@@ -42,8 +51,37 @@ def _fault(world: "SimWorld") -> None:
         world.starved_until = world.now + rng.uniform(0.1, 5.0)
     elif kind < 0.72 and world.engine_deaths:
         world.die(rng.choice(("engine", "keeper", "both")))
+    elif kind < 0.76:
+        _meddle(world)
     else:
         _operate(world)
+
+
+def _meddle(world: "SimWorld") -> None:
+    """Somebody does something to the listening sockets of a service."""
+    rng = world.rng
+    names = [name for name, service in world.engine.services.items() if service.listen]
+    if not names:
+        return
+    name = rng.choice(names)
+    mine = [i for i in world.engine.all_of(name) if i.pid]
+    match rng.randrange(4):
+        case 0:
+            world.dispatch(SocketsLost(name, ("main",), anew=rng.random() < 0.3))
+        case 1:
+            world.dispatch(SocketsMoved(name))
+        case 2 if mine:
+            one = rng.choice(mine)
+            world.dispatch(Strangers(name, (Stranger("by itself", one.slot, one.run),)))
+        case _:
+            world.dispatch(Strangers(name, (Stranger("somebody"),)))
+
+
+def leave_alone(world: "SimWorld") -> None:
+    """Nobody is on the ports of services any more."""
+    for name, service in list(world.engine.services.items()):
+        if service.listen:
+            world.dispatch(Strangers(name, ()))
 
 
 def _operate(world: "SimWorld") -> None:

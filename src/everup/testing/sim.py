@@ -31,6 +31,7 @@ from everup.model.action import (
     Forget,
     GiveTime,
     MainPid,
+    MendSockets,
     OpenSockets,
     Quit,
     Record,
@@ -264,7 +265,15 @@ class SimWorld:
                 self.balance.pop(service, None)
             case Quit(status=status):
                 self.quit = status
-            case MainPid() | OpenSockets() | EmptyQueue() | Forget() | Configure() | Record():
+            case (
+                MainPid()
+                | MendSockets()
+                | OpenSockets()
+                | EmptyQueue()
+                | Forget()
+                | Configure()
+                | Record()
+            ):
                 pass
 
     # -- processes
@@ -456,6 +465,7 @@ class SimWorld:
         self.starved_until = 0.0
         for process in self.processes.values():
             process.hung = process.unready = process.silent = False
+        faults.leave_alone(self)
         self.dispatch(Start(tuple(self.engine.instances), "operator"))
         self.run_until(self.now + within_s, self.is_quiet)
         if not self.is_quiet():

@@ -14,6 +14,7 @@ from everup.adapters.probes._resolve import Address, Found
 from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
 from everup.adapters.probes._stage import Stage, timed_out
 from everup.adapters.probes._words import error_words, one_line, own_trouble
+from everup.model.spec import ACCEPTS
 
 # socket.IP_BIND_ADDRESS_NO_PORT appears in Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
@@ -24,6 +25,8 @@ _DRAIN_S: Final = 1.0
 _LOOK_S: Final = 0.002
 _LOOK_MAX_S: Final = 0.05
 """Nothing tells a client when its connection is accepted; so it is looked at, ever less often."""
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH)
+"""From a loopback address to one that the machine does not have."""
 _WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -370,7 +373,9 @@ class SocketAttempt(Attempt):
 
     def _refused(self, code: int) -> None:
         """No connection: on to the next address, if there is one."""
-        if own_trouble(code, self._family):
+        if self.plan.target.probe is ACCEPTS and code in _NOT_HERE:
+            self._connected("its address is not here yet, so nobody can be asked")
+        elif own_trouble(code, self._family):
             self.could_not_ask()
             self._fail(f"everup could not ask: {error_words(code)}")
         elif self._others:
