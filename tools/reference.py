@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from everup import app
 from everup.api.openapi import openapi
 from everup.cli.main import cli
 from everup.config._texts import texts_of
@@ -126,6 +127,7 @@ def events() -> str:
     """Page of all event kinds, from the docstrings under the members of ``Kind``."""
     told = {name: " ".join(text.split()) for name, text in texts_of(Kind).items()}
     rows = [f"| `{kind.value}` | {told[kind.name].replace('``', '`')} |" for kind in Kind]
+    rows += [f"| `{kind.value}` | {kind.doc} |" for kind in app.kinds().values()]
     by = _BY.format("the docstrings in `src/everup/model/journal.py`")
     return _EVENTS.format(by=by) + "\n".join(rows) + "\n"
 

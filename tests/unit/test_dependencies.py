@@ -104,7 +104,7 @@ def wait(bench: Bench, most_s: float = 2000.0) -> float:
 
 
 def shown(bench: Bench, slot: Slot = DB) -> dict[str, dict[str, Any]]:
-    return bench.engine.dependencies.of(bench.engine.instances[slot])
+    return bench.engine.room(dependencies.Dependencies).of(bench.engine.instances[slot])
 
 
 def test_what_it_says_is_shown() -> None:
@@ -236,7 +236,7 @@ def test_when_it_ends_its_last_sums_are_written(calls: int) -> None:
         assert found[0].payload["run"] == 1
         kinds = bench.kinds(DB)
         assert kinds.index(Kind.EXITED) < kinds.index(Kind.DEPENDENCY_CALLS)
-    assert bench.engine.dependencies.reported == {}
+    assert bench.engine.room(dependencies.Dependencies).reported == {}
     assert shown(bench) == {}
 
 
@@ -247,7 +247,7 @@ def test_a_new_process_says_its_own() -> None:
     hear(bench, "pg", None, 4, slot=WEB, run=1)  # its last words, while its successor starts
     bench.finish(actions)
     assert bench.engine.instances[WEB].run == 2
-    assert list(bench.engine.dependencies.reported) == []
+    assert list(bench.engine.room(dependencies.Dependencies).reported) == []
     (sums,) = [r for r in bench.records if r.kind is Kind.DEPENDENCY_CALLS]
     assert sums.payload["dependencies"]["pg"]["ok"] == 7
     assert sums.payload["run"] == 1
@@ -266,9 +266,9 @@ def test_who_is_not_there_says_nothing() -> None:
     bench = up(web(2), db(autostart=False))
     for slot in (GONE, DB):
         assert hear(bench, "pg", OPEN, 1, slot=slot) == []
-    assert bench.engine.dependencies.reported == {}
+    assert bench.engine.room(dependencies.Dependencies).reported == {}
     hear(bench, "pg", OPEN, 1, slot=WEB2)
-    assert list(bench.engine.dependencies.reported) == [(WEB2, 1)]
+    assert list(bench.engine.room(dependencies.Dependencies).reported) == [(WEB2, 1)]
 
 
 def test_no_more_than_64_and_that_is_told_once() -> None:
@@ -330,7 +330,7 @@ def test_of_another_process_nothing_is_known() -> None:
     assert bench.engine.instances[DB].run == 2
     bench.take_over()
     bench.play()
-    assert bench.engine.dependencies.reported == {}
+    assert bench.engine.room(dependencies.Dependencies).reported == {}
 
 
 def test_engine_after_engine() -> None:
@@ -400,5 +400,5 @@ def test_voices_are_bounded() -> None:
     bench = up()
     for voice in range(10 * dependencies.VOICES):
         hear(bench, "pg", CLOSED, voice=voice)
-    (said,) = bench.engine.dependencies.reported.values()
+    (said,) = bench.engine.room(dependencies.Dependencies).reported.values()
     assert len(said.dependencies["pg"].voices) == dependencies.VOICES

@@ -6,6 +6,7 @@ from everup.model.event import Reload, Remembered, Restart, Start, Stop, Tick
 from everup.model.journal import Kind
 from everup.model.spec import Restart as RestartPolicy
 from everup.model.spec import Service, Slo
+from everup.rooms.slo.room import Objectives
 
 ALERTS = (Kind.SLO_BURNING, Kind.SLO_CALM)
 SLOW = RestartPolicy(delay=30.0, max_delay=30.0, jitter="none", reset_after=3600.0)
@@ -54,7 +55,7 @@ def test_repeated_outages_alert_once_and_calm_down() -> None:
     calmed = [r.payload["window_s"] for r in bench.records if r.kind is Kind.SLO_CALM]
     assert sorted(windows) == sorted(calmed)
     assert len(set(windows)) == len(windows)
-    assert bench.engine.slo.objectives["web"].alarm.on == frozenset()
+    assert bench.engine.room(Objectives).objectives["web"].alarm.on == frozenset()
 
 
 def test_one_long_outage_alerts_while_it_lasts() -> None:
@@ -94,7 +95,7 @@ def test_no_objective_no_alert() -> None:
     crash(bench)
     wait(bench, 1000)
     assert bench.told(*ALERTS) == []
-    assert not bench.engine.slo.objectives
+    assert not bench.engine.room(Objectives).objectives
 
 
 # -- another engine takes over
@@ -113,7 +114,7 @@ def burning() -> Bench:
 
 def spans_of(bench: Bench) -> tuple[tuple[float, float, bool], ...]:
     """All that the engine knows of web, as the journal would tell it."""
-    track, spans = bench.engine.slo.objectives["web"].track, []
+    track, spans = bench.engine.room(Objectives).objectives["web"].track, []
     for since, until in track._counted:
         at = since
         for down_since, down_until in track._down:
@@ -130,11 +131,11 @@ def test_the_next_engine_goes_on_with_the_alerts() -> None:
     before, spans = bench.now, spans_of(bench)
     bench.die()
     bench.play()
-    assert bench.engine.slo.objectives["web"].alarm.on
+    assert bench.engine.room(Objectives).objectives["web"].alarm.on
     bench.tell(Remembered((("web", spans),)))
     wait(bench, 100)
     assert bench.told(*ALERTS) == [(Kind.SLO_BURNING, "web")]  # neither again nor over
-    assert bench.engine.slo.objectives["web"].track.seen(before, 3600)[2] >= 4
+    assert bench.engine.room(Objectives).objectives["web"].track.seen(before, 3600)[2] >= 4
     wait(bench, 600)
     assert bench.told(*ALERTS)[-1] == (Kind.SLO_CALM, "web")
 
@@ -162,7 +163,7 @@ def test_an_outage_that_spans_two_engines_goes_on_burning() -> None:
     bench.tell(Remembered((("web", spans),)))
     wait(bench, 3600)  # long after what was remembered has left the short window
     assert Kind.SLO_CALM not in [kind for kind, _ in bench.told(*ALERTS)]
-    assert bench.engine.slo.objectives["web"].track.up is False
+    assert bench.engine.room(Objectives).objectives["web"].track.up is False
 
 
 def test_what_was_never_ready_is_not_held_against_it_by_the_next_engine_either() -> None:
@@ -174,7 +175,7 @@ def test_what_was_never_ready_is_not_held_against_it_by_the_next_engine_either()
     bench.play()
     bench.tell(Remembered((("web", ((bench.now - 100, bench.now, False),)),)))
     wait(bench, 1000)
-    assert bench.engine.slo.objectives["web"].track.up is None
+    assert bench.engine.room(Objectives).objectives["web"].track.up is None
 
 
 def test_the_long_rules_outlive_engines() -> None:
@@ -184,7 +185,7 @@ def test_the_long_rules_outlive_engines() -> None:
     for _ in range(40):  # 40 x 30 s: more than a tenth of the budget of 30 days
         crash(bench)
         wait(bench, 400)
-    on = {rule.long_s for rule in bench.engine.slo.objectives["web"].alarm.on}
+    on = {rule.long_s for rule in bench.engine.room(Objectives).objectives["web"].alarm.on}
     assert {86400.0, 3 * 86400.0} <= on
     for _ in range(3):
         spans = spans_of(bench)
@@ -193,7 +194,7 @@ def test_the_long_rules_outlive_engines() -> None:
         bench.tell(Remembered((("web", spans),)))
         wait(bench, 60)
         assert {86400.0, 3 * 86400.0} <= {
-            rule.long_s for rule in bench.engine.slo.objectives["web"].alarm.on
+            rule.long_s for rule in bench.engine.room(Objectives).objectives["web"].alarm.on
         }
     began = [r.payload["window_s"] for r in bench.records if r.kind is Kind.SLO_BURNING]
     assert [began.count(long_s) for long_s in (86400.0, 3 * 86400.0)] == [1, 1]
@@ -223,17 +224,17 @@ def test_a_service_that_is_removed_takes_its_alerts_along() -> None:
     reload(bench, db())
     (calm,) = calmed(bench)
     assert (calm["window_s"], calm["burning"]) == (3600, [])
-    assert "web" not in bench.engine.slo.objectives
+    assert "web" not in bench.engine.room(Objectives).objectives
     bench.die()
     bench.play()
-    assert bench.engine.slo.objectives == {}
+    assert bench.engine.room(Objectives).objectives == {}
 
 
 def test_an_objective_that_is_taken_away_takes_its_alerts_along() -> None:
     bench = burning()
     reload(bench, promised(slo=None))
     assert len(calmed(bench)) == 1
-    assert bench.engine.slo.objectives == {}
+    assert bench.engine.room(Objectives).objectives == {}
 
 
 def test_an_objective_that_went_while_no_engine_lived() -> None:
@@ -242,7 +243,7 @@ def test_an_objective_that_went_while_no_engine_lived() -> None:
     bench.die()
     bench.play()
     assert len(calmed(bench)) == 1
-    assert bench.engine.slo.objectives == {}
+    assert bench.engine.room(Objectives).objectives == {}
 
 
 def test_a_lower_objective_calms_at_once_and_a_higher_one_burns_at_once() -> None:
@@ -259,10 +260,10 @@ def test_a_shorter_window_leaves_no_alert_of_a_longer_rule() -> None:
     for _ in range(40):
         crash(bench)
         wait(bench, 400)
-    before = {rule.long_s for rule in bench.engine.slo.objectives["web"].alarm.on}
+    before = {rule.long_s for rule in bench.engine.room(Objectives).objectives["web"].alarm.on}
     assert 3 * 86400.0 in before
     reload(bench, promised(slo=Slo(99.9, 86400.0)))
-    on = {rule.long_s for rule in bench.engine.slo.objectives["web"].alarm.on}
+    on = {rule.long_s for rule in bench.engine.room(Objectives).objectives["web"].alarm.on}
     assert not on & {86400.0, 3 * 86400.0}
     assert {c["window_s"] for c in calmed(bench)} >= {86400.0, 3 * 86400.0}
     assert calmed(bench)[-1]["burning"] == sorted(on)

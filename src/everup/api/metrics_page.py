@@ -12,6 +12,7 @@ from everup import __version__
 from everup.adapters.metrics import machine
 from everup.api.view import FRESH_S, Backend
 from everup.model.instance import BreakerState, State
+from everup.rooms.dependencies.room import Dependencies
 
 _USAGE = (
     ("everup_instance_memory_bytes", "Resident memory of all processes.", "rss_bytes", False),
@@ -95,7 +96,7 @@ class _Page(Collector):
         )
         engine = self._backend.engine
         for slot, instance in engine.instances.items():
-            for name, said in engine.dependencies.of(instance).items():
+            for name, said in engine.room(Dependencies).of(instance).items():
                 names = [slot.service, str(slot), name]
                 for outcome in ("ok", "failed", "rejected", "neutral"):
                     calls.add_metric([*names, outcome], said[outcome])

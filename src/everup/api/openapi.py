@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from everup import __version__
+from everup import __version__, app
 from everup.engine.records import How
 from everup.model.instance import BreakerState, State
 from everup.model.journal import Kind
@@ -38,9 +38,20 @@ def openapi() -> dict[str, Any]:
             "/v1/down": {"post": _post("down", "Stop all services, then end", None)},
             "/v1/openapi.json": {"get": _plain("openapi", "This description", _JSON)},
             "/metrics": {"get": _plain("metrics", "Prometheus text format", "text/plain")},
+            "/v1/rooms": {"get": _plain("rooms", "What each room shows of itself", _JSON)},
+            **_rooms(),
         },
         "components": {"schemas": _schemas()},
     }
+
+
+def _rooms() -> dict[str, Any]:
+    """The routes that rooms bring."""
+    paths: dict[str, Any] = {}
+    for route in app.routes():
+        name = route.path.rpartition("/")[2]
+        paths.setdefault(route.path, {})[route.method] = _plain(name, route.summary, _JSON)
+    return paths
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -184,7 +195,7 @@ def _schemas() -> dict[str, Any]:
          "type": ["object", "null"]}  # fmt: skip
     raw = {"type": "string", "description": "The line's bytes, where they are no UTF-8"}
     process = _object(["pid"], pid=_INT)
-    kinds = {"type": "string", "enum": [kind.value for kind in Kind]}
+    kinds = {"type": "string", "enum": [*(kind.value for kind in Kind), *app.kinds()]}
     return {
         "Error": _object(["error"], error=_TEXT, hint=_TEXT),
         "Targets": _object([], targets=_TEXTS),

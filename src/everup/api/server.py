@@ -14,12 +14,14 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from everup import __version__
+from everup import app as rooms
 from everup.adapters import aside, trusted
 from everup.api import changes, malformed, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
 from everup.api.view import Backend
+from everup.kernel.manifest import load
 from everup.kernel.step import DefectError
 from everup.model.event import Down
 
@@ -62,6 +64,9 @@ def application(backend: Backend) -> web.Application:
     app.router.add_post("/v1/reexec", _reexec)
     app.router.add_get("/v1/openapi.json", _openapi)
     app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/v1/rooms", _rooms)
+    for route in rooms.routes():
+        app.router.add_route(route.method, route.path, load(route.handler))
     return app
 
 
@@ -204,6 +209,11 @@ async def _down(request: web.Request) -> web.Response:
 
 async def _openapi(_request: web.Request) -> web.Response:
     return web.json_response(openapi())
+
+
+async def _rooms(request: web.Request) -> web.Response:
+    shown = request.app[BACKEND].engine.kernel.rooms.items()
+    return web.json_response({name: dict(room.view()) for name, room in shown})
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from everup import app
 from everup.adapters import aside, journal
 from everup.adapters.logs import Follower, LogLine, tail
 from everup.api import view
@@ -110,7 +111,7 @@ def _read(path: Path, **filters: Any) -> list[Entry]:
 
 
 def check_kinds(patterns: list[str]) -> None:
-    known = [kind.value for kind in Kind]
+    known = [*(kind.value for kind in Kind), *app.kinds()]
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
             hint = did_you_mean(pattern, known) or f"there are: {', '.join(known)}"

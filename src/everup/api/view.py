@@ -18,6 +18,7 @@ from everup.model.journal import Entry
 from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service
+from everup.rooms.dependencies.room import Dependencies
 
 FRESH_S = 1.0
 """A usage sample older than this is taken again when somebody looks."""
@@ -197,7 +198,7 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "last_exit": None if it.last_exit is None else str(it.last_exit),
         "usage": None if it.outgoing else usage_payload(backend.metrics.get(it.slot)),
         "probes": _probes(backend, it),
-        "dependencies": backend.engine.dependencies.of(it),
+        "dependencies": backend.engine.room(Dependencies).of(it),
     }
     if spec.listen:
         out["in_balance"] = it.lane in active

@@ -12,13 +12,11 @@ from typing import Any, NoReturn
 import click
 
 from everup.adapters.place import STATE, Place
+from everup.cli.names import COMMANDS
 from everup.cli.screen import echo, style
 
 _NAME = "everup.toml"
-_COMMAND = re.compile(
-    r"\beverup (?=(?:up|down|status|start|stop|restart|reload|reexec|scale|signal|logs|events|"
-    r"check|init|report|plan)\b)"
-)
+_COMMAND = re.compile(rf"\beverup (?=(?:{'|'.join(COMMANDS)})\b)")
 _SYSTEM = "/etc/everup/everup.toml"
 
 OK, FAILED, USAGE, NOT_RUNNING, NOT_WELL = 0, 1, 2, 3, 4

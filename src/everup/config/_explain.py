@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from everup import app
 from everup.config._fields import Key, Kind, exact_duration, exact_size, keys_of
 from everup.config._problem import key_name, toml_list, toml_string
 from everup.config._secrets import MASK, redacted
+from everup.config._whole import is_named
+from everup.kernel.manifest import load
 from everup.model.spec import Everup, Group, Listener, Service, Spec
 
 _NAMED = (Service, Group, Listener)
@@ -34,6 +37,12 @@ class _Explained:
             self._table(f"service.{key_name(name)}", Service, service, blocks)
         for name, group in spec.group.items():
             self._table(f"group.{key_name(name)}", Group, group, blocks)
+        for table in app.tables():
+            value = getattr(spec, table.key, None)
+            if not table.named and value is not None:
+                self._table(table.key, load(table.spec), value, blocks)
+            for name, one in (value or {}).items() if table.named else ():
+                self._table(f"{table.key}.{key_name(name)}", load(table.spec), one, blocks)
         return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
     def _table(self, header: str, table: type[Any], value: Any, blocks: list[list[str]]) -> None:
@@ -43,7 +52,7 @@ class _Explained:
         inner: list[tuple[Key, Any]] = []
         for key in keys_of(table).values():
             item = getattr(value, key.name)
-            if key.name == "name" and table in _NAMED:
+            if key.name == "name" and (table in _NAMED or is_named(header.partition(".")[0])):
                 continue
             if key.name == "policy" and item is None:
                 block.append('# policy: not set; "always", or "never" for a oneshot  # default')

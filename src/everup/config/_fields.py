@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 
 from everup.config._problem import Path
-from everup.model.spec import Spec
 from everup.model.units import (
     DURATION_HELP,
     SIZE_HELP,
@@ -155,9 +154,9 @@ def table_text(table: type[Any]) -> str:
     return (table.__doc__ or "").strip()
 
 
-def kind_at(path: Path) -> Kind | None:
-    """The kind of the value at a path of the normalised document."""
-    kind: Kind | None = Kind("table", table=Spec)
+def kind_at(path: Path, whole: type[Any]) -> Kind | None:
+    """The kind of the value at a path of the normalised document, which is one of ``whole``."""
+    kind: Kind | None = Kind("table", table=whole)
     for part in path:
         if kind is None:
             return None

@@ -8,12 +8,13 @@ import copy
 from pathlib import PurePosixPath
 from typing import Any
 
+from everup import app
 from everup.config._fields import keys_of
 from everup.config._problem import Findings, Path, did_you_mean
 from everup.config._signals import SIGNALS, signal_name
 from everup.model.spec import Listener, Service
 
-TOP_KEYS = ("everup", "defaults", "service", "group")
+CORE_KEYS = ("everup", "defaults", "service", "group")
 NO_DEFAULT = ("name", "command", "listen", "port", "depends_on")
 """Service keys that ``[defaults]`` cannot have."""
 PROBE_MEANS = ("http", "tcp", "exec", "grpc")
@@ -29,13 +30,14 @@ Table = dict[str, Any]
 
 def normalise(document: Table, found: Findings, directory: str) -> Table:
     """The document in the model's form; problems of its outer structure go to ``found``."""
+    known = (*CORE_KEYS, *(table.key for table in app.tables()))
     for key, value in document.items():
-        if key in TOP_KEYS:
+        if key in known:
             continue
-        hint = did_you_mean(key, TOP_KEYS)
+        hint = did_you_mean(key, known)
         if isinstance(value, dict) and "command" in value:
             hint = f"; a service's table is named [service.{key}]"
-        found.add((key,), f"unknown key{hint}", valid=TOP_KEYS)
+        found.add((key,), f"unknown key{hint}", valid=known)
     data: Table = {}
     if "everup" in document:
         data["everup"] = document["everup"]
@@ -55,6 +57,14 @@ def normalise(document: Table, found: Findings, directory: str) -> Table:
         group = _named(name, table, ("group", name), found)
         _listify(group, "services")
         data["group"][name] = group
+    for own in app.tables():
+        if own.named:
+            named = _tables(document, own.key, found)
+            data[own.key] = {
+                name: _named(name, one, (own.key, name), found) for name, one in named.items()
+            }
+        elif own.key in document:
+            data[own.key] = copy.deepcopy(document[own.key])
     _state_dir(data, directory)
     return data
 

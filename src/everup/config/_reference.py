@@ -5,6 +5,7 @@ from typing import Any
 from everup.config._fields import Key, keys_of, table_text
 from everup.config._schema import default_value, plain_text
 from everup.config._texts import texts_of
+from everup.config._whole import rows
 from everup.model.spec import (
     Everup,
     Group,
@@ -86,7 +87,7 @@ _TABLES: tuple[tuple[str, type[Any]], ...] = (
 def reference() -> str:
     """``docs/reference/config.md``: every table and key with type, range, default and text."""
     parts = [_INTRO]
-    for header, table in _TABLES:
+    for header, table in (*_TABLES, *rows()):
         parts.append(_section(header, table))
         if table is StormBrake:
             parts.append(_DEFAULTS)

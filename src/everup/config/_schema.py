@@ -5,11 +5,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from everup import app
 from everup.config._fields import Key, Kind, exact_duration, exact_size, keys_of, table_text
 from everup.config._normalise import NO_DEFAULT
 from everup.config._signals import SIGNALS
 from everup.config._texts import texts_of
 from everup.config._validate import NAME_HELP
+from everup.kernel.manifest import load
 from everup.model.spec import Everup, Group, Listener, Service
 from everup.model.units import Duration
 
@@ -27,6 +29,13 @@ def json_schema() -> Schema:
     _define(Everup, defs)
     _define(Service, defs)
     _define(Group, defs)
+    rooms: dict[str, Schema] = {}
+    for table in app.tables():
+        one = load(table.spec)
+        _define(one, defs)
+        single = {"$ref": f"#/$defs/{one.__name__}"}
+        text = plain_text(table_text(one))
+        rooms[table.key] = _named(one.__name__, text) if table.named else single
     service = defs["Service"]["properties"]
     defs["Defaults"] = {
         "type": "object",
@@ -44,6 +53,7 @@ def json_schema() -> Schema:
             "defaults": {"$ref": "#/$defs/Defaults"},
             "service": _named("Service", "The services."),
             "group": _named("Group", "The groups."),
+            **rooms,
         },
         "additionalProperties": False,
         "$defs": defs,

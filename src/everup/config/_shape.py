@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from everup.config._fields import Kind, keys_of
 from everup.config._problem import Findings, Path, did_you_mean, toml_list
-from everup.model.spec import Spec
+from everup.config._whole import is_named, whole
 from everup.model.units import parse_duration, parse_size
 
 _INT_MAX = 2**63 - 1
@@ -24,7 +24,7 @@ class _Refused(Exception):  # noqa: N818  # control flow, never leaves this modu
 
 def shape(data: dict[str, Any], found: Findings) -> dict[str, Any]:
     """A copy of ``data`` with durations as seconds and sizes as bytes, without what is wrong."""
-    return _Walk(found).table(data, Kind("table", table=Spec), ())
+    return _Walk(found).table(data, Kind("table", table=whole()), ())
 
 
 class _Walk:
@@ -121,7 +121,7 @@ class _Walk:
 
 def _is_named(path: Path) -> bool:
     """Whether this table takes its name from its key, so that ``name`` is no key of its own."""
-    return bool(path) and path[0] in ("service", "group") and len(path) == 2
+    return len(path) == 2 and is_named(str(path[0]))
 
 
 def _argv(text: str) -> str:

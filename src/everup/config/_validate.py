@@ -1,16 +1,24 @@
 """The model's own validation, its findings put into plain words."""
 
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from everup.config._fields import Kind, keys_of, kind_at
 from everup.config._problem import Findings, Path, did_you_mean
+from everup.config._whole import whole
 from everup.model.spec import Listener, Service, Spec
 
 _ROUNDS = 50
-_ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
+
+
+@cache
+def _adapter() -> TypeAdapter[Spec]:
+    return TypeAdapter(whole())
+
+
 NAME_HELP = "a letter, then at most 62 letters, digits, - and _"
 
 _PATTERNS = {
@@ -41,7 +49,7 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
     for _ in range(_ROUNDS):
         try:
             # from JSON, strict mode tells strings from numbers but still takes lists for tuples
-            return _ADAPTER.validate_json(json.dumps(data), strict=True)
+            return _adapter().validate_json(json.dumps(data), strict=True)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 path: Path = tuple(detail["loc"])
@@ -52,7 +60,7 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
 
 
 def _report(path: Path, kind_of_error: str, value: object, found: Findings) -> None:
-    kind = kind_at(path)
+    kind = kind_at(path, whole())
     last = next((part for part in reversed(path) if isinstance(part, str)), "")
     if kind_of_error == "missing":
         found.add(path, _MISSING.get(last, f"{last} is missing"))
@@ -86,7 +94,7 @@ def _prune(data: dict[str, Any], path: Path) -> None:
         parent = _at(data, path[: cut - 1])
         if not isinstance(key, str) or not isinstance(parent, dict):
             continue
-        table = kind_at(path[: cut - 1])
+        table = kind_at(path[: cut - 1], whole())
         if table is not None and table.table is not None:
             info = keys_of(table.table).get(key)
             if info is not None and info.required:

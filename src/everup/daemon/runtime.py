@@ -15,6 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from everup import edges
 from everup.adapters import journal as journals
 from everup.adapters import metrics, targets
 from everup.adapters.aside import Shelf
@@ -41,6 +42,7 @@ from everup.engine.records import CannotChangeError
 from everup.kernel.step import DefectError
 from everup.model.action import (
     Action,
+    Asked,
     CloseSockets,
     Commit,
     Configure,
@@ -135,6 +137,7 @@ class Runtime:
         )
         self.chores = Chores(self)
         self.listening = Listening(self)
+        self._performers = edges.performers("edge")
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
 
@@ -215,6 +218,8 @@ class Runtime:
             if not self.engine.quitting:
                 orders.obey(self, number)
         self.spawn_task(self.chores.remember())
+        for source in edges.sources():
+            self.spawn_task(source(self))
         self.began.set()
 
     @property
@@ -366,6 +371,8 @@ class Runtime:
                 takeover.discard(self.place, self.shelf)
             case Quit(status=status):
                 self._quit(status)
+            case Asked():
+                self._performers[type(action)](action, self)
             case Record():
                 pass
 

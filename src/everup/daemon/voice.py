@@ -8,9 +8,10 @@ from typing import TextIO
 
 from everup.model.action import Record
 from everup.model.display import shown_line
+from everup.model.entry import EntryKind
 from everup.model.journal import Kind
 
-_WORDS = {
+_WORDS: dict[str, str] = {
     Kind.READY: "ready",
     Kind.RUNNING: "running",
     Kind.UNHEALTHY: "failed",
@@ -81,7 +82,8 @@ class Voice:
             time.sleep(0.005)
 
     def tell(self, record: Record) -> None:
-        words = _WORDS.get(record.kind)
+        own = record.kind.words if isinstance(record.kind, EntryKind) else ""
+        words = own or _WORDS.get(record.kind.value)
         if words is None:
             return
         payload = record.payload

@@ -29,9 +29,16 @@ def compare(old: Spec, new: Spec) -> Plan:
     both = [name for name in new.service if name in old.service]
     changes = (_change(old.service[name], new.service[name]) for name in both)
     settings = [f"everup.{key}" for key in _differ(old.everup, new.everup)]
-    for name in sorted({*old.group, *new.group}):
-        if old.group.get(name) != new.group.get(name):
-            settings.append(f"group.{name}")
+    # Whatever tables rooms have brought: one that changed is never "no change".
+    for table in (item.name for item in fields(new) if item.name not in ("service", "everup")):
+        before, after = getattr(old, table, None), getattr(new, table)
+        if isinstance(after, dict):
+            before = before or {}
+            for name in sorted({*before, *after}):
+                if before.get(name) != after.get(name):
+                    settings.append(f"{table}.{name}")
+        elif before != after:
+            settings += [f"{table}.{key}" for key in _differ(before or type(after)(), after)]
     return Plan(
         tuple(name for name in new.service if name not in old.service),
         tuple(name for name in old.service if name not in new.service),

@@ -5,17 +5,20 @@ record before the action that it announces.
 """
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+from everup import app
 from everup.engine.room import Supervise
 from everup.engine.state import Supervised
+from everup.kernel.manifest import load
 from everup.kernel.room import Room
 from everup.kernel.step import Kernel
 from everup.model.action import Action, Record, SetBalance, Signal
 from everup.model.event import Event
 from everup.model.journal import Kind
 from everup.model.spec import Spec
-from everup.rooms.dependencies.room import Dependencies
-from everup.rooms.slo.room import Objectives
+
+R = TypeVar("R")
 
 
 class Engine(Supervised):
@@ -34,11 +37,9 @@ class Engine(Supervised):
         scaled: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(spec, random=random, scaled=scaled)
-        self.dependencies, self.slo = Dependencies(), Objectives()
         rooms: dict[str, Room] = {
-            "dependencies": self.dependencies,
-            "supervise": Supervise(self),
-            "slo": self.slo,
+            manifest.name: load(manifest.room)() if manifest.room else Supervise(self)
+            for manifest in app.ROOMS
         }
         self.kernel: Kernel[Supervised] = Kernel(rooms, self, self.box, random)
 
@@ -49,6 +50,13 @@ class Engine(Supervised):
         exception is a defect, and this engine must not be used any more.
         """
         return _balance_first(self.kernel.handle(event, now))
+
+    def room(self, kind: type[R]) -> R:
+        """Give the room of that class, for reading. Raises ``LookupError`` where there is none."""
+        for room in self.kernel.rooms.values():
+            if isinstance(room, kind):
+                return room
+        raise LookupError(f"this process hosts no {kind.__name__}")
 
     def next_deadline(self) -> float | None:
         """When ``Tick`` is due at the latest."""

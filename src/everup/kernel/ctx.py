@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from everup.model.action import Record
+from everup.model.entry import EntryKind
 from everup.model.journal import Kind
 
 W = TypeVar("W")
+T = TypeVar("T")
+P = TypeVar("P")
 _SAME_S = 0.001
 """Two wakes that are no further apart are one: the same time, worked out twice."""
 
@@ -70,6 +73,11 @@ class Ctx(Generic[W]):
         """Gives numbers in [0, 1)."""
         self._box = box
 
+    def table(self, key: str, table: type[T]) -> T:
+        """Give the room's own table of the config; with its defaults where the config has none."""
+        found = getattr(getattr(self.world, "spec", None), key, None)
+        return found if isinstance(found, table) else table()
+
     def do(self, action: object) -> None:
         """Have an action carried out after the step, in the order in which they are asked for."""
         self._box.actions.append(action)
@@ -77,6 +85,11 @@ class Ctx(Generic[W]):
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: object) -> None:
         """Write to the journal, before any action that is asked for after this."""
         self._box.actions.append(Record(kind, subject, payload, durable))
+
+    def write(self, kind: EntryKind[P], subject: str, payload: P, durable: bool = False) -> None:
+        """Write an entry of a room's own kind to the journal, before any action that is asked for
+        after this. ``durable``: it must outlive a power cut."""
+        self._box.actions.append(Record(kind, subject, kind.encode(payload), durable))
 
     def publish(self, fact: object) -> None:
         """Tell a fact to every room that hears its type, after this event."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from everup.model.entry import EntryKind
 from everup.model.event import Hook
 from everup.model.instance import Slot
 from everup.model.journal import Kind
@@ -13,7 +14,7 @@ from everup.model.spec import Listener
 class Record:
     """Write this to the journal. Stands before the action that it announces."""
 
-    kind: Kind
+    kind: Kind | EntryKind[Any]
     subject: str
     payload: dict[str, Any] = field(default_factory=dict)
     durable: bool = False
@@ -156,7 +157,15 @@ class Quit:
 
 
 Effect = Spawn | RunHook | Signal | GiveTime | MainPid
+
+
+class Asked:
+    """An action that a room of its own asks for; the room's edge carries it out."""
+
+    __slots__ = ()
+
+
 Action = (
-    Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | MendSockets | EmptyQueue
+    Asked | Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | MendSockets | EmptyQueue
     | CloseSockets | SetBalance | Forget | Configure | Commit | Discard | Quit
 )  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from everup.model.units import Duration, Size
 
 # Checks are compiled once, for the whole Spec, not for each part of it as well.
-_CONFIG = ConfigDict(extra="forbid", defer_build=True)
+CONFIG = ConfigDict(extra="forbid", defer_build=True)
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -27,7 +27,7 @@ class Strategy(StrEnum):
     REST_FOR_ONE = "rest_for_one"
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Probe:
     """One probe. Exactly one of ``http``, ``tcp``, ``grpc`` and ``exec`` says what is asked."""
 
@@ -79,7 +79,7 @@ class Probe:
     """Failures during this time after the process started do not count."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Probes:
     """The probes of a service, as Kubernetes means them."""
 
@@ -91,7 +91,7 @@ class Probes:
     """Its verdict of failure kills the replica and starts it again."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Intensity:
     """How many crashes in which time are too many."""
 
@@ -101,7 +101,7 @@ class Intensity:
     """The window, up to 1d."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Restart:
     """What happens when a process ends by itself."""
 
@@ -124,7 +124,7 @@ class Restart:
     """Exit codes that are no failure."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Slo:
     """What the service promises its users; ``everup report`` shows the error budget that is left,
     and a budget that burns too fast is told as it happens."""
@@ -136,7 +136,7 @@ class Slo:
     """The objective holds over each window of this length, 1d to 366d."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Limits:
     """Resource limits of each replica; what the machine cannot enforce is told at start."""
 
@@ -152,7 +152,7 @@ class Limits:
     """Size of core dumps (RLIMIT_CORE)."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Hooks:
     """Commands around the life of each replica, without a shell, bounded by ``timeout``."""
 
@@ -168,7 +168,7 @@ class Hooks:
     """A hook that runs longer is killed and has failed."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Log:
     """Where the output of each replica goes: ``STATE/logs/SERVICE.REPLICA.log`` in CRI format."""
 
@@ -180,7 +180,7 @@ class Log:
     """A longer line is stored in parts of this size, each marked; none of it is lost."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Watchdog:
     """systemd's watchdog: the service must send ``WATCHDOG=1`` this often."""
 
@@ -188,7 +188,7 @@ class Watchdog:
     """Handed to the service as WATCHDOG_USEC; a longer silence kills and restarts it."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Rollout:
     """How replicas are replaced by ``everup restart`` and ``everup reload``."""
 
@@ -201,7 +201,7 @@ class Rollout:
     where neither a startup nor a readiness probe says when it is ready, else 0s."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Listener:
     """One listening socket, passed to the service systemd-style (LISTEN_FDS, from descriptor 3)."""
 
@@ -220,7 +220,7 @@ ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000
 """It condemns nobody: see ``engine.starting``."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Service:
     """One service: a command, how many of it, and what keeping it up means."""
 
@@ -325,7 +325,7 @@ class Service:
         return ACCEPTS
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Group:
     """Services that share a restart strategy."""
 
@@ -338,7 +338,7 @@ class Group:
     ``rest_for_one``: the crashed service and the members named after it."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class StormBrake:
     """The budget of restarts over all services together: a token bucket."""
 
@@ -348,7 +348,7 @@ class StormBrake:
     """In this time the whole budget comes back, evenly."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Everup:
     """Settings of everup itself, table ``[everup]``."""
 
@@ -370,7 +370,7 @@ class Everup:
     """Restarts after failures beyond this budget wait. What operators ask for is not counted."""
 
 
-@dataclass(frozen=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Spec:
     """The whole config."""
 

@@ -25,7 +25,7 @@ class Auditor:
     def __init__(self, world: "SimWorld") -> None:
         self._world = world
         self._stopped: set[Slot] = set()
-        self._intents: dict[str, list[Kind]] = defaultdict(list)
+        self._intents: dict[str, list[object]] = defaultdict(list)
         self._spawns: dict[Slot, list[float]] = defaultdict(list)
         self._gens: dict[Slot, int] = {}
         self._runs: set[tuple[Slot, int]] = set()

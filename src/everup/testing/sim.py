@@ -17,12 +17,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from everup import edges
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
 from everup.engine.observe import probe_of
 from everup.engine.records import CannotChangeError
 from everup.model.action import (
     Action,
+    Asked,
     CloseSockets,
     Commit,
     Configure,
@@ -144,9 +146,12 @@ class SimWorld:
         self._pids = itertools.count(100)
         self.starved_until = 0.0
         self.audit = Auditor(self)
+        self._performers = edges.performers("double")
         self.engine = self.new_engine()
         self.dispatch(Up())
         self.every(0.5, self._measure_lag)
+        for source in edges.doubles():
+            source(self)
 
     def new_engine(self) -> Engine:
         return Engine(self.spec, random=self.rng.random, scaled=replicas(self.latest()))
@@ -208,6 +213,7 @@ class SimWorld:
                 self.boundary()
                 self._do(action)
         self.audit.after()
+        self.engine.kernel.check_invariants()
 
     def boundary(self) -> None:
         """Between two steps of the engine process: here it can die."""
@@ -265,6 +271,8 @@ class SimWorld:
                 self.balance.pop(service, None)
             case Quit(status=status):
                 self.quit = status
+            case Asked():
+                self._performers[type(action)](action, self)
             case (
                 MainPid()
                 | MendSockets()
@@ -470,7 +478,7 @@ class SimWorld:
         self.run_until(self.now + within_s, self.is_quiet)
         if not self.is_quiet():
             raise Violation(f"seed {self.seed}: a rollout does not end: {self.engine.rolling}")
-        # A process that was born to crash soon can undo the reload that mends another one's command:
+        # A process that was born to crash soon can undo the reload that mends another's command:
         # the operator tries again.
         for _attempt in range(_MENDS):
             if not self._mend():

@@ -1,0 +1,44 @@
+"""The only list of rooms, in the order in which a step asks them. To add a room: its folder, and a
+line here."""
+
+from functools import cache
+from typing import Any, Final
+
+from everup.kernel.manifest import Command, Manifest, Route, Table, load
+from everup.model.entry import EntryKind
+
+_SUPERVISE: Final = Manifest(
+    name="supervise", doc="Keeps every service as its config and its operators want it."
+)
+_NAMES: Final = (
+    "dependencies",
+    "supervise",
+    "slo",
+)
+ROOMS: Final[tuple[Manifest, ...]] = tuple(
+    _SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES
+)
+
+
+@cache
+def tables() -> tuple[Table, ...]:
+    """Give every top-level table of the config that a room brings."""
+    return tuple(table for room in ROOMS for table in room.tables)
+
+
+@cache
+def kinds() -> dict[str, EntryKind[Any]]:
+    """Give every kind of journal entry that a room brings, by its name in the journal."""
+    return {kind.value: kind for room in ROOMS for kind in room.kinds}
+
+
+@cache
+def routes() -> tuple[Route, ...]:
+    """Give every request that a room answers."""
+    return tuple(route for room in ROOMS for route in room.routes)
+
+
+@cache
+def commands() -> dict[str, Command]:
+    """Give every command that a room brings, by name."""
+    return {command.name: command for room in ROOMS for command in room.commands}

@@ -1,0 +1,70 @@
+"""What a room brings, as strings and plain values: reading a manifest loads nothing heavy.
+
+Names of code are written ``package.module:name`` and loaded when they are needed.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from everup.model.entry import EntryKind
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A top-level table of the config file."""
+
+    key: str
+    spec: str
+    """The pydantic dataclass behind it. Its docstrings are the reference."""
+    named: bool = False
+    """There may be many, as ``[key.NAME]``; else it is one, ``[key]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the command line."""
+
+    name: str
+    function: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request that the API answers."""
+
+    method: str
+    """``get`` or ``post``."""
+    path: str
+    handler: str
+    """A coroutine function of an aiohttp request."""
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that everup's other parts need to know of a room."""
+
+    name: str
+    doc: str
+    """What the room is for, in one sentence."""
+    room: str = ""
+    """The class of the room, constructed without arguments; "" for one that its host builds."""
+    kinds: tuple[EntryKind[Any], ...] = ()
+    tables: tuple[Table, ...] = ()
+    edge: str = ""
+    """The module with the room's I/O: ``PERFORMERS`` (for each type of action that the room asks
+    for, who carries it out) and ``SOURCES`` (coroutine functions that bring events in)."""
+    double: str = ""
+    """The module with the same in the simulated world: ``PERFORMERS``, and ``SOURCES`` as functions
+    of the world that plan their events in it."""
+    routes: tuple[Route, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+
+def load(name: str) -> Any:
+    """Give what ``package.module:name`` names; without a colon, the module."""
+    module, _, attribute = name.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
