@@ -21,6 +21,7 @@ from conftest import everup, needs_root
 
 from everup.adapters import binding, steering
 from everup.adapters.sockets import SocketBank
+from everup.config import check
 from everup.model.spec import Listener, Service
 
 __all__ = ["everup"]
@@ -285,3 +286,34 @@ def test_an_address_that_is_not_here_yet_is_listened_on(everup: Everup, notify: 
     asks = "import socket; s = socket.create_connection(('192.0.2.77', 8080), 5); s.sendall(b'?'); "
     argv = [*inside, sys.executable, "-c", asks + "print(s.recv(99).decode())"]
     assert int(subprocess.run(argv, capture_output=True, check=True).stdout) == pid
+
+
+@needs_root
+def test_a_unix_listener_belongs_to_whom_the_config_says(bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    listener = Listener("main", f"unix:{path}", mode="0600", user="nobody", group="1")
+    bank.open(Service("web", ("serve",), listen=(listener,)), 1)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 1, 0o600)
+    bank.close("web", (listener,))
+    assert not path.exists()
+    nobody = Listener("main", f"unix:{path}", user="no-such-user")
+    with pytest.raises(OSError, match="cannot give it to no-such-user: no such user or group"):
+        bank.open(Service("web", ("serve",), listen=(nobody,)), 1)
+    assert not path.exists()
+
+
+def checked(text: str) -> list[Any]:
+    known = check(text, path="everup.toml", directory="/", known_users=lambda name: name == "root")
+    return list(known.problems)
+
+
+def test_the_owner_of_a_listener_is_checked() -> None:
+    text = "[service.web]\ncommand = ['x']\nlisten = {{ address = '{}', {} = '{}' }}\n"
+    for address, key, value, problem in (
+        ("127.0.0.1:80", "group", "adm", "only a Unix socket has an owner"),
+        ("unix:/run/web.sock", "user", "no-such-user", "this machine has no such user"),
+        ("unix:/run/web.sock", "user", "", "is empty"),
+    ):
+        assert problem in str(checked(text.format(address, key, value))[0])
+    assert not checked(text.format("unix:/run/web.sock", "user", "root"))

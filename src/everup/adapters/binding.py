@@ -10,12 +10,13 @@ from typing import Final
 
 import psutil
 
-from everup.adapters import sock_diag, trusted
+from everup.adapters import aside, launch, sock_diag, trusted
 from everup.config import Address
 from everup.model.spec import Listener
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _IP_FREEBIND: Final = 15  # socket.IP_FREEBIND is not in every Python that we run on
+_LOOKUP_S = 2.0
 _DEAD = (errno.ECONNREFUSED,)
 
 
@@ -65,6 +66,8 @@ def listen(address: Address, listener: Listener, first: bool) -> socket.socket:
         text = f"cannot listen on {listener.address}: {os.strerror(error.errno or 0)}"
         if error.errno == errno.EADDRINUSE:
             text += _holder(address)
+        elif error.errno == errno.EPERM:
+            text = f"cannot listen on {listener.address}: {error.strerror}"
         elif error.errno == errno.EACCES and address.port < 1024:
             text += "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
         raise OSError(error.errno, text) from error
@@ -128,9 +131,12 @@ class File:
     def is_at(self, path: str) -> bool:
         """Whether the path still leads to it."""
         try:
-            found = os.lstat(path)
+            return self.is_same(os.lstat(path))
         except OSError:
             return False
+
+    def is_same(self, found: os.stat_result) -> bool:
+        """Whether that is a look at it."""
         return (found.st_ino, sock_diag.device_number(found.st_dev)) == (self.inode, self.device)
 
 
@@ -158,6 +164,34 @@ def spare_name(path: str) -> str:
     return os.path.join(directory, f".{base}.everup")
 
 
+def _give(sock: socket.socket, path: str, listener: Listener) -> None:
+    """Make it the file of its user and group: by descriptor, since by name it would be whatever
+    has that name by then."""
+    if listener.user is None and listener.group is None:
+        return
+    try:
+        uid, gid = aside.call(_LOOKUP_S, _ids, listener.user, listener.group)
+        handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            file = file_of(sock)
+            if file is None or not file.is_same(os.fstat(handle)):
+                raise OSError(errno.ESTALE, "its path is somebody else's already")
+            os.chown(f"/proc/self/fd/{handle}", uid, gid)
+        finally:
+            os.close(handle)
+    except (OSError, LookupError) as error:
+        unlink_own(path, file_of(sock))
+        owner = (listener.user or "") + (f":{listener.group}" if listener.group else "")
+        why = "no such user or group" if isinstance(error, LookupError) else error.strerror or error
+        raise OSError(errno.EPERM, f"cannot give it to {owner}: {why}") from error
+
+
+def _ids(user: str | None, group: str | None) -> tuple[int, int]:
+    """-1: as it is."""
+    uid = -1 if user is None else launch.account(user).pw_uid
+    return uid, -1 if group is None else launch.group_number(group)
+
+
 def _listen_unix(path: str, listener: Listener) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
@@ -170,6 +204,7 @@ def _listen_unix(path: str, listener: Listener) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         trusted.bind(sock, path, int(listener.mode, 8))
+        _give(sock, path, listener)
         sock.listen(listener.backlog)
     except BaseException:
         sock.close()

@@ -44,14 +44,14 @@ def identity(service: Service) -> Identity | None:
     uid, gid, name = os.getuid(), os.getgid(), None
     if service.user is not None:
         try:
-            entry = _account(service.user)
+            entry = account(service.user)
         except KeyError:
             raise LaunchError(f"user {service.user!r} does not exist on this machine") from None
         uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
         environment = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
     if service.group is not None:
         try:
-            gid = _gid(service.group)
+            gid = group_number(service.group)
         except KeyError:
             raise LaunchError(f"group {service.group!r} does not exist on this machine") from None
     if os.getuid() != 0 and (uid, gid) != (os.getuid(), os.getgid()):
@@ -60,7 +60,7 @@ def identity(service: Service) -> Identity | None:
     return Identity(uid, gid, groups, environment)
 
 
-def _account(user: str) -> pwd.struct_passwd:
+def account(user: str) -> pwd.struct_passwd:
     """By name or by number, as `user` and `group` may be given; KeyError for one that is not."""
     try:
         return pwd.getpwnam(user)
@@ -70,7 +70,7 @@ def _account(user: str) -> pwd.struct_passwd:
         return pwd.getpwuid(int(user))
 
 
-def _gid(group: str) -> int:
+def group_number(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
@@ -82,7 +82,7 @@ def _gid(group: str) -> int:
 def user_exists(name: str) -> bool:
     """Whether this machine has the user."""
     try:
-        _account(name)
+        account(name)
     except KeyError:
         return False
     return True

@@ -36,7 +36,7 @@ def check_services(
             check_command(service, path, found)
         _rollout(service, path, found)
         for i, listener in enumerate(service.listen):
-            _listener(listener, (*path, "listen", i), found)
+            _listener(listener, (*path, "listen", i), found, known_users)
     _cycles(spec, found)
     _groups(spec, names, found)
     if not names:
@@ -162,7 +162,9 @@ def _rollout(service: Service, path: Path, found: Findings) -> None:
         )
 
 
-def _listener(listener: Listener, path: Path, found: Findings) -> None:
+def _listener(
+    listener: Listener, path: Path, found: Findings, known_users: Callable[[str], bool] | None
+) -> None:
     if not _LISTENER_NAME.fullmatch(listener.name):
         found.add(
             (*path, "name"),
@@ -171,6 +173,14 @@ def _listener(listener: Listener, path: Path, found: Findings) -> None:
     if not _MODE.fullmatch(listener.mode):
         message = 'expected three octal digits, like "0660"'
         found.add((*path, "mode"), message, value=listener.mode)
+    for key, owner in (("user", listener.user), ("group", listener.group)):
+        if owner == "":
+            found.add((*path, key), "is empty; leave it out for the default", value="")
+        elif owner is not None and not listener.address.startswith("unix:"):
+            found.add((*path, key), "only a Unix socket has an owner; a port has none", value=owner)
+    user = listener.user
+    if user and known_users is not None and not user.isdigit() and not known_users(user):
+        found.add((*path, "user"), "this machine has no such user", value=user)
 
 
 def _templates(service: Service, path: Path, found: Findings) -> None:

@@ -268,7 +268,7 @@ class _Conversion:
                 parts.append(f"backlog = {backlog}")
             if address.startswith("unix:"):
                 parts.append(f"mode = {toml_string(self._mode(options))}")
-                self._owner(options)
+                parts += self._owner(options)
         except (Unknown, ValueError) as error:
             self._lost("socket", value, error)
             self.held = "its socket is missing"
@@ -281,12 +281,13 @@ class _Conversion:
             raise Unknown(f"socket_mode = {mode}: expected octal digits")
         return f"0{int(mode, 8):03o}"
 
-    def _owner(self, options: dict[str, str]) -> None:
-        owner = options.get("socket_owner", "")
-        if owner or "user" in self.draft.keys:
-            text = owner or self.draft.keys["user"].strip('"')
-            self._lost("socket_owner", text, "the socket belongs to everup's own user: see its "
-                       "mode, or the server before it cannot connect")  # fmt: skip
+    def _owner(self, options: dict[str, str]) -> list[str]:
+        """Default: the program's user, as supervisord has it."""
+        text = self.filler.plain(options.get("socket_owner", "")).strip()
+        text = text or self.draft.keys.get("user", "").strip('"')
+        user, _, group = text.partition(":")
+        pairs = (("user", user), ("group", group))
+        return [f"{key} = {toml_string(name)}" for key, name in pairs if name]
 
     def _command(self) -> None:
         text = self.program.options.get("command")

@@ -214,6 +214,10 @@ class Listener:
     """Connections that wait for accept (the kernel caps it at net.core.somaxconn)."""
     mode: str = "0660"
     """Permissions of a Unix socket, octal."""
+    user: str | None = None
+    """Owner of a Unix socket (needs root). Default: everup's own user."""
+    group: str | None = None
+    """Group of a Unix socket, like that of the web server in front. Default: everup's own."""
 
 
 ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000)
