@@ -1,5 +1,6 @@
 """One probe over one socket: a state machine that the reactor and the timers drive."""
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -11,6 +12,7 @@ from everup.adapters.probes._base import Attempt, Judge, Owner
 from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import READ, WRITE
 from everup.adapters.probes._resolve import Address, Found
+from everup.adapters.probes._response import SearchedResponse
 from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
 from everup.adapters.probes._stage import Stage, timed_out
 from everup.adapters.probes._words import error_words, one_line, own_trouble
@@ -38,7 +40,8 @@ class SocketAttempt(Attempt):
     """
 
     __slots__ = (
-        "_family", "_fd", "_left", "_look_s", "_others", "_response", "_sock", "_state", "_waiting",
+        "_family", "_fd", "_left", "_look_s", "_others", "_response", "_search_task",
+        "_sock", "_state", "_waiting",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, plan: Plan, started_s: float, lateness_s: float) -> None:
@@ -53,6 +56,7 @@ class SocketAttempt(Attempt):
         self._others: Found = []
         """Addresses still to be tried."""
         self._response: Judge | None = None
+        self._search_task: asyncio.Task[None] | None = None
         self._look_s = _LOOK_S
 
     def begin(self) -> None:
@@ -319,7 +323,28 @@ class SocketAttempt(Attempt):
             if self.plan.tls is None:
                 return True
 
+    def _search(self, response: SearchedResponse, text: str, *, eof: bool) -> None:
+        """It takes longer than the loop has time."""
+        if self._waiting:
+            self.owner.reactor.remove(self._fd)
+            self._waiting = 0
+        self._state = Stage.SEARCHING
+
+        def done(found: bool) -> None:
+            self._search_task = None
+            if self._state is Stage.SEARCHING:
+                response.judge(found)
+                self._decided(response, eof=eof)
+                if self.lingers:
+                    self._wait_for(READ)
+
+        left_s = max(0.001, self.deadline_s - self.owner.now())
+        self._search_task = self.owner.searcher.aside(response.pattern, text, left_s, done)
+
     def _decided(self, response: Judge, *, eof: bool) -> None:
+        if isinstance(response, SearchedResponse) and response.text is not None:
+            self._search(response, response.text, eof=eof)
+            return
         ok, detail = response.ok, response.detail
         if response.garbage and talks_to_itself(self._sock):
             detail = error_words(errno.ECONNREFUSED)
@@ -406,6 +431,9 @@ class SocketAttempt(Attempt):
 
     def _close(self) -> None:
         self._state = Stage.CLOSED
+        if self._search_task is not None:
+            self._search_task.cancel()
+            self._search_task = None
         sock = self._sock
         if sock is not None:
             if self._waiting:

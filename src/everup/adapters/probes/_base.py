@@ -6,6 +6,7 @@ from typing import Protocol
 from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import Reactor
 from everup.adapters.probes._resolve import Resolver
+from everup.adapters.probes._search import Searcher
 from everup.adapters.probes._tls import Contexts
 
 
@@ -25,6 +26,11 @@ class Owner(Protocol):
     @property
     def contexts(self) -> Contexts:
         """Reads certificates."""
+        ...
+
+    @property
+    def searcher(self) -> Searcher:
+        """Searches bodies."""
         ...
 
     @property

@@ -7,13 +7,17 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
+from everup.adapters import python
+from everup.adapters.probes import _search
 from everup.adapters.probes._attempt import SocketAttempt
 from everup.adapters.probes._base import Attempt
 from everup.adapters.probes._exec import ExecAttempt
 from everup.adapters.probes._plan import Plan, make_plan
 from everup.adapters.probes._reactor import Reactor
 from everup.adapters.probes._resolve import Resolver
+from everup.adapters.probes._response import Check
 from everup.adapters.probes._schedule import Schedule, make_schedule, next_round, round_due_s
+from everup.adapters.probes._search import Searcher
 from everup.adapters.probes._tls import Contexts
 from everup.adapters.probes._words import one_line
 from everup.model.instance import Slot
@@ -103,6 +107,7 @@ class Prober:
         self._run_exec = run_exec
         self._random = random
         self.contexts = Contexts()
+        self.searcher = Searcher(python.command(_search.__file__))
         self._watches: dict[_Key, _Watch] = {}
         self._ending: set[_Key] = set()
         """Commands that were cancelled and have not ended yet."""
@@ -127,7 +132,10 @@ class Prober:
         schedule = make_schedule(
             self.now(), target.probe.interval, first_after_s, self._random(), self._random()
         )
-        watch = _Watch(key, make_plan(target, self.contexts.get), schedule)
+        plan = make_plan(target, self.contexts.get)
+        if isinstance(plan.check, Check):
+            plan.check.look = self.searcher.quick
+        watch = _Watch(key, plan, schedule)
         self._watches[key] = watch
         self._sleep(watch)
         self._arm()
@@ -165,6 +173,7 @@ class Prober:
             self._timer = None
         self.resolver.close()
         self.contexts.close()
+        self.searcher.close()
         self.reactor.close()
 
     # What attempts call.

@@ -1,6 +1,7 @@
 """Judges one HTTP response as its bytes come in. No I/O."""
 
 import re
+from collections.abc import Callable
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -22,10 +23,18 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 Redirects = Literal["same-host", "never", "any"]
 
 
+Look = Callable[[re.Pattern[str], str], bool | None]
+"""Whether the text has the pattern; None: that takes a while, and ``judge`` is called then."""
+
+
+def _at_once(pattern: re.Pattern[str], text: str) -> bool:
+    return pattern.search(text) is not None
+
+
 class Check:
     """What makes a response a success. One per target."""
 
-    __slots__ = ("head_only", "hosts", "pattern", "redirects", "status_max", "status_min")
+    __slots__ = ("head_only", "hosts", "look", "pattern", "redirects", "status_max", "status_min")
 
     def __init__(
         self,
@@ -43,10 +52,11 @@ class Check:
         self.redirects = redirects
         self.hosts = hosts
         """Names, in lower case, under which the service itself was asked."""
+        self.look: Look = _at_once
 
     def respond(self) -> "Response":
         """A judge for one response."""
-        return new_response(self)
+        return new_response(self, self.look)
 
     def misled(self, status: int, location: bytes | None) -> str:
         """Why a redirect is no success, though its status is in the range; or nothing."""
@@ -85,6 +95,7 @@ class Response:
         "ok",
         "received",
         "status",
+        "text",
     )
 
     def __init__(self, check: Check) -> None:
@@ -102,6 +113,8 @@ class Response:
         self.garbage = False
         self.ok = False
         self.detail = ""
+        self.text: str | None = None
+        """What is yet to be searched before there is a verdict."""
         # A cycle through the parser's bound methods; release() breaks it, so that the garbage
         # collector has no work of it.
         parser = httptools.HttpResponseParser(self)
@@ -153,6 +166,9 @@ class Response:
     def progress(self) -> str:
         """How far it had come when time ran out."""
         if self.headers_done:
+            if self.text is not None and self._check.pattern is not None:
+                pattern = self._check.pattern.pattern
+                return f"{self.detail}, but searching the body takes longer: simplify /{pattern}/"
             return f"{self.detail}, {self.received} bytes received, but no end of the body"
         if self.received:
             return f"connected, {self.received} bytes received, but no end of the headers"
@@ -236,9 +252,27 @@ class Response:
 class SearchedResponse(Response):
     """A response whose body must match a pattern."""
 
-    __slots__ = ("_body", "_body_bytes", "_framed")
+    __slots__ = ("_body", "_body_bytes", "_framed", "_look")
 
-    def __init__(self, check: Check) -> None:
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What is searched for."""
+        assert self._check.pattern is not None
+        return self._check.pattern
+
+    def judge(self, found: bool) -> None:
+        """The verdict, once ``text`` was searched."""
+        self.text = None
+        pattern = self._check.pattern
+        if found or pattern is None:
+            self._decide(True, self.detail)
+        else:
+            self._decide(
+                False, one_line(f"{self.detail}, but the body does not match /{pattern.pattern}/")
+            )
+
+    def __init__(self, check: Check, look: "Look") -> None:
+        self._look = look
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._framed = False
@@ -270,16 +304,14 @@ class SearchedResponse(Response):
             self._search()
 
     def _search(self) -> None:
-        pattern = self._check.pattern
-        text = b"".join(self._body).decode("utf-8", "replace")
-        if pattern is None or pattern.search(text):
-            self._decide(True, self.detail)
+        pattern, text = self._check.pattern, b"".join(self._body).decode("utf-8", "replace")
+        found = True if pattern is None else self._look(pattern, text)
+        if found is None:
+            self.text, self.done = text, True
         else:
-            self._decide(
-                False, one_line(f"{self.detail}, but the body does not match /{pattern.pattern}/")
-            )
+            self.judge(found)
 
 
-def new_response(check: Check) -> Response:
+def new_response(check: Check, look: Look = _at_once) -> Response:
     """A judge for one response."""
-    return Response(check) if check.pattern is None else SearchedResponse(check)
+    return Response(check) if check.pattern is None else SearchedResponse(check, look)

@@ -18,6 +18,7 @@ class Stage(Enum):
     HANDSHAKE = auto()
     SENDING = auto()
     READING = auto()
+    SEARCHING = auto()
     DRAINING = auto()
     CLOSED = auto()
 
