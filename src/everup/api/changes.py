@@ -9,6 +9,7 @@ from everup import config
 from everup.adapters import aside, named, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
+from everup.api import first
 from everup.api.commands import Refusal
 from everup.api.view import Backend
 from everup.engine.records import CannotChangeError, Plan
@@ -26,6 +27,7 @@ async def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, A
     place = backend.place
     text, spec = await _read(place)
     plan, answer = _plan(backend, spec)
+    await first.can_apply(backend, spec, plan)
     if body.get("dry_run"):
         return answer
     _refuse_while_busy(backend, plan)

@@ -16,7 +16,7 @@ from aiohttp import web
 from everup import __version__
 from everup import app as rooms
 from everup.adapters import aside, trusted
-from everup.api import changes, malformed, streams, view
+from everup.api import changes, first, malformed, streams, view
 from everup.api.commands import Refusal, command
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
@@ -194,7 +194,11 @@ async def _command(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     body = await _body(request)
     by = f"uid {_peer_uid(request)}"
-    event, slots = command(request.path.rpartition("/")[2], body, backend.engine, by)
+    name = request.path.rpartition("/")[2]
+    event, slots = command(name, body, backend.engine, by)
+    if name in ("start", "restart"):
+        await first.can_start(backend, slots, name)
+        event, slots = command(name, body, backend.engine, by)  # things may have changed meanwhile
     before = backend.journal.last_seq
     backend.dispatch(event)
     return web.json_response({"slots": [str(slot) for slot in slots], "after": before})

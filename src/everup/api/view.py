@@ -33,9 +33,12 @@ class Backend(Protocol):
     shelf: Shelf
     place: Place
     keeper_pid: int
-    leaving: bool
-    """Another engine is about to take over; nothing is taken in any more."""
     started_at: float
+
+    @property
+    def leaving(self) -> bool:
+        """Another engine is about to take over; nothing is taken in any more."""
+        ...
 
     def dispatch(self, event: Event) -> None: ...
 

@@ -16,10 +16,13 @@ from everup.adapters.aside import Shelf
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
 from everup.adapters.place import Place
+from everup.api import first
+from everup.api.commands import Refusal
 from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
 from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
 from everup.engine.records import CannotChangeError
+from everup.engine.reload import plan_of
 from everup.model.display import shown_line
 from everup.model.event import Reload, Up
 from everup.model.instance import Slot
@@ -199,9 +202,17 @@ def _apply_next(runtime: "Runtime", candidate: Spec | None, up: Up) -> None:
     if candidate is None or up.quitting:
         discard(runtime.place, runtime.shelf)
         return
+    runtime.spawn_task(_apply(runtime, candidate))
+
+
+async def _apply(runtime: "Runtime", candidate: Spec) -> None:
     try:
+        plan = plan_of(runtime.engine, candidate)
+        await first.can_apply(runtime, candidate, plan, patient=True)
         runtime.dispatch(Reload(candidate, by="everup up"))
-    except CannotChangeError as error:
+    except (CannotChangeError, Refusal) as error:
+        if runtime.engine.reloading is not None:
+            return  # somebody has asked for another one meanwhile, whose file it is by now
         discard(runtime.place, runtime.shelf)
         runtime.record(Kind.FACILITY, "everup", detail=f"the changed config waits: {error}")
 
