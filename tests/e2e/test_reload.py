@@ -307,9 +307,12 @@ def test_broken_worker_is_rolled_back(everup: Everup) -> None:
     """One that cannot run twice had to stop first: it comes back with its old command."""
     everup.up({"a": SLEEPER, "once": {"command": sh("exit 0"), "type": "oneshot"}})
     text, seq = everup.config.read_text(), everup.last_seq()
-    everup.write({"a": {"command": ["/nowhere/program"]}, "once": SLEEPER | {"type": "oneshot"}})
+    junk = everup.directory / "program"
+    junk.write_text("junk")  # is there and may be executed: that it cannot run shows when it is
+    junk.chmod(0o755)
+    everup.write({"a": {"command": [str(junk)]}, "once": SLEEPER | {"type": "oneshot"}})
     result = everup.cli("reload", expect=1)
-    assert "a.1 did not come to ready: it ended: cannot run /nowhere/program" in result.err
+    assert f"a.1 did not come to ready: it ended: cannot run {junk}" in result.err
     everup.wait_state("a.1", "ready")
     command = Path(f"/proc/{everup.pid('a.1')}/cmdline").read_text()
     assert command.split("\0")[0] == "sleep"
@@ -350,14 +353,17 @@ def test_added_service_is_broken(everup: Everup) -> None:
     web = version(everup, "one", listen=f"127.0.0.1:{port}", probe=READY)
     everup.up({"web": web})
     before, text = everup.members(), everup.config.read_text()
+    junk = everup.directory / "program"
+    junk.write_text("junk")
+    junk.chmod(0o755)
     everup.write(
         {
             "web": version(everup, "two", listen=f"127.0.0.1:{port}"),
-            "new": {"command": ["/nowhere"]},
+            "new": {"command": [str(junk)]},
         }
     )
     result = everup.cli("reload", expect=1)
-    assert "new: new.1 did not come to ready: it ended: cannot run /nowhere" in result.err
+    assert f"new: new.1 did not come to ready: it ended: cannot run {junk}" in result.err
     everup.write({"renamed": web})
     result = everup.cli("reload", expect=1)
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.err, result.err

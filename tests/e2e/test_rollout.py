@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _everup import DEADLINE_S, FAST_PROBE, SLEEP, Everup, UnixConnection, alive, python, sh
+from _everup import DEADLINE_S, FAST_PROBE, SLEEP, Everup, UnixConnection, alive, get, python, sh
 
 from load import Load, Summary
 
@@ -512,3 +512,21 @@ def get_plain(port: int) -> str:
         while chunk := client.recv(65536):
             data += chunk
     return data.partition(b"\r\n\r\n")[2].decode()
+
+
+@pytest.mark.parametrize("command", ["restart", "reload"])
+def test_this_once_two_do_not_fit(everup: Everup, command: str) -> None:
+    """The old process has ended before its successor starts; the next time is as ever."""
+    port = everup.port()
+    web = everup.server(listen=f"127.0.0.1:{port}")
+    everup.up({"web": web})
+    everup.write({"web": web | {"environment": {"A": "1"}}})
+    after = everup.last_seq()
+    done = everup.cli(command, "--no-overlap")
+    kinds = everup.kinds("web.1", after)
+    assert kinds.index("exited") < kinds.index("starting"), done.text
+    assert "outgoing" not in kinds
+    assert get(port)["pid"] == everup.pid("web.1")
+    after = everup.last_seq()
+    everup.cli("restart")
+    assert "outgoing" in everup.kinds("web.1", after)

@@ -25,6 +25,7 @@ from everup.model.action import (
     CloseSockets,
     EmptyQueue,
     Forget,
+    GiveTime,
     OpenSockets,
     Quit,
     Record,
@@ -272,6 +273,8 @@ def test_batches(overlap: bool) -> None:
         seen.append([slot.replica for slot in turns])
         for slot in turns:
             if not overlap:
+                if bench.state(slot) is State.DRAINING:  # others serve meanwhile
+                    bench.tell(Drained(slot, 1))
                 assert bench.state(slot) is State.STOPPING
                 bench.ended(slot)
             bench.born(slot)
@@ -300,8 +303,37 @@ def test_a_batch_waits_for_its_slowest() -> None:
 @pytest.mark.parametrize(("batch", "first"), [(1, 1), (2, 2), (3, 2), (9, 2)])
 def test_without_overlap_one_that_is_ready_is_left(batch: int, first: int) -> None:
     bench = ready_bench(3, overlap=False, rollout=Rollout(batch=batch))
-    assert len(of(bench.tell(Restart(ALL, "ann")), Signal)) == first
+    assert len(of(bench.tell(Restart(ALL, "ann")), GiveTime)) == first
     assert bench.engine.active["web"]
+
+
+def test_without_overlap_what_came_before_the_balance_changed_is_served() -> None:
+    """Where another one serves meanwhile; a last one gets its signal at once, and who comes then
+    waits in its socket."""
+    bench = ready_bench(2, overlap=False)
+    assert not of(bench.tell(Restart((WEB,), "ann")), Signal)
+    assert bench.state(WEB) is State.DRAINING
+    assert bench.engine.active["web"] == (2,)
+    assert of(bench.tell(Drained(WEB, 1)), Signal)
+    lone = ready_bench(1, overlap=False)
+    assert of(lone.tell(Restart((WEB,), "ann")), Signal)
+
+
+def test_this_once_without_overlap() -> None:
+    bench = ready_bench(2)
+    bench.tell(Restart((WEB, WEB2), "ann", overlap=False))
+    assert bench.last(Kind.ROLLOUT).payload["overlap"] is False
+    assert not bench.engine.outgoing
+    bench.tell(Drained(WEB, 1))
+    assert not bench.engine.outgoing
+    assert of(bench.ended(WEB, run=1), Spawn)
+    bench.born(WEB)
+    bench.probe(WEB)
+    bench.tell(Drained(WEB2, 1))
+    bench.settle(bench.ended(WEB2, run=1))
+    assert bench.runs("web") == [2, 2]
+    bench.tell(Restart((WEB,), "ann"))
+    assert bench.engine.outgoing  # the next one is as the config says
 
 
 @pytest.mark.parametrize("overlap", [True, False])

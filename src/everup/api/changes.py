@@ -10,7 +10,7 @@ from everup.adapters import aside, named, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api import first
-from everup.api.commands import Refusal
+from everup.api.commands import Refusal, overlaps
 from everup.api.view import Backend
 from everup.engine.records import CannotChangeError, Plan
 from everup.engine.reload import plan_of
@@ -26,7 +26,8 @@ async def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, A
     """Apply the config file as it is now, or only say what that would change (``dry_run``)."""
     place = backend.place
     text, spec = await _read(place)
-    plan, answer = _plan(backend, spec)
+    overlap = overlaps(body)
+    plan, answer = _plan(backend, spec, overlap)
     await first.can_apply(backend, spec, plan)
     if body.get("dry_run"):
         return answer
@@ -35,16 +36,16 @@ async def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, A
     if plan:
         try:
             _refuse_while_busy(backend, plan)  # meanwhile another one may have come
-            _plan(backend, spec)
+            _plan(backend, spec, overlap)
         except Refusal:
             if backend.engine.reloading is None:
                 backend.shelf.put(lambda: Path(place.next).unlink(missing_ok=True))
             raise
-        backend.dispatch(Reload(spec, by))
+        backend.dispatch(Reload(spec, by, overlap))
     return answer
 
 
-def _plan(backend: Backend, spec: Spec) -> tuple[Plan, dict[str, Any]]:
+def _plan(backend: Backend, spec: Spec, overlap: bool) -> tuple[Plan, dict[str, Any]]:
     """What would change, also in words for whoever asks."""
     engine = backend.engine
     if engine.quitting:
@@ -53,7 +54,7 @@ def _plan(backend: Backend, spec: Spec) -> tuple[Plan, dict[str, Any]]:
         plan = plan_of(engine, spec)
     except CannotChangeError as error:
         raise Refusal(409, f"{error}; nothing was changed", "look: everup status") from None
-    answer: dict[str, Any] = {"plan": plan_payload(engine.spec, spec, plan)}
+    answer: dict[str, Any] = {"plan": plan_payload(engine.spec, spec, plan, overlap)}
     return plan, answer | {
         "after": backend.journal.last_seq,
         "changed": bool(plan),
@@ -103,7 +104,7 @@ async def _store(backend: Backend, path: str, text: str) -> None:
         ) from error
 
 
-def plan_payload(old: Spec, new: Spec, plan: Plan) -> dict[str, Any]:
+def plan_payload(old: Spec, new: Spec, plan: Plan, overlap: bool = True) -> dict[str, Any]:
     """The plan as data: what is added, removed, changed, and how."""
 
     def how(restart: bool, cold: bool, overlaps: bool) -> str:
@@ -111,7 +112,7 @@ def plan_payload(old: Spec, new: Spec, plan: Plan) -> dict[str, Any]:
             return "in place"
         if cold:
             return "stop and start"
-        return "rolling" if overlaps else "one by one"
+        return "rolling" if overlaps and overlap else "one by one"
 
     return {
         "added": list(plan.added),

@@ -42,13 +42,21 @@ def command(
             if busy or engine.reloading is not None:
                 what = "a reload" if engine.reloading is not None else f"a restart of {busy[0]}"
                 raise Refusal(409, f"{what} is under way", "look: everup status")
-            return Restart(slots, by), slots
+            return Restart(slots, by, overlaps(body)), slots
         case _:
             alive = tuple(slot for slot in slots if engine.instances[slot].has_process)
             number = _signal(body.get("signal"))
             if not alive:
                 raise Refusal(409, "none of them has a process to signal", "everup status")
             return SendSignal(alive, number, by), alive
+
+
+def overlaps(body: dict[str, Any]) -> bool:
+    """Whether a successor may start beside the old process, where the config has it so."""
+    overlap = body.get("overlap", True)
+    if not isinstance(overlap, bool):
+        raise Refusal(400, f"overlap = {overlap!r}: expected true or false")
+    return overlap
 
 
 def _meant(name: str, slots: tuple[Slot, ...], engine: Engine) -> tuple[Slot, ...]:

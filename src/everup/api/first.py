@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from everup.adapters import preflight
 from everup.api.commands import Refusal
 from everup.api.view import Backend
-from everup.engine.changes import Plan
 from everup.engine.lacking import lacking
+from everup.engine.records import Plan
 from everup.model.instance import Slot
 from everup.model.spec import Service, Spec
 

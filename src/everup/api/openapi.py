@@ -29,7 +29,7 @@ def openapi() -> dict[str, Any]:
             "/v1/start": {"post": _post("start", "Start what was stopped", "Targets")},
             "/v1/stop": {"post": _post("stop", "Stop; it stays stopped", "Targets")},
             "/v1/restart": {
-                "post": _post("restart", "Replace processes, a batch at a time", "Targets")
+                "post": _post("restart", "Replace processes, a batch at a time", "Restart")
             },
             "/v1/reload": {"post": _reload()},
             "/v1/scale": {"post": _post("scale", "Change the number of replicas", "Scale")},
@@ -103,7 +103,7 @@ def _changing(flag: dict[str, Any]) -> dict[str, Any]:
         changed={"type": "array", "items": change},
     )  # fmt: skip
     return {
-        "Reload": _object([], dry_run=flag),
+        "Reload": _object([], dry_run=flag, overlap=flag),
         "Reloading": _object(
             ["plan", "changed", "after"], plan=plan, changed=flag, after=_INT, slots=_TEXTS
         ),
@@ -199,6 +199,7 @@ def _schemas() -> dict[str, Any]:
     return {
         "Error": _object(["error"], error=_TEXT, hint=_TEXT),
         "Targets": _object([], targets=_TEXTS),
+        "Restart": _object([], targets=_TEXTS, overlap=flag),
         "Scale": _object(["service", "replicas"], service=_TEXT, replicas=_INT),
         "Signal": _object(["signal"], signal=_TEXT, targets=_TEXTS),
         "Accepted": _object(["after"], slots=_TEXTS, after=_INT, keeper=process, engine=process),

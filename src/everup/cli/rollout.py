@@ -40,15 +40,24 @@ _timeout = click.option(
     metavar="SECONDS",
     help="Wait so long; 0: do not wait.",
 )
+_no_overlap = click.option(
+    "--no-overlap",
+    "one_by_one",
+    is_flag=True,
+    help="This once, end each process before its successor starts: two do not fit.",
+)
 Json = dict[str, Any]
 
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[SERVICE|INSTANCE]...")
+@_no_overlap
 @_timeout
 @json_option
 @click.pass_obj
-def restart(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool) -> None:
+def restart(
+    here: Here, targets: tuple[str, ...], one_by_one: bool, timeout: float, as_json: bool
+) -> None:
     """Replace the processes, one batch after the other, and wait until all are ready.
 
     A service with sockets of its own brings each new process to ready before the old one drains.
@@ -56,7 +65,7 @@ def restart(here: Here, targets: tuple[str, ...], timeout: float, as_json: bool)
     """
     client = Client(here.place)
     before = {slot: i["run"] for slot, i in instances(client.get("/v1/status")).items()}
-    answer = client.post("/v1/restart", {"targets": list(targets)})
+    answer = client.post("/v1/restart", {"targets": list(targets), "overlap": not one_by_one})
     slots = set(answer["slots"])
     what = ", ".join(targets) if targets else "all services"
     if not slots:
@@ -149,10 +158,11 @@ def _lines(client: Client, query: Json) -> list[Json]:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@_no_overlap
 @_timeout
 @json_option
 @click.pass_obj
-def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
+def reload(here: Here, dry_run: bool, one_by_one: bool, timeout: float, as_json: bool) -> None:
     """Apply the changed config: all of it, or nothing.
 
     Shows first what is added, removed, changed in place and changed with a restart. If anything
@@ -160,12 +170,12 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
     """
     client = Client(here.place)
     began = time.monotonic()
-    answer = _ask_reload(here, client, dry_run=True)
+    answer = _ask_reload(here, client, {"dry_run": True, "overlap": not one_by_one})
     if not as_json:
         for text in plan_lines(answer["plan"]):
             echo(text)
     if not dry_run:
-        answer = _ask_reload(here, client, dry_run=False)
+        answer = _ask_reload(here, client, {"overlap": not one_by_one})
     if not answer["changed"]:
         text = f"nothing changes: this is what {here.config} says already"
         done(as_json, answer | {"result": "unchanged"}, text, "everup status")
@@ -196,9 +206,9 @@ def reload(here: Here, dry_run: bool, timeout: float, as_json: bool) -> None:
     done(as_json, answer | {"result": "applied"}, f"applied in {took:.1f} s", "everup status")
 
 
-def _ask_reload(here: Here, client: Client, *, dry_run: bool) -> Json:
+def _ask_reload(here: Here, client: Client, body: Json) -> Json:
     try:
-        answer: Json = client.post("/v1/reload", {"dry_run": dry_run})
+        answer: Json = client.post("/v1/reload", body)
     except Failure as failure:
         if failure.status == NOT_RUNNING:
             refuse_second(here.place)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from everup.adapters import metrics
+from everup.adapters import metrics, sockdiag
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.sockets import SocketBank
 from everup.daemon.crew import Crew
@@ -16,8 +16,7 @@ from everup.model.spec import Service
 
 _EVERY_S = 0.1
 _SHARE = 10
-"""A look costs at most one part in so many of a core: all sockets of the machine are gone through,
-tens of thousands where many short connections come."""
+"""A look costs at most one part in so many of a core."""
 _QUIET = 3
 """So many looks in a row without a connection. A client far away may have begun its handshake
 before the balance changed, and gets into the old queue only with its end."""
@@ -74,5 +73,10 @@ class Drains:
     def _open(self, service: Service, pids: list[int]) -> tuple[int, float]:
         """The number, and the CPU time that it took to count them."""
         began_s = time.thread_time()
-        count = self._bank.busy(service, pids) or metrics.open_connections(pids)
+        count = self._bank.busy(service, pids)
+        if not count:
+            try:
+                count = sockdiag.open_connections(pids)
+            except OSError:  # a kernel that does not tell: all sockets are gone through
+                count = metrics.open_connections(pids)
         return count, time.thread_time() - began_s

@@ -24,7 +24,8 @@ def take_over(engine: Supervised, event: Up, now: float) -> None:
     engine.gens |= dict(event.gens)
     engine.active |= {name: on for name, on in event.active if name in engine.services}
     if event.reload is not None:
-        reload.take_up(engine, event.reload.spec, event.reload.by, now)
+        pending = event.reload
+        reload.take_up(engine, pending.spec, pending.by, now, overlap=pending.overlap)
     for slot, instance in list(engine.instances.items()):
         want = said.get(slot, engine.services[slot.service].autostart)
         run, done = runs.get(slot, 0), slot in event.done
@@ -110,7 +111,7 @@ def _go_on(engine: Supervised, unfinished: Unfinished, now: float) -> None:
     cold = is_cold(former, target)
     went_on = Rollout(
         gen, how, unfinished.slots, tuple(waiting), former, target, now, unfinished.by, cold,
-        tuple(turns),
+        tuple(turns), overlap=unfinished.overlap,
     )  # fmt: skip
     engine.rolling[name] = went_on
     engine.touch(name)

@@ -159,7 +159,8 @@ def _unfinished(by: _By, names: Iterable[str]) -> Iterable[Unfinished]:
             continue
         slots = tuple(Slot.parse(text) for text in entry.payload["slots"])
         how, by_whom = str(entry.payload["how"]), str(entry.payload.get("by", ""))
-        yield Unfinished(name, int(entry.payload["gen"]), slots, how, by_whom)
+        overlap = bool(entry.payload.get("overlap", True))
+        yield Unfinished(name, int(entry.payload["gen"]), slots, how, by_whom, overlap)
 
 
 def _pending(candidate: Spec, by: _By) -> Pending:
@@ -174,7 +175,9 @@ def _pending(candidate: Spec, by: _By) -> Pending:
         if e.seq > began and e.payload["how"] == "reload"
     )
     opened = by.get((Kind.RELOADING.value, "everup"))
-    return Pending(candidate, str(opened.payload.get("by", "")) if opened else "", failed, gens)
+    told = {} if opened is None else opened.payload
+    by_whom, overlap = str(told.get("by", "")), bool(told.get("overlap", True))
+    return Pending(candidate, by_whom, failed, gens, overlap)
 
 
 # -- processes

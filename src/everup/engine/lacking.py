@@ -1,21 +1,18 @@
 """What a service would wait for if it were started now: asked before it is stopped for that."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from everup.engine.state import Supervised
 from everup.model.instance import State
 from everup.model.record import Instance
 from everup.model.spec import Service
 from everup.supervise import order
 
-if TYPE_CHECKING:
-    from everup.engine.core import Engine
-
 _ON_ITS_WAY = (State.STARTING, State.RUNNING, State.READY, State.BACKOFF, State.STOPPED)
 
 
 def lacking(
-    engine: "Engine",
+    engine: Supervised,
     services: Mapping[str, Service],
     names: Iterable[str],
     coming: Collection[str],

@@ -28,18 +28,18 @@ def operate(engine: Supervised, event: Operator, now: float) -> None:
         case Stop(slots=those, by=by):
             slots.want(engine, those, False, by, "stopped")
             slots.stop(engine, those, f"stopped by {by}" if by else "stopped", now)
-        case Restart(slots=those, by=by):
+        case Restart(slots=those, by=by, overlap=overlap):
             those = _staying(engine, those)
             slots.want(engine, those, True, by, "restarted")
-            _restart(engine, those, by, now)
+            _restart(engine, those, by, now, overlap)
         case Scale(service=name, replicas=replicas, by=by) if name not in engine.leaving:
             slots.resize(engine, name, replicas, engine.services[name].standby, by, now)
         case Scale():
             pass  # it goes
-        case Reload(spec=spec, by=by):
+        case Reload(spec=spec, by=by, overlap=overlap):
             if engine.reloading is not None:
                 raise CannotChangeError("another reload is under way")
-            reload.begin(engine, spec, by, now)
+            reload.begin(engine, spec, by, now, overlap=overlap)
         case SendSignal(slots=those, signal=signal, by=by):
             for slot in those:
                 instance = engine.instances[slot]
@@ -76,7 +76,9 @@ def _start(engine: Supervised, slot: Slot, now: float) -> None:
     engine.touch(slot.service)
 
 
-def _restart(engine: Supervised, those: tuple[Slot, ...], by: str, now: float) -> None:
+def _restart(
+    engine: Supervised, those: tuple[Slot, ...], by: str, now: float, overlap: bool
+) -> None:
     """In batches of each service; services side by side."""
     for name in dict.fromkeys(slot.service for slot in those):
         rollout.cancel(engine, name, f"another restart was asked for by {by}", now)
@@ -89,7 +91,7 @@ def _restart(engine: Supervised, those: tuple[Slot, ...], by: str, now: float) -
         alive = tuple(slot for slot in mine if engine.instances[slot].state.alive)
         back = engine.rolling.get(name)
         if alive and back is None:
-            rollout.begin(engine, alive, How.RESTART, by, now)
+            rollout.begin(engine, alive, How.RESTART, by, now, overlap=overlap)
         elif alive and back is not None:  # a reload ended here: one rollout does both
             both = tuple(sorted({*back.slots, *alive}))
             rollout.begin(engine, both, back.how, by, now, back.target)

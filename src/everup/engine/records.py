@@ -78,6 +78,8 @@ class Rollout:
     turns: tuple[Turn, ...] = ()
     not_before: float = 0.0
     """The pause between two batches."""
+    overlap: bool = True
+    """False: somebody asked for one without, whatever the definition says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +99,5 @@ class Reloading:
     failed: str = ""
     """Why all of it goes back."""
     undoing: bool = False
+    overlap: bool = True
+    """False: no successor starts before the old process has ended."""

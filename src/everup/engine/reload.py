@@ -16,6 +16,7 @@ from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
 from everup.model.spec import Service, Spec
+from everup.supervise import order
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On
 
@@ -33,23 +34,23 @@ def plan_of(engine: Supervised, spec: Spec) -> Plan:
     return plan
 
 
-def begin(engine: Supervised, spec: Spec, by: str, now: float) -> None:
+def begin(engine: Supervised, spec: Spec, by: str, now: float, *, overlap: bool = True) -> None:
     """Start applying the new config."""
     plan = plan_of(engine, spec)
     engine.record(
         Kind.RELOADING, "everup", durable=True, by=by, added=list(plan.added),
         removed=list(plan.removed), restarted=list(plan.restarted),
         changed=[change.service for change in plan.changed if not change.restart],
-        settings=list(plan.settings),
+        settings=list(plan.settings), **({} if overlap else {"overlap": False}),
     )  # fmt: skip
-    take_up(engine, spec, by, now)
+    take_up(engine, spec, by, now, overlap=overlap)
 
 
-def take_up(engine: Supervised, spec: Spec, by: str, now: float) -> None:
+def take_up(engine: Supervised, spec: Spec, by: str, now: float, *, overlap: bool = True) -> None:
     """From the beginning, or after an earlier engine died in the middle of it."""
     plan = plan_of(engine, spec)
     todo = tuple(name for name in _in_order(spec) if name in plan.restarted)
-    engine.reloading = Reloading(spec, engine.spec, plan, todo, now, by=by)
+    engine.reloading = Reloading(spec, engine.spec, plan, todo, now, by=by, overlap=overlap)
     for name in plan.added:
         _add(engine, spec.service[name], now)
 
@@ -98,21 +99,51 @@ def advance(engine: Supervised, now: float) -> None:
         if not state:
             return
         del now_at.deadlines[name]
-    if any(rolling.how is How.RELOAD for rolling in engine.rolling.values()):
-        return
+    under_way = {n for n, rolling in engine.rolling.items() if rolling.how is How.RELOAD}
     if not now_at.todo:
-        _commit(engine, now_at, now)
+        if not under_way:
+            _commit(engine, now_at, now)
         return
-    name = now_at.todo[0]
-    if name in engine.rolling:
+    if (following := _next(engine, now_at, under_way)) is None:
         return
-    engine.reloading = replace(now_at, todo=now_at.todo[1:])
+    name = following
+    engine.reloading = replace(now_at, todo=tuple(n for n in now_at.todo if n != name))
     target = target_of(engine, now_at.spec, name)
     mine = tuple(i.slot for i in engine.of(name) if i.want and not i.done)
     if mine:
-        rollout.begin(engine, mine, How.RELOAD, now_at.by, now, target)
+        rollout.begin(engine, mine, How.RELOAD, now_at.by, now, target, overlap=now_at.overlap)
     else:  # nothing of it runs; what is started later gets the new definition at the commit
         advance(engine, now)
+
+
+def _next(engine: Supervised, now_at: Reloading, under_way: set[str]) -> str | None:
+    """Whose turn can come now: nobody that it needs, that needs it or that restarts with it is
+    under way, or has to come before."""
+    if len(under_way) >= now_at.spec.everup.rollout.parallel:
+        return None
+    before = under_way | engine.rolling.keys()
+    for name in now_at.todo:
+        if name not in before and not before & _bound_to(engine, now_at.spec, name):
+            return name
+        before.add(name)
+    return None
+
+
+def _bound_to(engine: Supervised, spec: Spec, name: str) -> set[str]:
+    """What a service needs, what needs it, before the reload or after it, and its group."""
+    found = set[str]()
+    for services in (engine.services, spec.service):
+        needs = {n: s.depends_on for n, s in services.items()}
+        for table in (needs, order.dependents(services)):
+            todo = [name]
+            while todo:
+                fresh = [n for n in table.get(todo.pop(), ()) if n not in found]
+                found.update(fresh)
+                todo += fresh
+    for group in (*engine.spec.group.values(), *spec.group.values()):
+        if name in group.services:
+            found.update(group.services)
+    return found - {name}
 
 
 def target_of(engine: Supervised, spec: Spec, name: str) -> Service:
@@ -223,7 +254,7 @@ def _undo(engine: Supervised, now_at: Reloading, now: float) -> None:
             if alike(engine.services[name], former):
                 continue
             mine = tuple(i.slot for i in engine.of(name) if i.want and not i.done)
-            rollout.revert(engine, name, former, mine, now)
+            rollout.revert(engine, name, former, mine, now, overlap=now_at.overlap)
         return
     if any(rolling.how is How.ROLLBACK for rolling in engine.rolling.values()):
         return

@@ -34,9 +34,11 @@ def begin(
     by: str,
     now: float,
     target: Service | None = None,
+    *,
+    overlap: bool = True,
 ) -> None:
     """Replace the processes of these slots of one service; by ``target``, if its definition
-    changes."""
+    changes. ``overlap`` False: this once the old process ends before its successor starts."""
     name = slots[0].service
     former = engine.services[name]
     target = target or former
@@ -45,9 +47,10 @@ def begin(
     engine.record(
         Kind.ROLLOUT, name, gen=gen, how=how.value, slots=[str(slot) for slot in slots],
         batch=len(slots) if cold else target.rollout.batch,
-        overlap=target.overlaps and not cold, by=by,
+        overlap=target.overlaps and not cold and overlap, by=by,
     )  # fmt: skip
-    resume(engine, Rollout(gen, how, slots, slots, former, target, now, by, cold), now)
+    fresh = Rollout(gen, how, slots, slots, former, target, now, by, cold, overlap=overlap)
+    resume(engine, fresh, now)
 
 
 def resume(engine: Supervised, rollout: Rollout, now: float) -> None:
@@ -169,7 +172,8 @@ def _judge(engine: Supervised, rollout: Rollout, turn: Turn, now: float) -> bool
 def _next_batch(engine: Supervised, name: str, rollout: Rollout, now: float) -> None:
     service = rollout.target
     size = len(rollout.waiting) if rollout.cold else service.rollout.batch
-    if not service.overlaps and not rollout.cold:  # one that is ready has to be left
+    overlaps = service.overlaps and rollout.overlap
+    if not overlaps and not rollout.cold:  # one that is ready has to be left
         ready = sum(i.state is State.READY for i in engine.of(name))
         size = min(size, max(1, ready - 1))
     slots = [s for s in rollout.waiting if s in engine.instances and engine.instances[s].want]
@@ -192,7 +196,7 @@ def _replace(engine: Supervised, rollout: Rollout, slot: Slot, now: float) -> Tu
     old = engine.instances[slot]
     service, leaving = rollout.target, engine.definition(old)
     patience_s = service.start_timeout + service.min_ready
-    overlaps = service.overlaps and leaving.overlaps and not rollout.cold
+    overlaps = service.overlaps and leaving.overlaps and not rollout.cold and rollout.overlap
     if overlaps and old.state in _SERVING and old.has_process:
         _outgoing(engine, old)
         fresh = Instance(
@@ -201,10 +205,14 @@ def _replace(engine: Supervised, rollout: Rollout, slot: Slot, now: float) -> Tu
         )  # fmt: skip
         engine.instances[slot] = fresh
     else:
-        patience_s += leaving.stop_timeout + leaving.drain_timeout
+        # Where others serve meanwhile, what came before the balance changed is served first.
+        others = any(i.slot != slot and i.state is State.READY for i in engine.all_of(slot.service))
+        drain_s = SETTLE_S if leaving.listen and others and not rollout.cold else 0.0
+        patience_s += leaving.stop_timeout + max(leaving.drain_timeout, drain_s)
         if old.state.alive:
             engine.put(replace(old, attempt=0, crashes=(), parked=False), now)
-            engine.happen(slot, Happening(On.STOP, f"{rollout.how.value} asked for"), now)
+            reason = f"{rollout.how.value} asked for"
+            engine.happen(slot, Happening(On.STOP, reason, drain_s=drain_s), now)
         if not rollout.cold:
             _take_over(engine, rollout, engine.instances[slot], now)
     return Turn(slot, old.run, now + patience_s)
@@ -284,18 +292,24 @@ def fail(engine: Supervised, name: str, reason: str, now: float) -> None:
         for instance in engine.all_of(name):
             engine.put(replace(instance, service=None), now)
     if rollout.how is How.RELOAD:
-        revert(engine, name, rollout.former, replaced, now)
-        if engine.reloading is not None:
+        revert(engine, name, rollout.former, replaced, now, overlap=rollout.overlap)
+        if engine.reloading is not None and not engine.reloading.failed:
             engine.reloading = replace(engine.reloading, failed=f"{name}: {reason}")
     engine.touch(name)
 
 
 def revert(
-    engine: Supervised, name: str, former: Service, slots: tuple[Slot, ...], now: float
+    engine: Supervised,
+    name: str,
+    former: Service,
+    slots: tuple[Slot, ...],
+    now: float,
+    *,
+    overlap: bool = True,
 ) -> None:
     """Give the service its former definition back, and a process of it to these slots."""
     if slots:
-        begin(engine, slots, How.ROLLBACK, "everup", now, former)
+        begin(engine, slots, How.ROLLBACK, "everup", now, former, overlap=overlap)
     else:
         _redefine(engine, former)
     for instance in engine.all_of(name):

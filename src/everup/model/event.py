@@ -192,6 +192,7 @@ class Unfinished:
     slots: tuple[Slot, ...]
     how: str
     by: str = ""
+    overlap: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Pending:
     """It was being rolled back, for this reason."""
     gens: tuple[tuple[str, int], ...] = ()
     """The generation that each service got by it, for those whose turn has come."""
+    overlap: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,8 @@ class Stop:
 class Restart:
     slots: tuple[Slot, ...]
     by: str = ""
+    overlap: bool = True
+    """False: this once no successor starts before the old process has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +283,8 @@ class Reload:
 
     spec: Spec
     by: str = ""
+    overlap: bool = True
+    """False: this once no successor starts before the old process has ended."""
 
 
 @dataclass(frozen=True, slots=True)

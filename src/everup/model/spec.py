@@ -353,6 +353,14 @@ class StormBrake:
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
+class Rollouts:
+    """How a reload replaces what runs, over all services."""
+
+    parallel: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Services that are replaced at the same time where neither needs the other, 1 to 1000."""
+
+
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Everup:
     """Settings of everup itself, table ``[everup]``."""
 
@@ -372,6 +380,8 @@ class Everup:
     """A verdict is postponed no longer than this."""
     storm_brake: StormBrake = field(default_factory=StormBrake)
     """Restarts after failures beyond this budget wait. What operators ask for is not counted."""
+    rollout: Rollouts = field(default_factory=Rollouts)
+    """How a reload replaces what runs, over all services."""
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
