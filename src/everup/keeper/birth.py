@@ -21,7 +21,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from everup.keeper import spawn, wire
@@ -30,33 +30,56 @@ from everup.keeper.spawn import SpawnError
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
-_REPLY_MS = 2000
+_REPLY_MS = 500
 _MAX_BODIES = 4
 BODY_S = 0.2
 """How long a body is kept for somebody who has just died."""
 _libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: keeps the interpreter lock, as fork needs
 
-tainted: set[str] = set()
-"""Groups on which ``cgroup.kill`` was used: nothing must be born into them (see children)."""
+_KILLED = "user.everup.killed"
+_tainted: dict[str, bool] = {}
+
+
+def taint(cgroup: str) -> None:
+    """``cgroup.kill`` is used on this group: nothing must be born into it any more (see children).
+    The group itself remembers it for the keepers to come, where the kernel lets it (Linux 5.7)."""
+    _tainted[cgroup] = True
+    with contextlib.suppress(OSError):
+        os.setxattr(cgroup, _KILLED, b"1")
+
+
+def is_tainted(cgroup: str) -> bool:
+    """Whether ``cgroup.kill`` was used on this group, by this keeper or one before."""
+    if cgroup not in _tainted:
+        try:
+            _tainted[cgroup] = bool(os.getxattr(cgroup, _KILLED))
+        except OSError:
+            _tainted[cgroup] = False
+    return _tainted[cgroup]
 
 
 class Body:
     """A newborn that waits. ``pid`` is asked for once it is needed."""
 
-    __slots__ = ("_nursery", "_pid", "cgroup", "made_at", "report", "sock")
+    __slots__ = ("_lost", "_nursery", "_pid", "cgroup", "made_at", "report", "sock")
 
     def __init__(self, nursery: "Nursery", cgroup: str | None) -> None:
         self._nursery = nursery
-        self._pid: int | None = None
         self.cgroup = cgroup
         self.made_at = time.monotonic()
-        self.sock, theirs = wire.pair()
-        self.report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._lost = False
+        self.sock, self.report, self._pid = self._begin(nursery.conceive)
+
+    def _begin(
+        self, conceive: "Callable[[Body, socket.socket, int], int | None]"
+    ) -> tuple[socket.socket, int, int | None]:
+        sock, theirs = wire.pair()
+        report, failed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._pid = nursery.conceive(self, theirs, failed)
+            return sock, report, conceive(self, theirs, failed)
         except BaseException:
-            self.sock.close()
-            os.close(self.report)
+            sock.close()
+            os.close(report)
             raise
         finally:
             theirs.close()
@@ -68,6 +91,7 @@ class Body:
         return self._pid is not None and self._pid < 0
 
     def born(self, answer: Mapping[str, Any]) -> None:
+        self._lost = "lost" in answer
         self._pid = answer.get("pid", -answer.get("errno", errno.EAGAIN))
 
     @property
@@ -75,8 +99,14 @@ class Body:
         """Raises ``SpawnError`` when it was never born."""
         while self._pid is None:
             self._nursery.hear(wait=True)
-        if self._pid < 0:
-            raise SpawnError("fork", -self._pid)
+        if self._lost:  # if it was born all the same, it sees the end of its socket, and goes
+            before = self.sock, self.report
+            self.sock, self.report, self._pid = self._begin(_fork_here)
+            self._lost = False
+            before[0].close()
+            os.close(before[1])
+        if self._pid is None or self._pid < 0:
+            raise SpawnError("fork", -(self._pid or -errno.EAGAIN))
         return self._pid
 
     def become(self, request: Mapping[str, Any], sources: Mapping[int, int]) -> tuple[int, int]:
@@ -125,13 +155,13 @@ class Nursery:
         self.pid, self._sock = pid, ours
 
     def lost(self) -> None:
-        """The zygote died: whoever waits for it was never born."""
+        """The zygote died: whoever waits for it is to be born of the keeper itself."""
         self.pid = 0
         if self._sock is not None:
             self._sock.close()
             self._sock = None
         while self._expected:
-            self._expected.popleft().born({"errno": errno.EAGAIN})
+            self._expected.popleft().born({"lost": True})
 
     def close(self) -> None:
         """Let the zygote go, and every body that nobody has needed."""
@@ -165,7 +195,8 @@ class Nursery:
             with contextlib.suppress(OSError):
                 self.start()
         if self._sock is not None:
-            cgroup = None if body.cgroup in tainted else body.cgroup
+            tainted = body.cgroup is not None and is_tainted(body.cgroup)
+            cgroup = None if tainted else body.cgroup
             request = {"cgroup": cgroup, "enter": body.cgroup}
             try:
                 wire.send(self._sock, request, [theirs.fileno(), failed])
@@ -173,7 +204,7 @@ class Nursery:
                 return None
             except (wire.ClosedError, OSError):
                 self.lost()
-        return _fork_here(theirs, failed, body.cgroup)
+        return _fork_here(body, theirs, failed)
 
     def hear(self, *, wait: bool) -> None:
         """Take in answers. When the zygote is silent for too long it is ended."""
@@ -245,7 +276,7 @@ def _clone(cgroup: str | None) -> tuple[int, bool]:
             os.close(group)
 
 
-def _fork_here(theirs: socket.socket, failed: int, cgroup: str | None) -> int:
+def _fork_here(body: Body, theirs: socket.socket, failed: int) -> int:
     """Without a zygote, or without clone3: slower, and just as good."""
     try:
         pid = os.fork()
@@ -254,7 +285,7 @@ def _fork_here(theirs: socket.socket, failed: int, cgroup: str | None) -> int:
     if pid == 0:
         # Of the keeper's own descriptors none may stay, or nobody sees the end of theirs.
         _close_all_but(theirs.fileno(), failed)
-        spawn.child(theirs, failed, cgroup)
+        spawn.child(theirs, failed, body.cgroup)
     return pid
 
 

@@ -297,22 +297,27 @@ def _kill_group(cgroup: str) -> bool:
     By pid, and not by ``cgroup.kill``: once a group was killed so, Linux 6.18 also kills every
     process that is later born into it by CLONE_INTO_CGROUP (it compares the kill counter of the
     parent's group with that of the child's). A process that has its SIGKILL cannot fork, so a few
-    rounds see the last one; for a fork bomb that outruns them ``cgroup.kill`` is left.
+    rounds see the last one, though on a busy machine it may take its time to go; for a fork bomb
+    that outruns them ``cgroup.kill`` is left.
     """
+    killed: set[int] = set()
+    fresh = True
     for _ in range(_KILL_ROUNDS):
         pids = _group_members(cgroup)
         if pids is None:
             return False
-        fresh = False
+        fresh, living = not killed.issuperset(pids), False
+        killed.update(pids)
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-                fresh = fresh or not _is_zombie(pid)
-        if not fresh:
+                living = living or not _is_zombie(pid)
+        if not living:
             return True
-    with contextlib.suppress(OSError), open(cgroup + "/cgroup.kill", "w") as file:
-        file.write("1")
-        birth.tainted.add(cgroup)
+    if fresh:
+        with contextlib.suppress(OSError), open(cgroup + "/cgroup.kill", "w") as file:
+            birth.taint(cgroup)
+            file.write("1")
     return True
 
 
