@@ -9,7 +9,7 @@ or on PORT, and answers ``/`` with a line of JSON that says who it is. Every fil
 - ``crash``: exit with the status in the file
 - ``say``: print the text in the file, then remove it; ``notify``: the same over NOTIFY_SOCKET
 - ``watchdog``: send WATCHDOG=1 every 50 ms
-- ``stubborn``: SIGTERM is ignored
+- ``stubborn``: SIGTERM is ignored; each is a line of the file ``refused``
 """
 
 import os
@@ -98,8 +98,15 @@ def listeners() -> list[tuple[socket.socket, str]]:
     return []
 
 
+def terminated(*_: object) -> None:
+    if not told("stubborn"):
+        os._exit(0)
+    with open(f"{CONTROL}/refused", "a") as file:  # so that a test knows that it has been asked
+        file.write("TERM\n")
+
+
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: None if told("stubborn") else os._exit(0))
+    signal.signal(signal.SIGTERM, terminated)
     signal.signal(signal.SIGUSR1, lambda *_: print("got USR1", flush=True))
     for sock, name in listeners():
         start_new_thread(serve, (sock, name))

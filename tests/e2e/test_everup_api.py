@@ -343,6 +343,8 @@ def test_status_during_down(everup: Everup) -> None:
     status, body = everup.request("POST", "/v1/start", {})
     assert status == 409
     assert "is stopping" in json.loads(body)["error"]
+    # Only once it has refused the first one: else it ends by that, and there is no second.
+    everup.wait_for((everup.control / "refused").exists, "it was asked to end")
     everup.untell("stubborn")
     os.kill(everup.pid("a.1"), 15)
     everup.wait_for(lambda: keeper not in everup.processes(), "everup is down")
