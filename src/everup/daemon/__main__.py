@@ -20,6 +20,7 @@ from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
 from everup.config import load
 from everup.daemon import defect, trial
+from everup.daemon.doors import Doors
 from everup.daemon.runtime import CANNOT_BEGIN, Runtime
 from everup.model.display import shown
 from everup.model.event import Event
@@ -126,10 +127,10 @@ async def _serve(runtime: Runtime) -> None:
         gc.freeze()  # collections need not look at it again
     finally:
         gc.enable()
-    told = ""
+    told, path, doors = "", runtime.place.api_socket, Doors(runtime)
     while True:
         try:
-            await serve(runtime, runtime.place.api_socket)
+            await doors.serve(path, serve(runtime, path))
         except Exception as error:
             if str(error) != told:
                 told = str(error)

@@ -1,6 +1,7 @@
 """What services say on the notify socket, and which instance it was that spoke."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from everup.adapters import notify, proof
@@ -13,6 +14,7 @@ from everup.keeper.spawn import start_ticks
 from everup.model.event import Event, Heard, Lag, Notified
 
 _TELL_EVERY_S = 60.0
+_SOCKETS = 3
 _OVERRUN_EVERY_S = 0.2
 
 
@@ -31,27 +33,42 @@ class Ears:
         self._dispatch = dispatch
         self._senders = Senders(engine, crew, cgroups, self._refuse)
         self._refused = refused
-        self._socket: notify.NotifySocket[Owner] | None = None
+        self._sockets: deque[notify.NotifySocket[Owner]] = deque()
         self._refusals = 0
         self._told_at = -_TELL_EVERY_S
         self._overrun_at = -_OVERRUN_EVERY_S
 
     def open(self, path: str, held: int | None) -> int:
         """Open the socket, or take it back from an earlier engine; returns its descriptor."""
-        self._socket = notify.NotifySocket(
+        sock = self.make(path, held)
+        self.take(sock)
+        return sock.fileno()
+
+    def make(self, path: str, held: int | None = None) -> "notify.NotifySocket[Owner]":
+        """A socket at the path, for ``take``."""
+        return notify.NotifySocket(
             path, self._senders.owner, self._heard, self._refuse, self._overrun, fd=held
         )
-        return self._socket.fileno()
+
+    def take(self, sock: "notify.NotifySocket[Owner]") -> "notify.NotifySocket[Owner] | None":
+        """Hear on that too, and on the last ones before it: who has connected to one speaks there
+        on. Returns one that is to be closed."""
+        self._sockets.appendleft(sock)
+        return self._sockets.pop() if len(self._sockets) > _SOCKETS else None
 
     def belongs(self, pid: int) -> Owner | None:
         """The process of an instance that a process belongs to."""
         self._senders.changed()
         return self._senders.belongs(pid)
 
+    def fileno(self) -> int | None:
+        """Of the socket that services are told of."""
+        return self._sockets[0].fileno() if self._sockets else None
+
     def readable(self) -> None:
-        assert self._socket is not None
         self._senders.changed()
-        self._socket.readable()
+        for sock in tuple(self._sockets):
+            sock.readable()
 
     def _heard(self, owner: Owner, said: Said) -> None:
         slot, run = owner

@@ -20,6 +20,7 @@ from everup.api import first
 from everup.api.commands import Refusal
 from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
+from everup.daemon.doors import Doors
 from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
 from everup.engine.records import CannotChangeError
 from everup.engine.reload import plan_of
@@ -108,6 +109,7 @@ def _open_notify(runtime: "Runtime", held: int | None) -> None:
     if held is None:
         runtime.keeper.hold(["notify"], [fd])
     runtime.loop.add_reader(fd, runtime.ears.readable)
+    runtime.spawn_task(Doors(runtime).keep_notify())
 
 
 def _children(
