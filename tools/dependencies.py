@@ -1,4 +1,4 @@
-"""What everup needs: the list in pyproject.toml, and everup-tolerate, which is built from this tree.
+"""What everup needs: the list in pyproject.toml, and everup-tolerate, built from this tree too.
 
 In a checkout that one is taken from where it lies; what `make dist` makes asks for it by name.
 """

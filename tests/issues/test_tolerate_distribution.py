@@ -28,7 +28,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Built from this tree. Needs hatchling, which pip gets as it does for every install."""
     place = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps",
-               "--disable-pip-version-check", "-w", str(place), str(ROOT), str(ROOT / "packages" / "tolerate")]  # fmt: skip
+               "--disable-pip-version-check", "-w", str(place), str(ROOT),
+               str(ROOT / "packages" / "tolerate")]  # fmt: skip
     env = {**os.environ, "EVERUP_DIST": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=110, env=env

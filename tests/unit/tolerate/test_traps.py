@@ -693,7 +693,9 @@ def test_the_wall_clock_is_looked_at_by_nobody(mode: Mode, monkeypatch: pytest.M
 
 
 def test_no_module_knows_the_wall_clock() -> None:
-    for file in Path(everup.tolerate.__file__).parent.glob("*.py"):
+    for file in Path(everup.tolerate.__file__).parent.rglob("*.py"):
+        if file.name == "_dates.py":  # of headers, which are about it
+            continue
         assert not re.search(r"\btime\.time\b|import time\b.*\btime\b|datetime", file.read_text())
 
 
