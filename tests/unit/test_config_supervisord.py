@@ -272,6 +272,11 @@ def test_a_fastcgi_program_gets_its_socket_as_standard_input() -> None:
     assert t.command == ("sh", "-c", f"{clean} t 0<&3 3<&-")
     assert t.listen[0].address == "localhost:9000"
     assert drafted.losses == ()
+    for owner, user, group in (("www:ops", "www", "ops"), ("33", "33", None), ("", "nobody", None)):
+        text = f"[fcgi-program:p]\nsocket=unix:///s\ncommand=x\nuser=nobody\nsocket_owner={owner}\n"
+        services, drafted = convert(text)
+        (listener,) = services["p"].listen
+        assert (listener.user, listener.group, drafted.losses) == (user, group, ())
     services, drafted = convert("[fcgi-program:p]\nsocket=tcp://host.example:9\ncommand=x\n")
     assert not services["p"].autostart
     assert drafted.grave == 1

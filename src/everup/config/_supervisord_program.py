@@ -1,5 +1,6 @@
 """From one [program:x] or [fcgi-program:x] of a supervisord.conf to services."""
 
+import json
 import posixpath
 import re
 import shlex
@@ -28,7 +29,6 @@ _BYTES = re.compile(r"([0-9]+)\s*([KMG]?)B?", re.IGNORECASE)
 _LOG_OPTION = re.compile(r"std(out|err)_.*")
 _OFF = frozenset({"false", "no", "off", "0", "0b", "0kb", "0mb", "auto", "none", ""})
 _OF_THE_USER = ("HOME", "USER", "LOGNAME", "SHELL")
-
 _LOGS = "output goes to logs/ in everup's state directory; everup logs shows it"
 _EVENTS = "everup has no event listeners; everup events tells what happens"
 _LOST = {
@@ -282,12 +282,11 @@ class _Conversion:
         return f"0{int(mode, 8):03o}"
 
     def _owner(self, options: dict[str, str]) -> list[str]:
-        """Default: the program's user, as supervisord has it."""
-        text = self.filler.plain(options.get("socket_owner", "")).strip()
-        text = text or self.draft.keys.get("user", "").strip('"')
-        user, _, group = text.partition(":")
-        pairs = (("user", user), ("group", group))
-        return [f"{key} = {toml_string(name)}" for key, name in pairs if name]
+        """Whose the socket is: by default the user's that the program runs as."""
+        owner = self.filler.plain(options.get("socket_owner", "")).strip()
+        user, _, group = (owner or json.loads(self.draft.keys.get("user", '""'))).partition(":")
+        given = (("user", user), ("group", group))
+        return [f"{key} = {toml_string(name)}" for key, name in given if name]
 
     def _command(self) -> None:
         text = self.program.options.get("command")
