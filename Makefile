@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-clients lint format soak bench docs dist clean
+.PHONY: setup demo test test-clients test-servers lint format soak bench docs dist clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,15 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SERVERS := .venv-servers
+$(SERVERS)/.installed: tools/servers.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/pip install -q -r tools/servers.txt
+	@touch $@
+
+test-servers: setup $(SERVERS)/.installed  ## the recipes of docs/how-to/servers.md with servers that make test has not
+	EVERUP_SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest tests/e2e/test_recipes.py -n 2
 
 soak: setup  ## many more seeds, longer; kills and stops of everup itself under load, with figures
 	EVERUP_SEEDS=20000 $(BIN)/python -m pytest tests/sim -n 2 --timeout=3600

@@ -16,6 +16,7 @@ from _everup import Everup, python
 from conftest import everup
 
 from everup.adapters import sock_diag
+from everup.config import check
 from load import Load, Summary
 
 __all__ = ["everup"]
@@ -167,3 +168,17 @@ def test_a_tcp_probe_of_a_kept_listener_sees_a_hang(everup: Everup) -> None:
     os.kill(pid, 19)
     everup.wait_for(lambda: everup.instance("web.1")["pid"] not in (pid, None), "another one")
     assert "not accepted within 500ms" in str(everup.events(subject="web.1"))
+
+
+def test_check_knows_what_a_server_cannot_do() -> None:
+    text = "[service.web]\ncommand = {}\nlisten = '127.0.0.1:80'\nnotify = true\n"
+
+    def warned(*command: str) -> str:
+        report = check(text.format(list(command)), path="everup.toml", directory="/")
+        assert not report.problems
+        return str([str(warning) for warning in report.warnings])
+
+    assert "uvicorn does not send READY=1" in warned("/srv/venv/bin/uvicorn", "shop:app")
+    assert "hypercorn does not send READY=1" in warned("python3", "-m", "hypercorn", "shop:app")
+    assert "granian does not take a socket" in warned("granian", "shop:app")
+    assert "READY" not in warned("gunicorn", "shop:app")

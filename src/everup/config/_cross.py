@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from everup.config import template
 from everup.config._commands import check_command
 from everup.config._problem import Findings, Path, did_you_mean
+from everup.model.server import known_server
 from everup.model.spec import Listener, Service, Spec
 
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -35,6 +36,7 @@ def check_services(
         if found.sound((*path, "command")):
             check_command(service, path, found)
         _rollout(service, path, found)
+        _server(service, path, found)
         for i, listener in enumerate(service.listen):
             _listener(listener, (*path, "listen", i), found, known_users)
     _cycles(spec, found)
@@ -159,6 +161,26 @@ def _rollout(service: Service, path: Path, found: Findings) -> None:
             (*path, "overlap"),
             "two processes cannot bind one port: with port, the new one comes to ready only if "
             "the service sets SO_REUSEPORT; listen does without",
+        )
+
+
+def _server(service: Service, path: Path, found: Findings) -> None:
+    """What a server that everybody knows cannot do."""
+    server = known_server(service.command)
+    if server is None:
+        return
+    if service.notify and not server.says_ready:
+        found.warn(
+            (*path, "notify"),
+            f"{server.name} does not send READY=1, so that it would be killed at start_timeout; "
+            "leave it out: a probe can say when it is ready",
+            value=True,
+        )
+    if service.listen and not server.takes_socket:
+        found.warn(
+            (*path, "listen"),
+            f"{server.name} does not take a socket that is passed to it: nobody would answer "
+            "there; give it a port, like port = 8000",
         )
 
 

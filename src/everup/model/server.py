@@ -13,13 +13,15 @@ class Server:
     """Last parts of the command's path, or modules behind ``python -m``."""
     says_ready: bool = False
     """Whether it sends READY=1 by itself."""
+    takes_socket: bool = True
+    """Whether it can be made to serve on a socket that was passed to it."""
 
 
 SERVERS = (
     Server("uvicorn", ("uvicorn",)),
     Server("hypercorn", ("hypercorn",)),
     Server("gunicorn", ("gunicorn",), says_ready=True),
-    Server("granian", ("granian",)),
+    Server("granian", ("granian",), takes_socket=False),
     Server("daphne", ("daphne",)),
     Server("waitress", ("waitress-serve", "waitress")),
     Server("sanic", ("sanic",)),
@@ -32,8 +34,10 @@ SERVERS = (
     Server("uWSGI", ("uwsgi",), says_ready=True),
     Server("Puma", ("puma", "pumactl"), says_ready=True),  # with the gem sd_notify
     Server("PHP-FPM", ("php-fpm", "php-fpm8.2", "php-fpm8.3", "php-fpm8.4"), says_ready=True),
-    Server("redis", ("redis-server",), says_ready=True),  # with supervised = systemd
-    Server("memcached", ("memcached",)),
+    Server(
+        "redis", ("redis-server",), says_ready=True, takes_socket=False
+    ),  # with supervised = systemd
+    Server("memcached", ("memcached",), takes_socket=False),
 )
 
 
