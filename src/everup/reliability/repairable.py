@@ -49,8 +49,8 @@ class Group:
     or is repaired: holds where recovery is short beside the time to failure."""
     common_cause: float = 0.0
     """beta: the part of lambda that strikes all units at once, at least 0 and below 1. Each unit
-    then fails alone at ``(1 - beta) lambda`` (waiting units: times dormancy) and all together at ``beta
-    lambda``; afterwards the crews mend one by one."""
+    then fails alone at ``(1 - beta) lambda`` (waiting units: times dormancy) and all together at
+    ``beta lambda``; afterwards the crews mend one by one."""
     fails_when_down: bool = True
     """Whether working units go on failing alone while the group is down (a common cause does)."""
 
@@ -154,8 +154,8 @@ def solve(group: Group) -> GroupResult:
     their quotient. MTTF by the recursion ``h_j = a_j + b_j h_(j+1)`` from state 0. No subtraction:
     relative error about 1e-14. Range: ``n`` up to some thousands; raises ``ValueError`` where it
     fails, or works, less than once in 1e290 s: too rarely for floating-point numbers. Sources:
-    Trivedi, Probability and Statistics with Reliability, Queuing and Computer Science Applications (2nd ed. 2002), chapter
-    8 (birth-death availability models, imperfect coverage); IEC 61508-6 annex D (beta factor).
+    Trivedi, Probability and Statistics with Reliability, Queuing and Computer Science Applications
+    (2nd ed. 2002), chapter 8 (birth-death availability models, imperfect coverage); IEC 61508-6 annex D (beta factor).
     """
     spare = group.units - group.need
     weights, sums = _weights(group)
