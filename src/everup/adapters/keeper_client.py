@@ -48,6 +48,8 @@ class KeeperClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._held: dict[str, int] = {}
         self._lacking: set[str] = set()
+        self.heard: Callable[[], None] = lambda: None
+        """Called with each message, also those that only say that the keeper lives."""
         self._children: dict[str, Record] = {}
         self._asked: dict[str, Record] = {}
 
@@ -85,6 +87,9 @@ class KeeperClient:
             except wire.CutError as error:  # out of descriptors: the others are still to come
                 self._lacking.add(str(error.message.get("name")))
                 self._handle(error.message, [])
+                continue
+            self.heard()
+            if message["ev"] == "alive":
                 continue
             self._note(message, fds)
             self._handle(message, fds)
@@ -211,7 +216,7 @@ class KeeperClient:
         self._send({"op": "quit", "status": status})
 
     def alive(self) -> None:
-        """To be said every 2 s: a keeper that misses it for long takes us to hang."""
+        """To be said every second: a keeper that misses it for long takes us to hang."""
         if not self._queue:
             self._send({"op": "alive"})
 

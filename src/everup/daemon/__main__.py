@@ -5,6 +5,10 @@ import gc
 
 gc.disable()  # until all is loaded: what is loaded stays, and a tenth of the start is looking at it
 
+from everup.daemon import beats
+
+beats.begin()  # the keeper listens from our first instant on
+
 import asyncio
 import contextlib
 import errno
@@ -22,6 +26,7 @@ from everup.config import load
 from everup.daemon import defect, trial
 from everup.daemon.doors import Doors
 from everup.daemon.runtime import CANNOT_BEGIN, Runtime
+from everup.keeper.voice import never_wait
 from everup.model.display import shown
 from everup.model.event import Event
 
@@ -32,6 +37,7 @@ def main() -> int:
     place = Place(**json.loads(sys.argv[1]))
     if sys.argv[2:] == ["--try"]:
         return trial.run(place)
+    never_wait()
     keeper_fd = int(os.environ.pop("EVERUP_KEEPER_FD"))
     if (weak := place.weakness()) is not None:
         text = (
@@ -88,7 +94,7 @@ def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
         if loop.time() - _short_at >= _SHORT_EVERY_S:
             _short_at = loop.time()
             with contextlib.suppress(OSError):
-                os.write(2, f"everup: {context['message']}: {error}; services go on\n".encode())
+                sys.stderr.write(f"everup: {context['message']}: {error}; services go on\n")
         return
     loop.default_exception_handler(context)
 
@@ -102,7 +108,7 @@ def _thread_ended(args: threading.ExceptHookArgs) -> None:
 def _leave(why: str) -> NoReturn:
     """At once: to end in order needs what is lacking. The next engine is whole and takes over."""
     with contextlib.suppress(OSError, MemoryError):
-        os.write(2, f"everup: {why}; this engine leaves, services go on\n".encode())
+        sys.stderr.write(f"everup: {why}; this engine leaves, services go on\n")
     os._exit(defect.STATUS)
 
 

@@ -27,12 +27,13 @@ from everup.adapters.logs import LogEvent, LogLoss, LogPump
 from everup.adapters.place import Place
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
-from everup.daemon import defect, handover, orders, takeover
+from everup.daemon import beats, defect, handover, orders, takeover
 from everup.daemon.chores import Chores
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
 from everup.daemon.ears import Ears
 from everup.daemon.heartbeat import Heartbeat
+from everup.daemon.keeper_watch import KeeperWatch
 from everup.daemon.listening import Listening
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
@@ -169,6 +170,7 @@ class Runtime:
         self.prober = Prober(lambda result: self.dispatch(Probed(result)), self.crew.run_exec)
         self.logs.start()
         self.keeper.start(loop)
+        self.keeper.heard = KeeperWatch.begin(os.environ, loop, self.voice.say).heard
         Heartbeat(loop, self.dispatch, self.keeper.alive)
         self.spawn_task(self.chores.run())
         self.spawn_task(self.listening.run())
@@ -221,6 +223,7 @@ class Runtime:
         for source in edges.sources():
             self.spawn_task(source(self))
         self.began.set()
+        beats.end()
 
     @property
     def leaving(self) -> bool:

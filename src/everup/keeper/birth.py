@@ -26,11 +26,14 @@ from typing import Any, NoReturn
 
 from everup.keeper import spawn, wire
 from everup.keeper.spawn import SpawnError
+from everup.keeper.vigil import activity
+from everup.keeper.voice import say
 
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
-_REPLY_MS = 500
+_REPLY_S = 0.5
+_LOOK_MS = 50
 _MAX_BODIES = 4
 BODY_S = 0.2
 """How long a body is kept for somebody who has just died."""
@@ -207,10 +210,11 @@ class Nursery:
         return _fork_here(body, theirs, failed)
 
     def hear(self, *, wait: bool) -> None:
-        """Take in answers. When the zygote is silent for too long it is ended."""
+        """Take in answers. A zygote that is stopped, or silent for too long, is ended."""
         if self._sock is None:
             return
-        if wait and not _readable(self._sock):
+        if wait and (why := _silent(self._sock, self.pid)):
+            say(f"the process that forks for everup hangs: {why}; ended, another one takes over")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.lost()
@@ -225,10 +229,17 @@ class Nursery:
         self._expected.popleft().born(answer)
 
 
-def _readable(sock: socket.socket) -> bool:
+def _silent(sock: socket.socket, pid: int) -> str:
+    """Why there will be no answer; empty: there is one."""
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(_REPLY_MS))
+    until = time.monotonic() + _REPLY_S
+    while not poll.poll(_LOOK_MS):
+        if activity(pid).state == "T":
+            return "it is stopped"
+        if time.monotonic() >= until:
+            return f"no answer for {_REPLY_S:g} s"
+    return ""
 
 
 def _zygote(sock: socket.socket) -> NoReturn:

@@ -16,20 +16,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from everup.keeper import birth, remains, spawn, succession, wire
+from everup.keeper import birth, remains, spawn, succession, voice, wire
 from everup.keeper.children import Child, Children, subreaper
 from everup.keeper.estate import Estate
 from everup.keeper.link import Link
-from everup.keeper.pulse import Pulse
 from everup.keeper.remains import Remains
 from everup.keeper.spawn import SpawnError, start_ticks
 from everup.keeper.strangers import LOOK_S, Strangers, own
-from everup.keeper.succession import FORWARDED, LOCK, say
+from everup.keeper.succession import FORWARDED, LOCK
+from everup.keeper.vigil import BEAT_S, HUNG_S, Vigil
+from everup.keeper.voice import say
 
 _QUICK_DEATH_S = 1.0
 _MAX_ENGINE_DELAY_S = 5.0
 _LEAVE_S = 10.0
-_HUNG_S = 30.0
 ENGINE_FD = 3
 _OUT_OF_MEMORY = 71
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -54,7 +54,9 @@ class Keeper:
         self.wake = -1
         self.link = Link(self.epoll, self.handlers, self._request)
         self.remains = Remains(self.children, self.link.send, self._all_ended)
-        self.pulse = Pulse(float(meta.get("hung_s", _HUNG_S)))
+        self.hung_s = float(meta.get("hung_s", HUNG_S))
+        self.vigil = Vigil(self.hung_s)
+        self.beat_due = 0.0
         self.before = -1  # pidfd of an engine that has yet to leave before ours can start
         self.engine_pid = 0
         self.engine_started = 0.0
@@ -77,6 +79,7 @@ class Keeper:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (*FORWARDED, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        spawn.ignore_terminals()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # an exec may have come before
         self.watch(self.wake, self.on_signals)
         succession.inherit(self)
@@ -102,9 +105,13 @@ class Keeper:
         if self.leave_by is not None and now >= self.leave_by:
             self.leave_by = now + 1.0
             self._kill_engine()
-        elif self.pulse.hung(now):
-            say("the engine hangs: no sign of life for long; killing it")
+        elif why := self.vigil.hung(now):
+            say(f"the engine hangs: {why}; killing it, another one takes over, services go on")
             self._kill_engine()
+        if self.engine_pid and now >= self.beat_due:
+            self.beat_due = now + BEAT_S
+            self.link.beat()
+            voice.flush()
 
     def _wait_s(self, now: float) -> float:
         waits = [due - now for due in (self.engine_due, self.leave_by) if due is not None]
@@ -114,8 +121,10 @@ class Keeper:
             waits.append(LOOK_S)
         if self.remains:
             waits.append(remains.LOOK_S)
-        if (tick := self.pulse.wait_s(now)) is not None:
+        if (tick := self.vigil.wait_s(now)) is not None:
             waits.append(tick)
+        if self.engine_pid:
+            waits.append(self.beat_due - now)
         return max(0.0, min(waits)) if waits else -1.0
 
     def watch(self, fd: int, handler: Callable[[], None]) -> None:
@@ -136,6 +145,7 @@ class Keeper:
             say(f"cannot start the engine: {error}")
             self._engine_later()
             return
+        self.vigil.watch(self.engine_pid, time.monotonic())
         self.engine_due = None
         self.engine_starts += 1
         self.link.open(ours)
@@ -166,7 +176,7 @@ class Keeper:
             directory = "/"
         request = {
             "argv": self.engine_argv,
-            "env": dict(os.environ, EVERUP_KEEPER_FD=str(ENGINE_FD)),
+            "env": dict(os.environ, **_told(self.hung_s)),
             "cwd": directory,
             "nofile": "ours",
             "oom": "ours",
@@ -190,7 +200,7 @@ class Keeper:
         self.engine_delay_s = min(_MAX_ENGINE_DELAY_S, max(0.1, self.engine_delay_s * 2))
 
     def _kill_engine(self) -> None:
-        self.pulse.stop()
+        self.vigil.stop()
         with contextlib.suppress(ProcessLookupError):
             if self.before >= 0:
                 signal.pidfd_send_signal(self.before, signal.SIGKILL)
@@ -201,7 +211,7 @@ class Keeper:
         self.link.readable()  # what it said before
         self.link.close()
         self.engine_pid, self.leave_by = 0, None
-        self.pulse.stop()
+        self.vigil.stop()
         if self.leaving is not None:
             self.exit_status = self.leaving
             return
@@ -219,7 +229,7 @@ class Keeper:
     # -- requests
 
     def _request(self, message: wire.Message, fds: list[int]) -> None:
-        self.pulse.heard(time.monotonic(), alive=message.get("op") == "alive")
+        self.vigil.heard()
         try:
             self._handle(message, fds)
         except Exception:
@@ -248,6 +258,8 @@ class Keeper:
                 self._set_main(self.children.get(message["id"]), message["pid"])
             case "alive":
                 self.notes.clear()  # it has had them for a while
+            case "beat":  # of an engine that is still loading
+                pass
             case "reexec":
                 self.successor = list(message["argv"]), list(message["engine"])
                 self.leave_by = time.monotonic() + _LEAVE_S
@@ -369,6 +381,11 @@ class Keeper:
             self.nursery.prepare(child.cgroup)
 
 
+def _told(hung_s: float) -> dict[str, str]:
+    """What the engine has to know of us before we can speak: where, and that we do each second."""
+    return {"EVERUP_KEEPER_FD": str(ENGINE_FD), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
+
+
 def _status_text(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
@@ -391,6 +408,7 @@ def main(arguments: list[str]) -> int:
     """``keeper META_JSON -- ENGINE ARGV...``; ``keeper --try`` ends at once: it can be run."""
     if arguments == ["--try"]:
         return 0
+    voice.never_wait()
     meta = json.loads(arguments[0])
     spawn.protect({name: meta.pop(name) for name in ("nofile", "oom") if name in meta})
     lock = meta.pop("lock_fd")  # held for as long as this process lives

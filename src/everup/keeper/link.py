@@ -77,6 +77,11 @@ class Link:
         self._outbox.append((message, fds or []))
         self._flush()
 
+    def beat(self) -> None:
+        """Say that we live, unless more waits to be read already."""
+        if not self._outbox:
+            self.send({"ev": "alive"})
+
     def _flush(self) -> None:
         """Send what waits. What an engine does not read stays here; a new engine is told the
         state afresh, so the queue is bounded by what one engine asked for."""

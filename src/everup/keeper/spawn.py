@@ -59,6 +59,15 @@ def _set_oom(value: int) -> None:
         file.write(str(value))
 
 
+_OF_TERMINALS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+"""Ignored by the keeper: no key stops what others depend on."""
+
+
+def ignore_terminals() -> None:
+    for number in _OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class SpawnError(Exception):
     """The child could not even be forked."""
 
@@ -84,7 +93,7 @@ def child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
         stage = "session"
         os.setsid()
         # exec resets handlers by itself; what is ignored stays ignored, so that is undone here.
-        for number in ignored:
+        for number in (*ignored, *_OF_TERMINALS):
             signal.signal(number, signal.SIG_DFL)
         if cgroup is not None:
             stage = "control group"

@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from everup.keeper import spawn
 from everup.keeper.children import Child, is_same
 from everup.keeper.estate import Estate
 from everup.keeper.strangers import own
+from everup.keeper.voice import say
 
 if TYPE_CHECKING:
     from everup.keeper.keeper import Keeper
@@ -135,10 +135,3 @@ def _estate(keeper: "Keeper") -> Estate:
         signal=keeper.last_signal,
         notes=keeper.notes,
     )
-
-
-def say(text: str) -> None:
-    """To the log of everup, or the terminal: nothing in it is obeyed there."""
-    harmless = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"everup keeper: {harmless}\n")

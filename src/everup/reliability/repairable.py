@@ -155,7 +155,8 @@ def solve(group: Group) -> GroupResult:
     relative error about 1e-14. Range: ``n`` up to some thousands; raises ``ValueError`` where it
     fails, or works, less than once in 1e290 s: too rarely for floating-point numbers. Sources:
     Trivedi, Probability and Statistics with Reliability, Queuing and Computer Science Applications
-    (2nd ed. 2002), chapter 8 (birth-death availability models, imperfect coverage); IEC 61508-6 annex D (beta factor).
+    (2nd ed. 2002), chapter 8 (birth-death availability models, imperfect coverage); IEC 61508-6
+    annex D (beta factor).
     """
     spare = group.units - group.need
     weights, sums = _weights(group)

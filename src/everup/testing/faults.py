@@ -1,5 +1,6 @@
 """What goes wrong in a simulated world, and what operators do meanwhile."""
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from everup.model.event import (
@@ -12,6 +13,7 @@ from everup.model.event import (
     Stranger,
     Strangers,
 )
+from everup.testing import hangs
 from everup.testing.specs import changed_spec
 
 if TYPE_CHECKING:
@@ -24,8 +26,16 @@ def run(world: "SimWorld", seconds: float) -> None:
     end = world.now + seconds
     while world.now < end:
         world.run_until(min(end, world.now + world.rng.expovariate(1.5)))
-        _fault(world)
+        if world.own_hangs is not None and world.own_hangs.random() < 0.1:
+            _hang(world, world.own_hangs)
+        elif world.hang is None or world.hang.who == "keeper":
+            _fault(world)
     world.faulty = False
+
+
+def _hang(world: "SimWorld", rng: Random) -> None:
+    who: hangs.Who = "engine" if rng.random() < 0.5 else "keeper"
+    hangs.begin(world, who, rng.uniform(0.5, 12.0))
 
 
 def _fault(world: "SimWorld") -> None:

@@ -66,7 +66,7 @@ from everup.model.instance import ExitCause, ExitKind, Slot, State
 from everup.model.journal import Entry, Kind
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Service, Spec
-from everup.testing import deaths, faults
+from everup.testing import deaths, faults, hangs
 from everup.testing.audit import Auditor, Violation
 from everup.testing.specs import random_spec
 
@@ -116,15 +116,29 @@ class Watching:
 
 
 class SimWorld:
-    """``spec`` None: drawn from the seed. ``faults`` False: nothing goes wrong by itself."""
+    """``spec`` None: drawn from the seed. ``faults`` False: nothing goes wrong by itself.
+    ``own_hangs``: keeper and engine are stopped now and then, beside being killed."""
 
-    def __init__(self, seed: int, spec: Spec | None = None, *, engine_deaths: bool = True) -> None:
+    def __init__(
+        self,
+        seed: int,
+        spec: Spec | None = None,
+        *,
+        engine_deaths: bool = True,
+        own_hangs: bool = False,
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)  # noqa: S311 - a simulation must replay
         self.spec = random_spec(self.rng) if spec is None else spec
         self.now = 0.0
         self.faulty = False
         self.engine_deaths = engine_deaths
+        self.own_hangs = random.Random(~seed) if own_hangs else None  # noqa: S311
+        """Of its own, so that a seed is the same world without them."""
+        self.hang: hangs.Hang | None = None
+        """Of the engine or the keeper, while it lasts."""
+        self.missed = 0
+        """Hangs that ended in a kill by the other one."""
         self.journal: list[Entry] = []
         self.processes: dict[int, Process] = {}
         self.watching: dict[tuple[Slot, int], Watching] = {}
@@ -174,7 +188,8 @@ class SimWorld:
     def run_until(self, end: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Let time pass; ends early when ``stop`` says so."""
         while self.now < end and not stop():
-            due = self.engine.next_deadline()
+            stopped = self.hang is not None and self.hang.who == "engine"
+            due = None if stopped else self.engine.next_deadline()
             if self._queue and (due is None or self._queue[0][0] <= due):
                 when, _order, what = heapq.heappop(self._queue)
                 if when > end:
@@ -198,6 +213,8 @@ class SimWorld:
             self.die(self.kills)
 
     def _dispatch(self, event: Event) -> None:
+        if not hangs.takes_in(self, event):
+            return
         self.boundary()
         self.audit.look()
         actions = self.engine.handle(event, self.now)
@@ -211,7 +228,7 @@ class SimWorld:
         for action in actions:
             if not isinstance(action, Record):
                 self.boundary()
-                self._do(action)
+                self.perform(action)
         self.audit.after()
         self.engine.kernel.check_invariants()
 
@@ -239,6 +256,11 @@ class SimWorld:
     def latest(self) -> list[Entry]:
         by = {(e.kind, e.subject): e for e in self.journal}
         return sorted(by.values())
+
+    def perform(self, action: Action) -> None:
+        """Carry an action out; what takes a keeper waits while that hangs."""
+        if not isinstance(action, Spawn | Signal | RunHook) or hangs.carries_out(self, action):
+            self._do(action)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -366,7 +388,9 @@ class SimWorld:
         era = self.era
 
         def report() -> None:
-            if era == self.era:
+            if era == self.era and self.hang is not None:
+                self.after(0.1, report)  # the keeper keeps it, whichever of the two hangs
+            elif era == self.era:
                 self.processes.pop(process.pid, None)
                 watching = self.watching.get((process.slot, process.run))
                 asked_at = min(watching.asked.values(), default=None) if watching else None
@@ -464,6 +488,7 @@ class SimWorld:
     def die(self, who: str) -> None:
         """kill -9 of the ``engine``, the ``keeper`` or ``both``; a new engine folds the journal
         and takes over what there is."""
+        self.hang = None
         deaths.die(self, who)
 
     # -- ends
@@ -471,6 +496,8 @@ class SimWorld:
     def heal(self, within_s: float) -> None:
         """Faults stop and operators start everything: all must be ready within the bound."""
         self.starved_until = 0.0
+        if self.hang is not None:
+            hangs.end(self, self.hang)
         for process in self.processes.values():
             process.hung = process.unready = process.silent = False
         faults.leave_alone(self)

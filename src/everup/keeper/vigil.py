@@ -1,0 +1,100 @@
+"""Whether the other process of everup hangs. Each says every second that it lives.
+
+Silence alone is no proof. The machine may be starved, or the watcher itself was not running: a
+tick of its that comes late makes it begin anew. So at the verdict the silent one is looked at: one
+that is stopped, or sleeps without having run or wanted to, hangs; one that runs, waits for its
+turn on a CPU or for a disk gets more time. Used by keeper and engine alike.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+BEAT_S = 1.0
+"""How often each says that it lives."""
+HUNG_S = 5.0
+_TICKS = 10
+_PATIENCE = 6
+"""So many times longer may one be silent that runs, or would if it got a CPU."""
+_LATE_S = 0.5
+_IDLE = 0.02
+"""Of the time: who has run or waited for a CPU for less than this does nothing. A thread of it that
+writes output may wake it now and then."""
+
+
+class Activity(NamedTuple):
+    """What the kernel says of a process's first thread."""
+
+    state: str
+    """As in /proc/PID/stat; empty: it is gone, or nobody can tell."""
+    active_s: float
+    """It has run, or waited for a CPU."""
+
+
+def activity(pid: int) -> Activity:
+    state, active_s = "", 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            state = file.read(4096).rpartition(b")")[2].split()[0].decode("ascii")
+        with open(f"/proc/{pid}/schedstat", "rb", 0) as file:
+            ran, waited = file.read(256).split()[:2]
+        active_s = (int(ran) + int(waited)) / 1e9
+    return Activity(state, active_s)
+
+
+class Vigil:
+    """Watches one process at a time. Moments are monotonic seconds."""
+
+    def __init__(self, hung_s: float = HUNG_S, look: Callable[[int], Activity] = activity) -> None:
+        self._tick_s = max(hung_s, 0.1) / _TICKS
+        self._look = look
+        self._pid = 0
+        self._due: float | None = None
+        self._quiet = 0
+        self._before = Activity("", 0.0)
+
+    def watch(self, pid: int, now: float) -> None:
+        """From its first instant on."""
+        self._pid, self._quiet = pid, 0
+        self._due = now + self._tick_s
+
+    def stop(self) -> None:
+        """There is nobody to be watched."""
+        self._due = None
+
+    def heard(self) -> None:
+        """It said something."""
+        self._quiet = 0
+
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until the next tick; None while nobody is watched."""
+        return None if self._due is None else max(0.0, self._due - now)
+
+    def hung(self, now: float) -> str:
+        """To be asked when the tick is due: why it is taken to hang, or nothing."""
+        if self._due is None or now < self._due:
+            return ""
+        late = now - self._due > max(self._tick_s, _LATE_S)
+        self._due = now + self._tick_s
+        if late:  # we did not run ourselves, and it may not have either
+            self._quiet = 0
+            return ""
+        self._quiet += 1
+        if self._quiet == 1:
+            self._before = self._look(self._pid)
+        if self._quiet <= _TICKS:
+            return ""
+        return self._verdict(self._look(self._pid))
+
+    def _verdict(self, now: Activity) -> str:
+        silent_s = self._quiet * self._tick_s
+        if now.state in ("Z", "X"):
+            return ""  # it has ended: that is seen another way
+        if now.state == "T":
+            return f"it is stopped and has said nothing for {silent_s:.1f} s"
+        moved = now.active_s - self._before.active_s > _IDLE * silent_s
+        if now.state == "S" and not moved:
+            return f"it sleeps and has said nothing for {silent_s:.1f} s"
+        if self._quiet > _TICKS * _PATIENCE:
+            return f"it has said nothing for {silent_s:.1f} s, though it runs or waits for a disk"
+        return ""
