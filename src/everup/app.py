@@ -14,6 +14,7 @@ _NAMES: Final = (
     "dependencies",
     "supervise",
     "slo",
+    "locate",
 )
 ROOMS: Final[tuple[Manifest, ...]] = tuple(
     _SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES

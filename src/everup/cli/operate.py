@@ -52,7 +52,7 @@ def _await_up(
         began = time.monotonic()
         ok, now = wait(client, answer["slots"], is_settled, is_hopeless, timeout)
         if not ok:
-            raise not_well(f"not {word} within {timeout:g} s", now, _then(targets))
+            raise not_well(client, f"not {word} within {timeout:g} s", now, _then(targets))
         took = f" in {time.monotonic() - began:.1f} s"
     else:
         took = ""
@@ -95,7 +95,7 @@ def scale(here: Here, service: str, replicas: int, timeout: float, as_json: bool
     if timeout > 0:
         ok, now = wait(client, answer["slots"], is_settled, is_hopeless, timeout)
         if not ok:
-            raise not_well(f"not all ready within {timeout:g} s", now, _then((service,)))
+            raise not_well(client, f"not all ready within {timeout:g} s", now, _then((service,)))
     done(as_json, answer, f"scaled {service} to {replicas}", f"everup status {service}")
 
 

@@ -149,11 +149,16 @@ def explain(instances: Instances) -> list[str]:
     return lines
 
 
-def not_well(what: str, instances: Instances, next_command: str) -> Failure:
-    """The end of a wait that did not get there."""
+def not_well(client: Client, what: str, instances: Instances, next_command: str) -> Failure:
+    """The end of a wait that did not get there, with the causes that are known."""
+    from everup.rooms.locate.read import brief
+
     if any(is_hopeless(i) for i in instances.values()):
         what = "this does not come up by itself"
     lines = explain(instances)
+    failing = [slot for slot, i in instances.items() if not is_settled(i)]
+    for slot, says in brief(client.place, failing[:10]).items():
+        lines.append(shown_line(f"{slot}: because {says}"))
     shown = "".join(f"\n  {line}" for line in lines[:10])
     more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
     return Failure(f"{what}:{shown}{more}", f"look: {next_command}", 4)

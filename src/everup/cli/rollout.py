@@ -29,6 +29,7 @@ from everup.cli.progress import (
     patiently,
 )
 from everup.cli.screen import echo
+from everup.model.display import shown_line
 
 _POLL_S = 0.1
 _LONG_S = 600.0
@@ -46,6 +47,7 @@ _no_overlap = click.option(
     is_flag=True,
     help="This once, end each process before its successor starts: two do not fit.",
 )
+
 Json = dict[str, Any]
 
 
@@ -92,12 +94,12 @@ def restart(
         if as_json:
             reasons = {event["subject"]: event["reason"] for event in stopped}
             print_json(answer | {"result": "stopped", "reasons": reasons})
-        raise _stopped(stopped, instances(status))
+        raise _stopped(client, stopped, instances(status), time.monotonic() - began)
     now = {slot: i for slot, i in instances(status).items() if slot in slots}
     if not ended or not all(map(is_settled, now.values())):
         service = answer["slots"][0].rpartition(".")[0]
         what = f"not restarted within {timeout:g} s; everup goes on with it"
-        raise not_well(what, now, f"everup events --service {service}")
+        raise not_well(client, what, now, f"everup events --service {service}")
     took = time.monotonic() - began
     words = f"restarted {what} in {took:.1f} s"
     done(as_json, answer | {"result": "restarted"}, words, "everup status")
@@ -111,7 +113,7 @@ def _rolling(status: Json, services: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*left, *(i["slot"] for s in mine for i in s["outgoing"])]))
 
 
-def _stopped(events: list[Json], now: Instances) -> Failure:
+def _stopped(client: Client, events: list[Json], now: Instances, took_s: float) -> Failure:
     lines = []
     for event in events:
         kept = [
@@ -120,6 +122,10 @@ def _stopped(events: list[Json], now: Instances) -> Failure:
         words = f"; {', '.join(kept)} went on as before" if kept else ""
         lines.append(f"the restart of {event['subject']} stopped: {event['reason']}{words}")
     service = events[0]["subject"]
+    from everup.rooms.locate.read import brief
+
+    if (says := brief(client.place, [service], took_s + 5).get(service)) is not None:
+        lines.append(f"because {shown_line(says)}")
     hint = f"everup logs {service}; everup events --service {service}"
     return Failure("\n  ".join(lines), hint, FAILED)
 
@@ -197,9 +203,14 @@ def reload(here: Here, dry_run: bool, one_by_one: bool, timeout: float, as_json:
         reason = events[0]["reason"]
         if as_json:
             print_json(answer | {"result": "rolled back", "reason": reason})
+        from everup.rooms.locate.read import brief
+
+        service = reason.split(":")[0]
+        says = brief(client.place, [service], timeout + 5).get(service)
+        because = f"\n  because {shown_line(says)}" if says else ""
         raise Failure(
-            f"rolled back, the config before is in force: {reason}",
-            f"everup logs {reason.split(':')[0]}; everup events",
+            f"rolled back, the config before is in force: {reason}{because}",
+            f"everup why {service}; everup logs {service}",
             FAILED,
         )
     took = time.monotonic() - began

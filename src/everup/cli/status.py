@@ -20,6 +20,7 @@ _COLOURS = {
     "parked": "red",
     "failed": "red",
 }
+_FAILING = ("parked", "failed", "backoff")
 _COLUMNS = ("INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PROBES", "LAST EXIT")
 _EXIT_WIDTH = 40
 _HOW = {
@@ -44,6 +45,7 @@ def status(here: Here, services: tuple[str, ...], addresses: bool, as_json: bool
         print_json(data)
     else:
         _print(data, addresses)
+        _print_causes(here, data)
     instances = [i for service in data["services"] for i in service["instances"]]
     well = all(is_up(i) for i in instances) and not data["journal_degraded"]
     leave(0 if well else NOT_WELL)
@@ -118,6 +120,17 @@ def _probe(kind: str, probe: dict[str, Any]) -> str:
     if probe["ok"]:
         return f"{kind} ok {probe['latency_s'] * 1000:.0f}ms"
     return f"{kind} FAILED x{probe['failures']}"
+
+
+def _print_causes(here: Here, data: dict[str, Any]) -> None:
+    """Why what failed has failed, if that is sure enough."""
+    instances = [i for service in data["services"] for i in service["instances"]]
+    failing = [i["slot"] for i in instances if i["state"] in _FAILING and not is_up(i)]
+    if failing:
+        from everup.rooms.locate.read import brief
+
+        for slot, says in brief(here.place, failing).items():
+            echo(shown_line(f"{slot}: because {says}  ({named(f'everup why {slot}')})"))
 
 
 def _print_notes(data: dict[str, Any]) -> None:

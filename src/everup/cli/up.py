@@ -262,7 +262,7 @@ def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool)
             _await_reload(client, began + timeout, timeout)
         ok, now = wait(client, None, is_settled, is_hopeless, timeout)
         if not ok:
-            raise not_well("everup runs, but not everything is ready", now, "everup status")
+            raise not_well(client, "everup runs, but not everything is ready", now, "everup status")
     status = client.get("/v1/status")
     if as_json:
         print_json({"keeper": status["keeper"], "engine": status["engine"]})

@@ -40,6 +40,7 @@ class Engine(Supervised):
         rooms: dict[str, Room] = {
             manifest.name: load(manifest.room)() if manifest.room else Supervise(self)
             for manifest in app.ROOMS
+            if manifest.room or manifest.name == "supervise"
         }
         self.kernel: Kernel[Supervised] = Kernel(rooms, self, self.box, random)
 

@@ -50,7 +50,8 @@ class Manifest:
     doc: str
     """What the room is for, in one sentence."""
     room: str = ""
-    """The class of the room, constructed without arguments; "" for one that its host builds."""
+    """The class of the room, constructed without arguments; "" for one that decides nothing in the
+    engine, or that its host builds."""
     kinds: tuple[EntryKind[Any], ...] = ()
     tables: tuple[Table, ...] = ()
     edge: str = ""
