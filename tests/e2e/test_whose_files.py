@@ -153,12 +153,13 @@ def test_modes_do_not_depend_on_the_umask(open_everup: Everup, umask: int) -> No
     if os.getuid() == 0:
         services["told"]["user"] = "nobody"
     sock = everup.directory / "web.sock"
-    services["web"]["listen"] = [{"address": f"unix:{sock}", "mode": "0660"}]
+    services["open"] = everup.server(listen=[{"address": f"unix:{sock}", "mode": "0660"}])
     everup.write(services)
     everup.cli("up", "-d", "--timeout", "20", umask=umask)
     everup.wait_for(lambda: everup.output("web.1"), "its output is stored")
     state = everup.state_dir
     modes = {str(path.relative_to(state)): mode(path) for path in state.rglob("*")}
+    modes.pop("logs/open.1.log", None)
     assert mode(state) == 0o755
     assert modes.pop("logs") == 0o750
     assert modes.pop("logs/web.1.log") == modes.pop("everup.log") == 0o640
@@ -213,10 +214,11 @@ def test_a_unix_listener_never_changes_the_mode_of_another_file(open_everup: Eve
     attacker = subprocess.Popen([_PYTHON, "-S", "-c", race], user=NOBODY, group=NOBODY)
     try:
         listen = [{"address": f"unix:{shared}/web.sock", "mode": "0666"}]
-        everup.up({"web": {"command": SLEEP, "listen": listen}}, expect=None)
+        everup.write({"web": everup.server(listen=listen)})
+        everup.cli("up", "-d", "--timeout", "3", expect=None)
         for _ in range(5):
-            everup.cli("stop", "web", expect=None)
-            everup.cli("start", "web", expect=None)
+            everup.cli("stop", "web", "--timeout", "3", expect=None)
+            everup.cli("start", "web", "--timeout", "3", expect=None)
     finally:
         attacker.kill()
         attacker.wait()
