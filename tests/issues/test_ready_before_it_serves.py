@@ -80,6 +80,21 @@ def test_a_deploy_of_what_never_accepts_is_rolled_back(everup: Everup, notify: b
     assert [everup.pid("web.1"), everup.pid("web.2")] == pids
 
 
+@pytest.mark.parametrize("notify", [True, False])
+def test_on_a_unix_socket_it_is_the_successor_who_must_accept(everup: Everup, notify: bool) -> None:
+    """Both have the same socket, and the old one accepts all the while."""
+    settings = {"listen": f"unix:{everup.directory}/web.sock", "notify": notify}
+    everup.up({"web": kept(everup, **settings | {"notify": False})})
+    pid = everup.pid("web.1")
+    everup.write({"web": broken(**settings)})
+    result = everup.cli("reload", expect=None)
+    assert result.status != 0, result.text
+    assert everup.pid("web.1") == pid
+    everup.write({"web": kept(everup, **settings | {"notify": False}, environment={"X": "1"})})
+    everup.cli("reload")
+    assert everup.pid("web.1") != pid
+
+
 def test_gunicorn_with_a_broken_application(everup: Everup) -> None:
     pytest.importorskip("gunicorn")
     port, app = everup.port(), everup.directory / "shop.py"

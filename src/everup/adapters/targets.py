@@ -1,5 +1,6 @@
 """Where a probe of one replica has to go, so that it reaches exactly that one."""
 
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from everup.adapters import steering
@@ -8,15 +9,22 @@ from everup.config import Address, parse_address
 from everup.config.template import expand
 from everup.model.instance import Slot
 from everup.model.signal import ProbeKind, ProbeTarget
-from everup.model.spec import Probe, Service
+from everup.model.spec import ACCEPTS, Probe, Service
 
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def target(
-    service: Service, slot: Slot, kind: ProbeKind, run: int, probe: Probe, lane: int
+    service: Service,
+    slot: Slot,
+    kind: ProbeKind,
+    run: int,
+    probe: Probe,
+    lane: int,
+    session: int = 0,
 ) -> ProbeTarget:
-    """The target with address, source and traffic class filled in: those of its lane."""
+    """The target with address, source and traffic class filled in: those of its lane. ``session``:
+    of its process, where that itself is to accept."""
     port = port_of(service, slot)
 
     def fill(text: str) -> str:
@@ -40,7 +48,8 @@ def target(
         url = f"http://127.0.0.1:{port}{path}" if probe.http else ""
         return ProbeTarget(slot, kind, run, probe, url=url, host="127.0.0.1", port=port)
     listener = next((x for x in service.listen if x.name == probe.listener), service.listen[0])
-    return _own(parse_address(listener.address), slot, kind, run, probe, path, lane)
+    found = _own(parse_address(listener.address), slot, kind, run, probe, path, lane)
+    return replace(found, session=session) if found.unix and probe is ACCEPTS else found
 
 
 def _own(

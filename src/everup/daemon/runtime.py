@@ -398,7 +398,10 @@ class Runtime:
             probe = probe_of(service, kind)
             if probe is not None:
                 lane = self.bank.reached_as(service, probe, instance.lane or slot.replica)
-                self.prober.start(targets.target(service, slot, kind, run, probe, lane))
+                shared = sum(i.pid > 0 for i in self.engine.all_of(slot.service)) > 1
+                session = instance.pid if shared else 0
+                where = targets.target(service, slot, kind, run, probe, lane, session)
+                self.prober.start(where)
 
     def _quit(self, status: int) -> None:
         for slot in self.engine.instances:

@@ -35,6 +35,9 @@ class ProbeTarget:
     the replica's own, or ``::1`` together with a traffic class."""
     traffic_class: int = 0
     """IPv6 traffic class to set (IPV6_TCLASS), for the same end. 0: none."""
+    session: int = 0
+    """Unix socket that several processes share: one of this session must be the one that accepts.
+    0: whichever."""
     accept: bool = False
     """tcp: connecting is not enough, somebody must have accepted. Of a listener that everup itself
     keeps open the first says nothing."""

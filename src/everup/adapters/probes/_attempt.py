@@ -13,7 +13,7 @@ from everup.adapters.probes._plan import Plan
 from everup.adapters.probes._reactor import READ, WRITE
 from everup.adapters.probes._resolve import Address, Found
 from everup.adapters.probes._response import SearchedResponse
-from everup.adapters.probes._sockets import reset_on_close, talks_to_itself
+from everup.adapters.probes._sockets import accepted_by_others, reset_on_close, talks_to_itself
 from everup.adapters.probes._stage import Stage, timed_out
 from everup.adapters.probes._words import error_words, one_line, own_trouble
 from everup.model.spec import ACCEPTS
@@ -115,6 +115,11 @@ class SocketAttempt(Attempt):
                 self._connect(plan.address)
             elif self._state is Stage.QUEUED:
                 self._look()
+            elif self._state is Stage.NEW and plan.address is not None:
+                self._open(plan.family, plan.address)
+            return
+        if self._state is Stage.NEW:  # others are always quicker: nobody can tell
+            self._connected("accepted by another process that shares the socket")
             return
         if self._state is Stage.DRAINING:
             self._close()
@@ -229,8 +234,10 @@ class SocketAttempt(Attempt):
         if sock is None:
             return
         match sock_diag.accepted(sock):
-            case True:
+            case True if not accepted_by_others(sock, self.plan.target.session):
                 self._connected("accepted")
+            case True:
+                self._again()
             case None:
                 self._connected("connected; whether it was accepted cannot be told here")
             case False:
@@ -238,13 +245,22 @@ class SocketAttempt(Attempt):
                 self.wake_s = min(self.deadline_s, now_s + self._look_s)
                 self._look_s = min(2 * self._look_s, _LOOK_MAX_S)
 
+    def _again(self) -> None:
+        """Another process, which shares the socket, was quicker: that says nothing of this one."""
+        self._close()
+        self._state = Stage.NEW
+        self.wake_s = min(self.deadline_s, self.owner.now() + _LOOK_MAX_S)
+
     def _heard(self) -> None:
         """Something came before it was seen to be accepted: a word of the server, or the end."""
         sock = self._sock
         if sock is not None:
             with contextlib.suppress(BlockingIOError):
                 sock.recv(1)  # fails if it was reset: the queue it was in is no more
-                self._connected("accepted")
+                if self.plan.target.session:  # it may be gone already from who has accepted it
+                    self._again()
+                else:
+                    self._connected("accepted")
 
     def _connected(self, detail: str) -> None:
         self._close()
