@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -549,3 +550,37 @@ def test_engine_dies_between_its_word_and_the_files(tmp_path: Path, end: str) ->
     assert takeover.config_in_force(place, shelf, said) == (None, False)
     asyncio.run(shelf.done(lambda: None, 10.0))
     assert Path(place.next).exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"replicas": 3}], ids=["listener", "and replicas"])
+def test_a_listener_that_stays_is_handed_on(everup: Everup, more: dict[str, Any]) -> None:
+    """Another one is added, with a new command and more replicas: who comes to the first one
+    meanwhile waits there, and nobody is refused."""
+    one, two = everup.port(), everup.port()
+    web = {"listen": {"main": f"127.0.0.1:{one}"}, "replicas": 2, "probe": READY}
+    everup.up({"web": version(everup, "one", **web)})
+    both = {"main": f"127.0.0.1:{one}", "other": f"127.0.0.1:{two}"}
+    with load(one) as client:
+        for listen in (both, {"main": f"127.0.0.1:{one}"}):
+            fresh = {**web, **more, "listen": listen}
+            everup.write({"web": version(everup, f"v{len(listen)}", **fresh)})
+            everup.cli("reload")
+        summary = client.stop()
+    # asyncio itself resets what it accepts in the turn in which its server closes.
+    assert (summary.refused, summary.timed_out, summary.wrong) == (0, 0, 0), summary
+    assert summary.reset <= 2, summary
+
+
+def test_an_address_that_is_taken_is_found_before_anything_stops(everup: Everup) -> None:
+    one = everup.port()
+    web = {"listen": {"main": f"127.0.0.1:{one}"}, "probe": READY}
+    everup.up({"web": version(everup, "one", **web)})
+    before = everup.members()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        listen = {"main": f"127.0.0.1:{one}", "other": f"127.0.0.1:{port}"}
+        everup.write({"web": version(everup, "one", **web | {"listen": listen})})
+        done = everup.cli("reload", expect=1)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.err
+    assert everup.members() == before
+    assert not everup.events("config.reloading")

@@ -422,8 +422,10 @@ def test_rolling_restart_without_overlap_goes_one_after_the_other() -> None:
     bench.up()
     actions = bench.tell(Restart((WEB, WEB2, WEB3), "ann"))
     for slot, others in ((WEB, (2, 3)), (WEB2, (1, 3)), (WEB3, (1, 2))):
-        assert [a.slot for a in of(actions, Signal)] == [slot]
+        assert of(actions, WatchDrain) == [WatchDrain(slot, 1)]  # others serve meanwhile
+        assert not of(actions, Signal)
         assert bench.engine.active["web"] == others
+        assert [a.slot for a in of(bench.tell(Drained(slot, 1)), Signal)] == [slot]
         assert of(bench.ended(slot), Spawn) == [Spawn(slot, 2, slot.replica)]
         assert not of(bench.born(slot), Signal)  # up is not ready
         actions = bench.probe(slot)

@@ -9,30 +9,46 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 
-from everup.adapters import aside, launch
+from everup.adapters import aside, binding, launch
 from everup.adapters.launch import Identity, LaunchError
+from everup.config import parse_address
 from everup.model.instance import Slot
-from everup.model.spec import Service
+from everup.model.spec import Listener, Service
 
 PATIENCE_S = 5.0
 _SHEBANG_BYTES = 256
 Check = tuple[Service, Sequence[Slot]]
 
 
-async def ask(checks: Iterable[Check], config_dir: str) -> list[str]:
-    """The problems of all of them. A file on a dead mount is one, after ``PATIENCE_S``."""
+async def ask(
+    checks: Iterable[Check], config_dir: str, listen: Sequence[Listener] = ()
+) -> list[str]:
+    """The problems of all of them, and of addresses that are to be listened on anew. A file on a
+    dead mount is one, after ``PATIENCE_S``."""
     todo = list(checks)
-    if not todo:
+    if not todo and not listen:
         return []
     try:
-        return await aside.run(PATIENCE_S, _all, todo, config_dir)
+        return await aside.run(PATIENCE_S, _all, todo, config_dir, listen)
     except Exception as error:  # whoever asks is to hear of it, and not to wait for nothing
         names = ", ".join(service.name for service, _ in todo)
         return [f"{names}: cannot look whether it could start: {error}"]
 
 
-def _all(todo: Iterable[Check], config_dir: str) -> list[str]:
-    return [text for service, slots in todo for text in problems(service, slots, config_dir)]
+def _all(todo: Iterable[Check], config_dir: str, listen: Sequence[Listener]) -> list[str]:
+    found = [text for service, slots in todo for text in problems(service, slots, config_dir)]
+    return found + [text for listener in listen if (text := _address_problem(listener))]
+
+
+def _address_problem(listener: Listener) -> str:
+    """Whether somebody listens there already. (Of a Unix socket that shows when it is opened.)"""
+    try:
+        address = parse_address(listener.address)
+        if address.family != "unix":
+            binding.listen(address, listener, True).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def problems(service: Service, slots: Sequence[Slot], config_dir: str) -> list[str]:

@@ -192,8 +192,8 @@ class SocketBank:
         paths = {parse_address(x.address).path for x in service.listen if _is_unix(x)}
         return _unix_connections(paths, pids) if paths else 0
 
-    def close(self, service: str, listen: Sequence[Listener]) -> None:
-        """Close all of a service; clients are refused from now on."""
+    def close(self, service: str, listen: Sequence[Listener], kept: Sequence[str] = ()) -> None:
+        """Close all of a service but those ``kept``, by name; clients are refused from now on."""
         prefix = f"sock:{service}:"
         files = []
         for listener in listen:
@@ -201,7 +201,8 @@ class SocketBank:
             sock = self._sockets.get(socket_name(service, listener.name, 0))
             if address.family == "unix" and sock is not None:
                 files.append((address.path, binding.file_of(sock)))
-        self._close([name for name in self._sockets if name.startswith(prefix)])
+        mine = [name for name in self._sockets if name.startswith(prefix)]
+        self._close([name for name in mine if name.split(":")[2] not in kept])
         for path, file in files:
             binding.unlink_own(path, file)
 

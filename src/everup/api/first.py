@@ -1,6 +1,6 @@
 """What is looked at before a command stops anything: whether what it starts could start."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from everup.adapters import preflight
 from everup.api.commands import Refusal
@@ -8,7 +8,7 @@ from everup.api.view import Backend
 from everup.engine.lacking import lacking
 from everup.engine.records import Plan
 from everup.model.instance import Slot
-from everup.model.spec import Service, Spec
+from everup.model.spec import Listener, Service, Spec
 
 _SHOWN = 20
 
@@ -34,7 +34,12 @@ async def can_apply(backend: Backend, spec: Spec, plan: Plan, *, patient: bool =
     found = lacking(engine, spec.service, started, started, patient=patient)
     asked = {c.service for c in plan.changed if {"probe", "hooks"} & set(c.keys)}
     also = {name: _started(backend, spec.service[name]) for name in asked - set(started)}
-    await _refuse(backend, spec.service, started | also, found)
+    fresh = []
+    for name in started:
+        there = engine.services[name].listen if name in engine.services else ()
+        known = {listener.address for listener in there}
+        fresh += [x for x in spec.service[name].listen if x.address not in known]
+    await _refuse(backend, spec.service, started | also, found, fresh)
 
 
 def _started(backend: Backend, service: Service) -> list[Slot]:
@@ -53,9 +58,10 @@ async def _refuse(
     services: Mapping[str, Service],
     named: Mapping[str, list[Slot]],
     found: list[str],
+    listen: Sequence[Listener] = (),
 ) -> None:
     checks = [(services[name], slots) for name, slots in named.items()]
-    found = found + await preflight.ask(checks, backend.place.config_dir)
+    found = found + await preflight.ask(checks, backend.place.config_dir, listen)
     if found:
         lines = "".join(f"\n  {text}" for text in found[:_SHOWN])
         more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

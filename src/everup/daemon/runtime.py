@@ -356,8 +356,8 @@ class Runtime:
             case EmptyQueue(service=name, lane=lane):
                 if name in self.engine.services:  # else all of its sockets are about to be closed
                     self.bank.empty(self.service(name), lane)
-            case CloseSockets(service=name, listen=listen):
-                self.bank.close(name, listen)
+            case CloseSockets(service=name, listen=listen, kept=kept):
+                self.bank.close(name, listen, kept)
             case WatchDrain(slot=slot, run=run):
                 self.drains.watch(slot, run)
             case MainPid(slot=slot, run=run, pid=pid):

@@ -61,6 +61,24 @@ def close(engine: Supervised, name: str) -> None:
     engine.emit(CloseSockets(name, engine.services[name].listen))
 
 
+def hand_on(engine: Supervised, target: Service) -> None:
+    """Nothing of the service runs, and it is about to be ``target``: a listener that stays keeps
+    its sockets, and the clients that wait there; the others close."""
+    before = engine.services[target.name]
+    stays = {(x.name, x.address) for x in before.listen} & {
+        (x.name, x.address) for x in target.listen
+    }
+    if not stays:
+        close(engine, target.name)
+        return
+    gone = tuple(x for x in before.listen if (x.name, x.address) not in stays)
+    if gone:
+        addresses = [listener.address for listener in gone]
+        engine.record(Kind.SOCKETS_CLOSED, target.name, addresses=addresses)
+        kept = tuple(sorted(name for name, _ in stays))
+        engine.emit(CloseSockets(target.name, gone, kept))
+
+
 def choose(engine: Supervised, service: Service) -> None:
     """Choose who gets new connections, and say so where it has changed."""
     by_lane: dict[int, Instance] = {}

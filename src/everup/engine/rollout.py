@@ -128,8 +128,12 @@ def _switch(engine: Supervised, name: str, rollout: Rollout, now: float) -> Roll
     """Nothing of the service runs: its sockets and its definition are others from now on, for
     everybody at once."""
     if name in engine.open_lanes:
-        lanes.close(engine, name)
+        lanes.hand_on(engine, rollout.target)
     _redefine(engine, rollout.target)
+    if count := engine.open_lanes.get(name, 0):  # what stays is open; what is new comes to it
+        engine.steered.discard(name)
+        service = engine.services[name]
+        lanes.open_up(engine, service, max(count, service.slots))
     until = now + rollout.target.start_timeout + rollout.target.min_ready
     mine = [i for i in engine.of(name) if i.slot in rollout.slots and i.want]
     turns = tuple(Turn(i.slot, i.run, until) for i in mine if not i.done)

@@ -117,6 +117,8 @@ class EmptyQueue:
 class CloseSockets:
     service: str
     listen: tuple[Listener, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Names of those that stay open, with the clients that wait there."""
 
 
 @dataclass(frozen=True, slots=True)
