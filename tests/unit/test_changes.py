@@ -53,6 +53,7 @@ RESTART: dict[str, Any] = {
     "watchdog": Watchdog(),
     "environment": {"A": "1"},
     "environment_file": ("x",),
+    "pass_environment": ("A_*",),
     "directory": "/srv",
     "user": "nobody",
     "group": "nogroup",

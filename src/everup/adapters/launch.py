@@ -17,6 +17,7 @@ from everup.model.instance import Slot
 from everup.model.spec import Service
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL")
+_OURS = ("EVERUP_", "LISTEN_FD", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_", "FDSTORE")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 FIRST_LISTEN_FD = 3
@@ -96,6 +97,7 @@ def environment(
     out.setdefault("PATH", _DEFAULT_PATH)
     if who is not None:
         out |= who.environment
+    out |= passed(service)
     for name in service.environment_file:
         out |= _read_environment(name, directory)
     port = port_of(service, slot)
@@ -134,6 +136,17 @@ def _read_environment(name: str, directory: str) -> dict[str, str]:
 def reads(service: Service) -> bool:
     """Whether ``request`` reads a file or asks for a user: that may wait, so not on the loop."""
     return bool(service.environment_file) or service.user is not None or service.group is not None
+
+
+def passed(service: Service) -> dict[str, str]:
+    """What ``pass_environment`` names; never what is said to everup itself, or to one process."""
+    whole = {name for name in service.pass_environment if not name.endswith("*")}
+    starts = tuple(name[:-1] for name in service.pass_environment if name.endswith("*"))
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name in whole or (starts and name.startswith(starts))) and not name.startswith(_OURS)
+    }
 
 
 def port_of(service: Service, slot: Slot) -> int | None:

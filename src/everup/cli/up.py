@@ -238,11 +238,21 @@ def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) ->
     os.pwrite(meta["lock_fd"], f"{os.getpid()}\n".encode(), 0)
     for descriptor in passed:
         os.set_inheritable(descriptor, True)
+    _keep_only({meta["lock_fd"], *passed})
     for name in _INSTANCES:  # whoever starts us from within an instance
         os.environ.pop(name, None)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [*keeper_argv(), json.dumps(meta), "--", *engine_argv(place)])
+
+
+def _keep_only(kept: set[int]) -> None:
+    """What we were started with and do not know (a lock, the pipe of a build) is not to live as
+    long as everup."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), False)
 
 
 def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool) -> None:

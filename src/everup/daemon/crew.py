@@ -240,8 +240,8 @@ class Crew:
         """Give it pipes, tell the keeper, let the log pump read."""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            out, out_write = _pipe()
-            err, err_write = _pipe()
+            out, out_write = _pipe(request.get("gid"))
+            err, err_write = _pipe(request.get("gid"))
         except OSError as error:
             os.close(null)
             self._failed_to_start(meta, slot, f"cannot make its pipes: {_plain(error)}")
@@ -420,10 +420,15 @@ class Crew:
         self._keeper.drop(_pipe_names(slot, run))
 
 
-def _pipe() -> tuple[int, int]:
+def _pipe(gid: int | None) -> tuple[int, int]:
     """Read end, and a write end that is open both ways: whoever holds it is never killed by a
-    missing reader, it waits."""
+    missing reader, it waits. ``gid``: the service's, so that it may open /dev/stdout; the owner
+    stays everup, which shows that everup has made it."""
     read, write = os.pipe2(os.O_CLOEXEC)
+    if gid is not None:
+        with contextlib.suppress(OSError):
+            os.fchown(read, -1, gid)
+            os.fchmod(read, 0o620)
     try:
         both = os.open(f"/proc/self/fd/{write}", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

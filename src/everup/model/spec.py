@@ -259,6 +259,9 @@ class Service:
     environment: dict[str, str] = field(default_factory=dict)
     """Variables, templates filled in. The service gets these and PATH, HOME, LANG, TZ, USER,
     LOGNAME and SHELL of everup's environment, nothing else."""
+    pass_environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")], ...] = ()
+    """Names of variables of everup's own environment that the service gets as well; ``AWS_*`` is
+    all that begin so. What ``environment`` and ``environment_file`` say goes before."""
     environment_file: tuple[str, ...] = ()
     """Files of NAME=value lines, read at every start; a leading ``-`` allows it to be missing."""
     directory: str | None = None
