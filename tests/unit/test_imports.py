@@ -36,3 +36,7 @@ def test_the_keeper_runs_on_the_standard_library_alone() -> None:
 @pytest.mark.parametrize("module", ["everup.model.spec", "everup.engine.core", "everup.testing"])
 def test_the_pure_part_loads_without_the_edge(module: str) -> None:
     assert not loaded(f"import {module}") & {"aiohttp", "psutil", "httptools", "sqlite3"}
+
+
+def test_the_engine_begins_before_it_loads_the_api() -> None:
+    assert not loaded("import everup.daemon.runtime") & {"aiohttp", "prometheus_client", "numpy"}

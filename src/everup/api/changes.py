@@ -10,8 +10,8 @@ from everup.adapters import aside, named, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api import first
+from everup.api.backend import Backend
 from everup.api.commands import Refusal, overlaps
-from everup.api.view import Backend
 from everup.engine.records import CannotChangeError, Plan
 from everup.engine.reload import plan_of
 from everup.model.event import Reload

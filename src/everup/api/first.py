@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from everup.adapters import preflight
+from everup.api.backend import Backend
 from everup.api.commands import Refusal
-from everup.api.view import Backend
 from everup.engine.lacking import lacking
 from everup.engine.records import Plan
 from everup.model.instance import Slot

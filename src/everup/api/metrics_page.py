@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from everup import __version__
 from everup.adapters.metrics import machine
-from everup.api.view import FRESH_S, Backend
+from everup.api.backend import Backend
+from everup.api.view import FRESH_S
 from everup.model.instance import BreakerState, State
 from everup.rooms.dependencies.room import Dependencies
 

@@ -17,10 +17,11 @@ from everup import __version__
 from everup import app as rooms
 from everup.adapters import aside, trusted
 from everup.api import changes, first, malformed, streams, view
+from everup.api.backend import Backend
 from everup.api.commands import Refusal, command
+from everup.api.key import BACKEND
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
-from everup.api.view import Backend
 from everup.kernel.manifest import load
 from everup.kernel.step import DefectError
 from everup.model.event import Down
@@ -28,7 +29,6 @@ from everup.model.event import Down
 _UCRED = struct.Struct("3i")
 _MAX_BODY = 64 * 1024
 _FOLLOWERS_END_S = 0.2
-BACKEND = web.AppKey("backend", Backend)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -18,8 +18,9 @@ from everup import app
 from everup.adapters import aside, journal
 from everup.adapters.logs import Follower, LogLine, tail
 from everup.api import view
+from everup.api.backend import Backend
 from everup.api.commands import Refusal, did_you_mean, slots_of, unknown
-from everup.api.view import Backend
+from everup.api.key import BACKEND
 from everup.model.journal import Entry, Kind
 
 _NDJSON = "application/x-ndjson"
@@ -32,8 +33,6 @@ T = TypeVar("T")
 
 
 def _backend(request: web.Request) -> Backend:
-    from everup.api.server import BACKEND
-
     return request.app[BACKEND]
 
 

@@ -3,16 +3,14 @@
 import os
 import time
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from everup import __version__
-from everup.adapters.aside import Shelf
-from everup.adapters.journal import Journal
-from everup.adapters.metrics import Metrics, machine, usage_payload
-from everup.adapters.place import Place
+from everup.adapters.metrics import machine, usage_payload
+from everup.api.backend import Backend
 from everup.engine.core import Engine
 from everup.engine.records import How
-from everup.model.event import Event, Hook
+from everup.model.event import Hook
 from everup.model.instance import State
 from everup.model.journal import Entry
 from everup.model.record import Instance
@@ -22,38 +20,6 @@ from everup.rooms.dependencies.room import Dependencies
 
 FRESH_S = 1.0
 """A usage sample older than this is taken again when somebody looks."""
-
-
-class Backend(Protocol):
-    """What the API needs of the engine process."""
-
-    engine: Engine
-    journal: Journal
-    metrics: Metrics
-    shelf: Shelf
-    place: Place
-    keeper_pid: int
-    started_at: float
-
-    @property
-    def leaving(self) -> bool:
-        """Another engine is about to take over; nothing is taken in any more."""
-        ...
-
-    def dispatch(self, event: Event) -> None: ...
-
-    def sample(self) -> None: ...
-
-    def held(self, name: str) -> int | None:
-        """A descriptor that the keeper holds; ours as well, and not to be closed."""
-
-    def hold(self, name: str, fd: int) -> None:
-        """Have the keeper hold a descriptor for engines to come."""
-
-    def try_out(self, argv: list[str], engine: list[str], version: str) -> str | None:
-        """What keeps that keeper or that engine from running, None: nothing. Blocks."""
-
-    def replace(self, argv: list[str], engine: list[str], by: str, version: str) -> None: ...
 
 
 def utc(seconds: float) -> str:
