@@ -11,7 +11,7 @@ from dataclasses import replace
 from everup.engine import rollout
 from everup.engine.records import How
 from everup.engine.state import Supervised
-from everup.model.action import MendSockets, SetBalance, Watch
+from everup.model.action import MendSockets, Watch
 from everup.model.event import SocketsLost, SocketsMoved, Strangers
 from everup.model.instance import State
 from everup.model.journal import Kind
@@ -38,8 +38,8 @@ def moved(state: Supervised, event: SocketsMoved) -> None:
     name = event.service
     if name not in state.open_lanes or name not in state.services:
         return
-    if lanes := state.active.get(name):
-        state.emit(SetBalance(name, lanes))
+    state.steered.discard(name)
+    state.touch(name)
     for instance in state.all_of(name):
         if instance.pid and instance.state in (State.STARTING, *_UP):
             state.emit(Watch(instance.slot, instance.run, instance.state is State.STARTING))
