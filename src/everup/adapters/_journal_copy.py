@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from everup.adapters._journal_file import Row
+from everup.adapters._journal_file import Row, is_whole
 
 PLACES = ("/dev/shm", "/run", f"/run/user/{os.geteuid()}")  # noqa: S108
 _LEAST_BYTES = 1 << 20
@@ -151,9 +151,13 @@ def _read(name: str) -> Iterator[Row]:
         if not ours or facts.st_nlink != 1 or facts.st_mode & 0o077:
             return
         for line in file.read(_MAX_READ_BYTES).split(b"\n"):
-            with contextlib.suppress(ValueError, TypeError):  # the last one may be half a line
+            with contextlib.suppress(
+                ValueError, TypeError, OverflowError, RecursionError
+            ):  # the last one may be half a line
                 seq, time, mono, boot, kind, subject, payload = json.loads(line)
-                yield int(seq), float(time), float(mono), boot, kind, subject, payload
+                row = int(seq), float(time), float(mono), boot, kind, subject, payload
+                if is_whole(row):
+                    yield row
 
 
 def _encode(rows: Sequence[Row]) -> bytes:

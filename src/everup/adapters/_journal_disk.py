@@ -35,6 +35,8 @@ class Disk:
     ) -> None:
         self.path, self._memory, self._copied = path, memory, copied
         self._say, self._enter, self._monotonic = say, enter, monotonic
+        self.answered: Callable[[], None] = lambda: None
+        """Called when the disk has done what it was asked."""
         self.warning: Callable[[], str] = str
         """What else follows from events that are held."""
         self.set_aside: Path | None = None
@@ -90,7 +92,7 @@ class Disk:
     def _take(self, db: sqlite3.Connection) -> None:
         self._db = db
         if not self._met:
-            rows = db.execute(files.LATEST).fetchall()
+            rows = files.fetch(db, files.LATEST)
             with self._memory.lock:
                 if self._memory.state and not rows:  # lost before it could be opened
                     self._restore = True
@@ -137,6 +139,7 @@ class Disk:
                 db.execute("PRAGMA synchronous = NORMAL")
         self._restore = False
         self._since_checkpoint += len(pending)
+        self.answered()
         with self._memory.lock:
             self._memory.written(pending, waited)
             if self._failing_since is not None:

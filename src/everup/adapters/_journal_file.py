@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +19,7 @@ LATEST = (
 )
 _SUFFIXES = ("", "-wal", "-shm")
 _MAX_ASIDE = 5
+_MAX_SEQ = 1 << 53
 _MAX_BOOTS = 1_000
 _MAX_PRUNED = 5_000
 # What leads from each version to the next. Each runs in one transaction with the change of the
@@ -52,6 +53,17 @@ class UnavailableError(JournalError):
     """It cannot be opened now, and may be later."""
 
 
+def is_whole(row: Row) -> bool:
+    """Whether all of it is of the right type: a damaged file or copy may give anything."""
+    seq, time, mono, boot, kind, subject, payload = row
+    return (
+        all(isinstance(text, str) for text in (boot, kind, subject, payload))
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in (time, mono))
+        and isinstance(seq, int)
+        and 0 < seq < _MAX_SEQ
+    )
+
+
 def boot_id() -> str:
     """Identifies the boot of the machine: monotonic times compare within one.
 
@@ -82,7 +94,7 @@ def connect(path: Path, say: Callable[[str], None]) -> sqlite3.Connection:
         _migrate(db, version)
         if version and version < SCHEMA_VERSION and count(db):
             say(f"the journal {path} was migrated from version {version} to {SCHEMA_VERSION}")
-        db.execute(f"SELECT {COLUMNS} FROM event LIMIT 1").fetchone()  # noqa: S608
+        db.execute(f"SELECT {COLUMNS} FROM event LIMIT 0").fetchone()  # noqa: S608
     except BaseException:
         db.close()
         raise
@@ -128,9 +140,32 @@ def open_as(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?{option}", uri=True, isolation_level=None)
 
 
+def fetch(
+    db: sqlite3.Connection, query: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> list[Row]:
+    """All rows. A byte that is damaged costs its entry, not the reading of all others."""
+    try:
+        return db.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if not is_no_text(error):
+            raise
+        be_lenient(db)
+        return db.execute(query, values).fetchall()
+
+
+def is_no_text(error: sqlite3.Error) -> bool:
+    """Something in a column of text is none: Python says so in words only."""
+    return "decode to UTF-8" in str(error)
+
+
+def be_lenient(db: sqlite3.Connection) -> None:
+    """From now on show what is no text escaped. It makes reading slower."""
+    db.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
+
+
 def check(db: sqlite3.Connection) -> None:
     """sqlite3.DatabaseError if it is damaged, or no journal. Reads all of it."""
-    db.execute(f"SELECT {COLUMNS} FROM event LIMIT 1").fetchone()  # noqa: S608
+    db.execute(f"SELECT {COLUMNS} FROM event LIMIT 0").fetchone()  # noqa: S608
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(found)

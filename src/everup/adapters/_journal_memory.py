@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from everup.adapters._journal_copy import missing
-from everup.adapters._journal_file import Row, boot_id
+from everup.adapters._journal_file import Row, boot_id, is_whole
 from everup.model.action import Record
 
 MAX_HELD = 10_000
@@ -77,7 +77,7 @@ class Memory:
         with self.lock:
             more = missing(rows, copied)
             alone = bool(more and not rows)
-            rows = [*rows, *more]
+            rows = [row for row in (*rows, *more) if is_whole(row)]
             by = max(0, (rows[-1][0] if rows else 0) - self.before)
             mine = [row for row in self.state.values() if row[0] > self.before]
             held = [row for row in self.held if row[0] > self.before]

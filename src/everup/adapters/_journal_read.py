@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from everup.adapters._journal_copy import found, missing
-from everup.adapters._journal_file import COLUMNS, LATEST, Row, open_as
+from everup.adapters._journal_file import COLUMNS, LATEST, Row, fetch, is_whole, open_as
 from everup.model.journal import Entry
+
+DAMAGED = "damaged"
+_SHOWN = 200
 
 
 def read(
@@ -51,7 +54,7 @@ def read(
     query = f"SELECT {COLUMNS} FROM event WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
     with contextlib.closing(open_as(path, "ro")) as db:
         try:
-            rows = db.execute(query, values).fetchall()
+            rows = fetch(db, query, values)
         except sqlite3.OperationalError:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise
@@ -66,12 +69,12 @@ def latest(path: Path) -> list[Entry]:
     cannot be opened as it should."""
     try:
         with contextlib.closing(open_as(path, "rw")) as db:
-            rows = db.execute(LATEST).fetchall()
+            rows = fetch(db, LATEST)
     except sqlite3.Error:
         rows = salvage(path)
     more = missing(rows, found(path))
     last = {(row[4], row[5]): row for row in (*rows, *more)}
-    return [entry(row) for row in sorted(last.values())]
+    return sound(sorted(last.values()))
 
 
 def salvage(path: Path) -> list[Row]:
@@ -83,10 +86,21 @@ def salvage(path: Path) -> list[Row]:
             contextlib.closing(open_as(path, mode)) as db,
         ):
             db.execute(first)
-            found: list[Row] = db.execute(LATEST).fetchall()
-            return found
+            return fetch(db, LATEST)
     return []
 
 
 def entry(row: Row) -> Entry:
-    return Entry(*row[:6], json.loads(row[6]))
+    """Of a damaged one, what there is: it is shown, and nothing goes by it."""
+    try:
+        payload = json.loads(row[6])
+        if not isinstance(payload, dict):
+            raise TypeError(type(payload).__name__)
+    except (ValueError, TypeError, RecursionError):
+        payload = {DAMAGED: str(row[6])[:_SHOWN]}
+    return Entry(*row[:6], payload)
+
+
+def sound(rows: Iterable[Row]) -> list[Entry]:
+    """Without those that are damaged."""
+    return [found for row in rows if is_whole(row) and DAMAGED not in (found := entry(row)).payload]

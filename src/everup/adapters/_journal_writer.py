@@ -44,6 +44,7 @@ class Writer:
         self._retry = self._closing = False
         self._retention_s = 0.0
         self._thread: threading.Thread | None = None
+        disk.answered = self._answered
 
     def start(self, *, hold: bool, patience_s: float) -> None:
         """Open the file. What that raises is raised here; if it takes longer, the copy must do."""
@@ -95,6 +96,9 @@ class Writer:
                 self._disk.retry()
             if retention_s:
                 self._disk.prune(retention_s)
+
+    def _answered(self) -> None:
+        self._busy_since = self._monotonic()
 
     def _over(self) -> None:
         with self._turn:

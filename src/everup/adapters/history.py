@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from everup.adapters import trusted
-from everup.adapters._journal_file import COLUMNS, LATEST, open_as
+from everup.adapters._journal_file import COLUMNS, LATEST, be_lenient, fetch, is_no_text, open_as
+from everup.adapters._journal_read import sound
 from everup.reliability.history import KINDS, History, Row
 
 NAME = "history.json"
@@ -50,8 +51,13 @@ def advance(journal: Path, state_dir: Path, *, save: bool | None = None) -> Hist
     try:
         with contextlib.closing(open_as(journal, "ro")) as db:
             db.execute("BEGIN")  # one look at it, whoever writes meanwhile
-            history, anchors, why = _load(path, db)
-            taken = _catch_up(db, history, anchors)
+            try:
+                history, anchors, why, taken = _look(path, db)
+            except sqlite3.OperationalError as error:
+                if not is_no_text(error):
+                    raise
+                be_lenient(db)
+                history, anchors, why, taken = _look(path, db)
     except sqlite3.Error as error:
         raise HistoryError(f"cannot read the journal {journal}: {error}") from error
     finally:
@@ -63,6 +69,11 @@ def advance(journal: Path, state_dir: Path, *, save: bool | None = None) -> Hist
                 os.replace(path, f"{path}.other")
             _save(path, history, anchors)
     return history
+
+
+def _look(path: Path, db: sqlite3.Connection) -> tuple[History, list[_Anchor], str, int]:
+    history, anchors, why = _load(path, db)
+    return history, anchors, why, _catch_up(db, history, anchors)
 
 
 # -- the journal
@@ -112,7 +123,9 @@ def _rows(db: sqlite3.Connection, after: int) -> Iterator[Row]:
                 payload = {"run": int(text[7:end])}
             else:
                 payload = scan(text, 0)[0]
-        except (StopIteration, ValueError):
+        except (StopIteration, ValueError, RecursionError):
+            continue
+        if not isinstance(payload, dict):
             continue
         yield seq, time, mono, boot, kind, subject, payload
 
@@ -154,7 +167,8 @@ def _is_pruned(db: sqlite3.Connection, expected: int, seq: int, before: int) -> 
 
 def _seed(db: sqlite3.Connection, history: History, cut: int) -> None:
     query = LATEST.replace("FROM event GROUP", "FROM event WHERE seq <= :cut GROUP")
-    latest = [(*row[:6], json.loads(row[6])) for row in db.execute(query, {"cut": cut}).fetchall()]
+    rows = fetch(db, query, {"cut": cut})
+    latest = sound(rows)
     row = db.execute(
         f"SELECT {COLUMNS} FROM event WHERE seq > ? ORDER BY seq LIMIT 1",  # noqa: S608
         (cut,),

@@ -19,7 +19,7 @@ from everup.adapters._journal_disk import Disk
 from everup.adapters._journal_file import SCHEMA_VERSION, JournalError, Row, boot_id
 from everup.adapters._journal_memory import MAX_HELD, Memory
 from everup.adapters._journal_read import entry as _entry
-from everup.adapters._journal_read import latest, read
+from everup.adapters._journal_read import latest, read, sound
 from everup.adapters._journal_writer import Writer
 from everup.model.action import Record
 from everup.model.journal import Entry
@@ -105,7 +105,16 @@ class Journal:
         """The last entry of each kind for each subject, in order, from memory."""
         with self._memory.lock:
             rows = list(self._memory.state.values())
-        return [_entry(row) for row in rows]
+        return sound(rows)
+
+    @property
+    def damaged(self) -> list[str]:
+        """Entries of the state that cannot be read, and which nothing goes by: kind, subject and
+        number. They stay where they are, as evidence, until the next ones of their kind."""
+        with self._memory.lock:
+            rows = list(self._memory.state.values())
+        good = {entry.seq for entry in sound(rows)}
+        return [f"{row[4]} of {row[5]} (number {row[0]})" for row in rows if row[0] not in good]
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep all of them, and write them in one transaction. Never raises: what cannot be

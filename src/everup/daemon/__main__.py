@@ -17,18 +17,19 @@ import json
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import Any, NoReturn
 
+from everup.adapters import aside, named
 from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
-from everup.config import load
+from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import defect, trial
 from everup.daemon.doors import Doors
 from everup.daemon.runtime import CANNOT_BEGIN, Runtime
 from everup.keeper.voice import never_wait
 from everup.model.display import shown
 from everup.model.event import Event
+from everup.model.spec import Spec
 
 
 def main() -> int:
@@ -46,8 +47,7 @@ def main() -> int:
         )
         sys.stderr.write(shown(text))
         return CANNOT_BEGIN
-    text = _config(place)
-    spec = load(text, path=place.config, directory=place.config_dir)
+    spec = _config(place)
     threading.excepthook = _thread_ended
     with asyncio.Runner() as runner:
         try:
@@ -59,13 +59,22 @@ def main() -> int:
             _leave("out of memory")
 
 
-def _config(place: Place) -> str:
-    """The text that `everup up` accepted, not the file: that may have changed for the worse."""
+def _config(place: Place) -> Spec:
+    """The text that `everup up` accepted, not the file: that may have changed for the worse. Where
+    it cannot be used any more (a damaged disk), the file is better than nobody to look after the
+    services. ``ConfigError``, ``OSError``, ``UnicodeDecodeError`` where that is none either."""
     try:
-        return Path(place.accepted).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:  # better than nobody to look after them
-        sys.stderr.write(shown(f"everup: {error}; going by {place.config} as it is now\n"))
-        return Path(place.config).read_text("utf-8")
+        return _load(place, place.accepted)
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        sys.stderr.write(
+            shown(f"everup: {place.accepted}: {error}; going by {place.config} as it is now\n")
+        )
+        return _load(place, place.config)
+
+
+def _load(place: Place, path: str) -> Spec:
+    text = aside.call(_READ_S, named.read_text, path, MAX_BYTES)
+    return load(text, path=place.config, directory=place.config_dir)
 
 
 class _Runtime(Runtime):
@@ -79,6 +88,7 @@ class _Runtime(Runtime):
 
 
 _SERVE_AGAIN_S = 1.0
+_READ_S = 5.0
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SHORT_EVERY_S = 60.0
 _short_at = -_SHORT_EVERY_S

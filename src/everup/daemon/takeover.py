@@ -21,7 +21,7 @@ from everup.api.commands import Refusal
 from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
 from everup.daemon.doors import Doors
-from everup.engine.fold import ChildFact, fold, gave_up, reload_is_open
+from everup.engine.fold import ChildFact, bearable, fold, gave_up, reload_is_open
 from everup.engine.records import CannotChangeError
 from everup.engine.reload import plan_of
 from everup.model.display import shown_line
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _READ_S = 2.0
 _FIRST_DELAY_S = 0.1
+_LEFT_OUT = "an entry of the journal is damaged and nothing goes by it"
 _MAX_DELAY_S = 5.0
 
 
@@ -69,7 +70,7 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
             runtime.record(Kind.LEFTOVER, name, pids=pids)
     if not takeover:
         latest = [entry for entry in latest if not _stale(entry)]
-    up = fold(runtime.engine.spec, latest, facts, runtime.boot, time.monotonic(), candidate=pending)
+    up = _fold(runtime, latest, facts, pending)
     adopted = (
         replace(a, facts={"uid": proof.real_uid(a.pid)} | dict(a.facts) | known[a.slot, a.run])
         for a in up.adopted
@@ -82,6 +83,30 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
         _apply_next(runtime, candidate, up)
     if systemd := os.environ.get("NOTIFY_SOCKET"):
         FdStore(systemd).ready()
+
+
+def _fold(
+    runtime: "Runtime", latest: list[Entry], facts: list[ChildFact], pending: Spec | None
+) -> Up:
+    """What is known. An entry that it fails at is damaged: that one is left out, and said."""
+    spec, boot, now = runtime.engine.spec, runtime.boot, time.monotonic()
+
+    def check(entries: list[Entry]) -> Up:
+        up = fold(spec, entries, facts, boot, now, candidate=pending)
+        for adopted in up.adopted:
+            dict(adopted.facts)
+        return up
+
+    for what in runtime.journal.damaged:
+        runtime.record(Kind.FACILITY, "everup", detail=f"{_LEFT_OUT}: {what}")
+    try:
+        return check(latest)
+    except Exception:
+        good, bad = bearable(latest, check)
+        for entry in bad:
+            what = f"{entry.kind} of {entry.subject} (number {entry.seq})"
+            runtime.record(Kind.FACILITY, "everup", detail=f"{_LEFT_OUT}: {what}")
+        return check(good)
 
 
 def _salvage(runtime: "Runtime", held: dict[str, int]) -> None:

@@ -3,7 +3,7 @@
 The fold takes the last entry of each kind for each subject and the keeper's list of children.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ _STATES = {
 _ENDS = (Kind.EXITED, Kind.STOPPED, Kind.FAILED, Kind.BACKOFF, Kind.PARKED, Kind.LOST)
 _FAILING = (Kind.BACKOFF, Kind.PARKED, Kind.STABLE, Kind.WANTED)
 _TELLING = (Kind.ADOPTED.value, Kind.OUTGOING.value)
+_MAX_REPLICAS = 1000
 _OWN = frozenset({"run", "pid", "state", "since", "reason", "spawned_mono"})
 _By = Mapping[tuple[str, str], Entry]
 
@@ -44,7 +45,31 @@ class ChildFact:
 
 def replicas(latest: Iterable[Entry]) -> dict[str, int]:
     """Replica counts that operators set."""
-    return {e.subject: int(e.payload["replicas"]) for e in latest if e.kind == Kind.SCALED.value}
+    counts = ((e.subject, e.payload.get("replicas")) for e in latest if e.kind == Kind.SCALED.value)
+    return {name: n for name, n in counts if isinstance(n, int) and 0 <= n <= _MAX_REPLICAS}
+
+
+def bearable(
+    entries: Sequence[Entry], check: Callable[[list[Entry]], object]
+) -> tuple[list[Entry], list[Entry]]:
+    """Those with which ``check`` works, and those that it fails at: damaged, whatever by. One
+    costs some ten calls."""
+    good: list[Entry] = []
+    bad: list[Entry] = []
+    todo = [list(entries)]
+    while todo:
+        part = todo.pop()
+        try:
+            check(sorted((*good, *part), key=lambda e: e.seq))
+        except Exception:
+            if len(part) == 1:
+                bad += part
+            else:
+                middle = len(part) // 2
+                todo += [part[middle:], part[:middle]]
+        else:
+            good += part
+    return sorted(good, key=lambda e: e.seq), bad
 
 
 def fold(
