@@ -50,7 +50,8 @@ class Demo:
     def __init__(self, directory: Path, program: Path, terminal: Terminal) -> None:
         self._directory = directory
         self._terminal = terminal
-        self._port = _free_port()
+        self._port = _free_port(8080)
+        self._rates_port = _free_port(8081)
         self._everup = Everup(program, self._write_config())
         self._shopper = Shopper(self._port, "demo")
         self._burst_samples: list[Sample] = []
@@ -71,6 +72,7 @@ class Demo:
             await self._fault("web.1 SIGKILL", "web.1", self._kill)
             await self._fault("web.2 SIGSTOP", "web.2", self._stop)
             await self._fault("web.1 exits 3x", "web.1", self._crash, exits=4)
+            await self._outage()
             step = await self._overload()
             stop.set()
             await self._wait("the last answers", load)
@@ -115,9 +117,10 @@ class Demo:
             HERE / "shop", self._directory / "shop", ignore=shutil.ignore_patterns("__pycache__")
         )
         text = (HERE / "everup.toml").read_text()
-        text, count = re.subn(r"127\.0\.0\.1:8080", f"127.0.0.1:{self._port}", text)
-        if count != 1:
-            raise DemoError("everup.toml: expected the address 127.0.0.1:8080 once")
+        for given, port, times in (("8080", self._port, 1), ("8081", self._rates_port, 2)):
+            text, count = re.subn(rf"127\.0\.0\.1:{given}", f"127.0.0.1:{port}", text)
+            if count != times:
+                raise DemoError(f"everup.toml: expected 127.0.0.1:{given} {times} times")
         config = self._directory / "everup.toml"
         config.write_text(text)
         return config
@@ -173,6 +176,34 @@ class Demo:
             "green",
         )
         self._end(step)
+
+    async def _outage(self) -> None:
+        """The service that gives the rates hangs: prices go on with those of before."""
+        self._terminal.head("rates hangs: SIGSTOP")
+        (victim,) = await self._everup.instances("rates")
+        step = self._begin("rates hangs")
+        self._stop(victim)
+        told = await self._wait("the breakers opened", self._until_breakers({"open", "half-open"}))
+        self._terminal.line("  $ everup status", "dim")
+        for slot, state in told.items():
+            self._terminal.line(f"  {slot}: its breaker of rates is {state}")
+        await self._wait("a while without rates", self._settle(SETTLE_S))
+        assert self._stopped is not None
+        self._stopped.resume()
+        await self._wait("the breakers closed", self._until_breakers({"closed"}))
+        await self._wait("normal service", self._settle(SETTLE_S))
+        self._terminal.line("  prices went on with the last good rates; all is well again", "green")
+        step.all_events = True
+        self._end(step)
+
+    async def _until_breakers(self, states: set[str]) -> dict[str, str]:
+        end_s = time.monotonic() + RECOVERY_S
+        while time.monotonic() < end_s:
+            told = await self._everup.breakers("web", "rates")
+            if set(told.values()) <= states:
+                return told
+            await asyncio.sleep(POLL_S)
+        raise DemoError(f"web: expected that its breakers of rates are {' or '.join(states)}")
 
     def _kill(self, victim: Instance) -> None:
         assert victim.pid is not None
@@ -363,8 +394,8 @@ async def explain(demo: Demo, terminal: Terminal, text: str) -> None:
     demo.show_events(events, time.monotonic())
 
 
-def _free_port() -> int:
-    for port in (8080, 0):
+def _free_port(best: int) -> int:
+    for port in (best, 0):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as sock:
             return int(sock.getsockname()[1])
     raise DemoError("expected a free port on 127.0.0.1")

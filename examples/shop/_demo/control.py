@@ -49,8 +49,9 @@ class Everup:
         path = f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         self._environment = os.environ | {"PATH": path}
 
-    async def run(self, *arguments: str, timeout_s: float) -> str:
-        """Run one command and return its output; ``DemoError`` unless its exit status is 0."""
+    async def run(self, *arguments: str, timeout_s: float, fine: tuple[int, ...] = (0,)) -> str:
+        """Run one command and return its output; ``DemoError`` unless its exit status is fine (4:
+        not everything is ready)."""
         name = f"everup {' '.join(arguments)}"
         process = await asyncio.create_subprocess_exec(
             str(self._program),
@@ -70,18 +71,29 @@ class Everup:
         finally:
             if process.returncode is None:
                 await _end(process)
-        if process.returncode != 0:
+        if process.returncode not in fine:
             text = (err or out).decode(errors="replace").strip()
             raise DemoError(f"{name}: expected exit status 0, got {process.returncode}\n{text}")
         return out.decode(errors="replace")
 
     async def instances(self, service: str) -> list[Instance]:
         """The replicas of a service."""
-        status = json.loads(await self.run("status", "--json", timeout_s=10))
+        status = json.loads(await self.run("status", "--json", timeout_s=10, fine=(0, 4)))
         for entry in status["services"]:
             if entry["name"] == service:
                 return [Instance(i["slot"], i["state"], i.get("pid")) for i in entry["instances"]]
         raise DemoError(f"everup status: expected a service {service!r}")
+
+    async def breakers(self, service: str, dependency: str) -> dict[str, str]:
+        """What each replica says of its breaker of a dependency; empty where it says nothing."""
+        status = json.loads(await self.run("status", "--json", timeout_s=10, fine=(0, 4)))
+        (entry,) = (entry for entry in status["services"] if entry["name"] == service)
+        return {
+            instance["slot"]: str(
+                (instance["dependencies"].get(dependency) or {}).get("state") or ""
+            )
+            for instance in entry["instances"]
+        }
 
     async def events(self, service: str | None = None, count: int = 500) -> list[Event]:
         """The latest events, oldest first."""

@@ -104,13 +104,14 @@ class Shopper:
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def one(self, due_s: float) -> bool:
-        """One request of the mix: 2 in 5 the page, 2 in 5 the products, 1 in 5 an order."""
+        """One request of the mix: 2 in 5 the page, the others products, prices and an order."""
         number = next(self._numbers)
         self._open[number] = due_s
         try:
             if number % 5 == 4:
                 return await self.order(f"{self.name}-{number}", due_s)
-            return await self._timed(due_s, "GET", "/" if number % 2 else "/products", b"")
+            path = ("/", "/products", "/", "/prices/USD")[number % 5]
+            return await self._timed(due_s, "GET", path, b"")
         finally:
             del self._open[number]
 

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from everup.tolerate import Shed, asgi
 from shop import store
 from shop.db import Database, connect, database_path
+from shop.exchange import Exchange, exchange
 from shop.log import log
 from shop.page import render
 from shop.store import RefusedError
@@ -41,11 +44,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Shop:
     """The handlers, and what they share."""
 
-    def __init__(self, path: Path, replica: str, max_backlog: int) -> None:
+    def __init__(self, path: Path, replica: str, max_backlog: int, rates: Exchange) -> None:
         self._database = Database(path)
         self._path = path
         self._replica = replica
         self._max_backlog = max_backlog
+        self._exchange = rates
         # SQLite blocks: in threads it cannot hold up /healthz, which says whether the loop lives.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="db")
         self._waiting = 0
@@ -56,7 +60,12 @@ class Shop:
         log("info", "started", pid=os.getpid(), database=self._path)
         yield
         self._threads.shutdown(wait=True)
+        await self._exchange.close()
         log("info", "stopped", pid=os.getpid())
+
+    def load(self) -> float:
+        """How busy it is, 0 to 1: what matters little is shed before it is full."""
+        return self._waiting / MAX_WAITING
 
     async def _query(self, call: Callable[[sqlite3.Connection], T]) -> T:
         if self._waiting >= MAX_WAITING:
@@ -104,6 +113,16 @@ class Shop:
     async def products(self, _request: Request) -> Response:
         """All products."""
         return JSONResponse({"products": await self._query(store.products)})
+
+    async def prices(self, request: Request) -> Response:
+        """All products in another currency, by the rates of now or of a while ago."""
+        currency = _checked_id(request.path_params["currency"], "currency")
+        rate = (await self._exchange.rates()).get(currency)
+        if rate is None:
+            raise RefusedError(404, "no such currency")
+        products = await self._query(store.products)
+        prices = {str(p["sku"]): round(int(str(p["price_cents"])) * rate) for p in products}
+        return JSONResponse({"currency": currency, "cents": prices})
 
     async def get_cart(self, request: Request) -> Response:
         """What is in a cart."""
@@ -156,12 +175,14 @@ def create_app() -> Starlette:
         database_path(),
         os.environ.get("SHOP_REPLICA", ""),
         int(os.environ.get("SHOP_MAX_BACKLOG", MAX_BACKLOG)),
+        exchange(),
     )
     routes = [
         ("GET", "/", shop.index),
         ("GET", "/healthz", shop.healthz),
         ("GET", "/readyz", shop.readyz),
         ("GET", "/products", shop.products),
+        ("GET", "/prices/{currency}", shop.prices),
         ("GET", "/carts/{cart}", shop.get_cart),
         ("PUT", "/carts/{cart}/items/{sku}", shop.put_cart_item),
         ("GET", "/orders", shop.get_orders),
@@ -170,6 +191,10 @@ def create_app() -> Starlette:
     ]
     return Starlette(
         routes=[Route(path, _guarded(call), methods=[method]) for method, path, call in routes],
+        # Reads deadlines and priorities, answers 503 and 504 for policies.
+        middleware=[
+            Middleware(asgi.Middleware, policy=Shed("priority", load=shop.load))  # type: ignore[arg-type]
+        ],
         lifespan=shop.lifespan,
     )
 

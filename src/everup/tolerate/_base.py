@@ -46,6 +46,7 @@ class Policy:
         self.name = name
         self.clock = SYSTEM if clock is None else clock
         self._listeners: tuple[Listener, ...] = ()
+        self._complained: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -105,7 +106,8 @@ class Policy:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Tell ``listener`` of every event, on the thread where it happens; returns what ends it.
-        What a listener raises is dropped: telling must not break what is told of. Raises
+        What a listener raises is dropped, and logged the first time: telling must not break what
+        is told of. Raises
         ``TypeError`` for an ``async def``, which nobody would await."""
         plain("listener", listener)
         self._listeners = (*self._listeners, listener)
@@ -129,5 +131,19 @@ class Policy:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: S110 - see subscribe
-                pass
+            except Exception as error:
+                self._complain("listener", listener, error)
+
+    def _complain(self, what: str, function: object, error: Exception) -> None:
+        """Log that something of the user's own failed: once, as it may do so at every call."""
+        if what not in self._complained:
+            self._complained = (*self._complained, what)
+            from logging import getLogger
+
+            getLogger("everup.tolerate").warning(
+                "%s: its %s %s failed; what fails again is not told",
+                self.name,
+                what,
+                name_of(function),
+                exc_info=error,
+            )

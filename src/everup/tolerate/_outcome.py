@@ -66,3 +66,18 @@ class Judge:
         if self.result is not None and self.result(value):
             return Outcome.FAILED
         return Outcome.OK
+
+
+_MOST_WORDS = 200
+
+
+def in_words(error: BaseException | None) -> str:
+    """What a failure was, for people, in 200 characters at most; empty: it was no error."""
+    if error is None:
+        return ""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    name = type(error).__name__
+    return (f"{name}: {text}" if text else name)[:_MOST_WORDS]

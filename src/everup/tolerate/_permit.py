@@ -57,7 +57,7 @@ class Permit:
         except BaseException:
             self.neutral()  # a predicate raised: the slot is free all the same
             raise
-        self._breaker._settle(self, outcome)
+        self._breaker._settle(self, outcome, what if isinstance(what, BaseException) else None)
 
     def __enter__(self) -> "Permit":
         return self

@@ -336,6 +336,7 @@ class Phase:
 
     __slots__ = (
         "base_s",
+        "cause",
         "generation",
         "open_s",
         "state",
@@ -362,3 +363,5 @@ class Phase:
         self.until = until
         self.succeeded = 0
         self.under_way: dict[object, float] = {}
+        self.cause = ""
+        """What opened it, in words: the error itself would be kept alive, and all that it holds."""

@@ -23,7 +23,7 @@ from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._forks import on_fork, renew
 from everup.tolerate._options import Seconds, seconds, whole
-from everup.tolerate._outcome import Errors, Judge, Outcome
+from everup.tolerate._outcome import Errors, Judge, Outcome, in_words
 from everup.tolerate._permit import Permit
 from everup.tolerate._windows import (
     Consecutive,
@@ -68,7 +68,8 @@ class Breaker(Policy):
     hand: ``permit = breaker.admit()``. A rejected call raises ``BreakerOpen``.
 
     Events: ``opened`` (``why``, see ``Why``; ``calls``, ``failures``, ``slow``, ``rate`` of
-    failures, ``open_s``), ``half_open``, ``closed``, ``isolated``, ``reset``, each with
+    failures, ``open_s``, ``error``: the failure that was too much, None for a value or a slow
+    call), ``half_open``, ``closed``, ``isolated``, ``reset``, each with
     ``generation``; and ``rejected`` (``reason``, ``retry_after_s``). Raises ``ValueError`` for
     options out of range.
     """
@@ -171,6 +172,7 @@ class Breaker(Policy):
             if phase.state is OPEN:
                 # Told before a slot is taken: nothing that a listener does can leak one.
                 half = Phase(HALF_OPEN, phase.generation + 1, None, phase.base_s, phase.open_s)
+                half.cause = phase.cause
                 if self._move(phase, half):
                     self._tell("half_open", generation=half.generation)
                     now = self.clock.now()
@@ -188,7 +190,7 @@ class Breaker(Policy):
             if stands:
                 after = max(0.0, since + phase.open_s - now)
                 self._tell("rejected", reason=ALL_PROBES, retry_after_s=after)
-                raise BreakerOpen(self.name, ALL_PROBES, after)
+                raise BreakerOpen(self.name, ALL_PROBES, after, phase.cause)
 
     def _rejection(self, phase: Phase, now: float) -> BreakerOpen:
         """Of an open or (for ever) isolated phase."""
@@ -196,7 +198,7 @@ class Breaker(Policy):
         reason = "isolated" if after is None else "open"
         if self._listeners:
             self._tell("rejected", reason=reason, retry_after_s=after)
-        return BreakerOpen(self.name, reason, after)
+        return BreakerOpen(self.name, reason, after, phase.cause)
 
     def __enter__(self) -> Permit:
         permit = self.admit()
@@ -350,9 +352,9 @@ class Breaker(Policy):
         outcome = self._judge.error(error)
         if outcome is not NEUTRAL:
             at = self.clock.now()
-            self._count(phase, window, at, outcome is FAILED, at - started >= self._slow_s)
+            self._count(phase, window, at, outcome is FAILED, at - started >= self._slow_s, error)
 
-    def _settle(self, permit: Permit, outcome: Outcome) -> None:
+    def _settle(self, permit: Permit, outcome: Outcome, error: BaseException | None = None) -> None:
         at = self.clock.now()
         phase = permit._phase
         with self._lock:
@@ -364,10 +366,10 @@ class Breaker(Policy):
             return
         failed, slow = outcome is FAILED, at - permit._started >= self._slow_s
         if phase.window is not None:
-            self._count(phase, phase.window, at, failed, slow)
+            self._count(phase, phase.window, at, failed, slow, error)
         elif failed or slow:
             counts = Counts(phase.succeeded + 1, int(failed), int(slow))
-            self._open(phase, at, Why.PROBE if failed else Why.SLOW_PROBE, counts)
+            self._open(phase, at, Why.PROBE if failed else Why.SLOW_PROBE, counts, error)
         else:
             with self._lock:
                 phase.succeeded += 1
@@ -375,7 +377,15 @@ class Breaker(Policy):
             if enough and self._close(phase, at):
                 self._tell("closed", generation=phase.generation + 1)
 
-    def _count(self, phase: Phase, window: Window, at: float, failed: bool, slow: bool) -> None:
+    def _count(
+        self,
+        phase: Phase,
+        window: Window,
+        at: float,
+        failed: bool,
+        slow: bool,
+        error: BaseException | None = None,
+    ) -> None:
         with self._lock:
             if not (failed or slow):
                 window.ok(at)
@@ -384,12 +394,15 @@ class Breaker(Policy):
             if why is None:
                 return
             counts = window.counts(at)
-        self._open(phase, at, why, counts)
+        self._open(phase, at, why, counts, error)
 
-    def _open(self, phase: Phase, at: float, why: Why, counts: Counts) -> None:
+    def _open(
+        self, phase: Phase, at: float, why: Why, counts: Counts, error: BaseException | None
+    ) -> None:
         base_s = self._growing.after(phase.base_s)
         open_s = base_s * (1.0 - self._growing.jitter * self.clock.random())
         new = Phase(OPEN, phase.generation + 1, None, base_s, open_s, at + open_s)
+        new.cause = in_words(error)
         if self._move(phase, new):
             self._tell(
                 "opened",
@@ -397,6 +410,7 @@ class Breaker(Policy):
                 **counts._asdict(),
                 rate=counts.failures / counts.calls,
                 open_s=open_s,
+                error=error,
                 generation=new.generation,
             )
 

@@ -24,9 +24,25 @@ class Rejected(Exception):  # noqa: N818 - the field's word
 
 
 class BreakerOpen(Rejected):
-    """The breaker is open, half-open with all its probes under way, or isolated."""
+    """The breaker is open, half-open with all its probes under way, or isolated.
 
-    __slots__ = ()
+    ``cause``: the failure that opened it, in words (``"ConnectionError: refused"``, at most 200
+    characters); empty: it was no error, or is not known.
+    """
+
+    __slots__ = ("cause",)
+
+    def __init__(
+        self, policy: str, reason: str, retry_after_s: float | None = None, cause: str = "", /
+    ) -> None:
+        self.policy = policy
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.cause = cause
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}; {self.cause}" if self.cause else text
 
 
 class BulkheadFull(Rejected):

@@ -188,7 +188,7 @@ class Keyed(Policy, Generic[Q]):
             for listener in self._listeners:
                 try:
                     listener(event._replace(detail=detail))
-                except Exception:  # noqa: S110 - as in Policy
-                    pass
+                except Exception as error:
+                    self._complain("listener", listener, error)
 
         entry.policy.subscribe(pass_on)

@@ -200,8 +200,8 @@ class Meter(Policy):
         for hook in due:
             try:
                 hook.what()
-            except Exception:  # noqa: S110 - telling must not break what is told of
-                pass
+            except Exception as error:  # telling must not break what is told of
+                self._complain("hook", hook.what, error)
 
     # -- around a function: alike but for ``await``
 

@@ -135,7 +135,11 @@ def test_the_whole_round(clock: FakeClock, way: Way) -> None:
         way(breaker, down)
     assert breaker.counts() == Counts(1, 1, 0)  # from nothing
     assert told.kinds == ["opened", "rejected", "half_open", "opened", "half_open", "closed"]
-    assert told.events[0].detail == {
+    opened = dict(told.events[0].detail)
+    assert isinstance(opened.pop("error"), DownError)
+    assert rejected.value.cause == "DownError"
+    assert str(rejected.value).endswith("; DownError")
+    assert opened == {
         "why": "failures", "calls": 2, "failures": 2, "slow": 0, "rate": 1.0, "open_s": 10.0,
         "generation": 1,
     }  # fmt: skip
