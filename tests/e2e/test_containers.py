@@ -55,3 +55,25 @@ def test_up_with_its_standard_descriptors_closed(everup: Everup, closed: str) ->
         for number in (0, 1, 2):
             assert Path(f"/proc/{pid}/fd/{number}").exists()
     assert everup.cli("status").status == 0
+
+
+def test_output_is_copied_to_everups_own_stdout(everup: Everup) -> None:
+    """For the log of a container; the files have it as ever, and a reader who stands still keeps
+    nobody waiting."""
+    script = "echo first; echo second >&2; until [ -e more ]; do sleep 0.05; done; "
+    script += "seq 200000; echo last; exec sleep 1000"
+    web = {"command": sh(script), "directory": str(everup.directory)}
+    everup.write({"web": web | {"log": {"forward": "stdout", "max_size": "64M"}}})
+    process = everup.popen("up")
+    assert process.stdout is not None
+    seen: set[bytes] = set()
+    while not {b"web.1 | first\n", b"web.1 | second\n"} <= seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen.add(line)
+    (everup.directory / "more").touch()  # and nobody reads
+    everup.wait_for(lambda: "last" in everup.output("web.1"), "all of it is stored")
+    assert everup.cli("status").status == 0
+    everup.cli("down", "--timeout", "0")
+    rest = process.communicate(timeout=60)[0]
+    assert b"web.1 | 1\n" in rest

@@ -178,6 +178,9 @@ class Log:
     """Rotated files kept beside the current one, 1 to 1000."""
     max_line: Annotated[Size, Field(ge=256, le=1 << 20)] = 64 << 10
     """A longer line is stored in parts of this size, each marked; none of it is lost."""
+    forward: Literal["none", "stdout"] = "none"
+    """``stdout``: each line also goes to the stdout of everup itself, behind ``web.1 | ``, as the
+    log of a container wants it. What its reader is too slow for is in the files alone."""
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from everup.adapters.logs import _cri
+from everup.adapters.logs import _cri, _forward
 from everup.adapters.logs._ledger import Ledger, Move, Place
 from everup.adapters.logs._rotating import RotatingFile, StoppedError
 from everup.model.spec import Log
@@ -18,6 +18,7 @@ _ROOM_BYTES = 256 << 10
 so without this a full disk would look recovered every second."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SCAN_BYTES = 256 << 10
+_FLUSH_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class SlotFile:
         self._file.max_size = log.max_size
         self._file.files = log.files
         self._file.prune()
+        self._forward = log.forward == "stdout"
 
     def adopt(self, stream: str, writer: object, pipe: int = 0) -> None:
         """``writer`` goes on with the line that an earlier pump left open, if there is one and it
@@ -163,6 +165,8 @@ class SlotFile:
         if not batch.data:
             return
         move = move or Move(b"", -1, b"")
+        if self._forward:
+            _forward.stdout.put(self._slot, batch.data)
         if self.retry(when, now_s):
             self._store(batch, stream, writer, when, now_s, move)
         else:
@@ -253,6 +257,8 @@ class SlotFile:
     def close(self) -> None:
         """Close the file; the next write opens it again."""
         self._file.close()
+        if self._forward:
+            _forward.stdout.flush(_FLUSH_S)
 
     def _scan(self) -> None:
         """Once: find the lines that an earlier pump left open."""
