@@ -44,7 +44,7 @@ def test_the_main_file_of_debian(everup: Everup) -> None:
     assert "conf.d/*.conf: there is no such file" in everup.cli("init", expect=2).err
     (everup.directory / "conf.d").mkdir()
     (everup.directory / "conf.d" / "a.conf").write_text(
-        "\ufeff[program:a]\ncommand=%(here)s/run %(ENV_SECRET)s\nstartretries=9\n"
+        "\ufeff[program:a]\ncommand=%(here)s/run\numask=99\nstartretries=9\n"
         "[eventlistener:mail]\ncommand=x\x1b]0;\n"
     )
     result = everup.cli("init")
@@ -52,12 +52,12 @@ def test_the_main_file_of_debian(everup: Everup) -> None:
     assert heading == "not converted: 3 things, 2 of them change what runs; each is a comment in "\
         "everup.toml"  # fmt: skip
     assert first.startswith("! [eventlistener:mail]: ") or second.startswith("! [eventlistener")
-    assert "a: %(ENV_SECRET)s: a service does not get SECRET" in first + second
+    assert "a: umask = 99: expected octal digits" in first + second
     assert third.startswith("  a: startretries = 9")
     assert "\x1b" not in result.err
     assert f"{everup.directory}/conf.d/run" in everup.config.read_text()
     checked = everup.cli("check", "-q")
-    assert "service.a: drafted with 2 things not converted: %(ENV_SECRET)s" in checked.err
+    assert "service.a: drafted with 2 things not converted: umask = 99" in checked.err
     assert "is valid: 1 service " in checked.err
     losses = everup.cli("init", "--force", "--json").json["losses"]
     assert [(loss["where"], loss["grave"]) for loss in losses] == [

@@ -214,11 +214,14 @@ def test_variables_mean_what_they_were_before() -> None:
     assert services["p"].environment == {}
 
 
-def test_a_variable_that_everup_does_not_hand_on_is_a_grave_loss() -> None:
-    services, drafted = convert("[program:p]\ncommand=x %(ENV_SECRET)s\n")
-    assert services["p"].command == ("sh", "-c", 'exec x "$SECRET"')
-    assert drafted.grave == 1
-    assert "SECRET" in drafted.losses[0].text
+def test_variables_of_the_surroundings_are_passed_on() -> None:
+    services, drafted = convert(
+        "[program:p]\ncommand=x %(ENV_SECRET)s\nenvironment=DSN='db:%(ENV_DSN)s',H='%(ENV_HOME)s'\n"
+    )
+    p = services["p"]
+    assert p.command == ("sh", "-c", 'exec env DSN=db:"$DSN" H="$HOME" x "$SECRET"')
+    assert p.pass_environment == ("SECRET", "DSN")
+    assert drafted.losses == ()
 
 
 def test_numbers_may_come_from_the_environment() -> None:
@@ -373,7 +376,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
 def test_check_warns_of_what_was_drafted_with_losses() -> None:
     """As long as the comments stand; whoever has settled them deletes them."""
     drafted = from_supervisord(
-        "[program:a]\ncommand=x %(ENV_NO)s\nstartretries=9\n[program:b]\ncommand=y\n"
+        "[program:a]\ncommand=x\numask=99\nstartretries=9\n[program:b]\ncommand=y\n"
         "[eventlistener:e]\ncommand=z\n",
         AROUND,
     )

@@ -27,7 +27,7 @@ _WHY = {
 _HEADER = (
     "everup.toml, converted from a supervisord.conf",
     "supervisord handed its whole environment on; everup hands on PATH, HOME, LANG, TZ, USER,",
-    "LOGNAME and SHELL: what else a program reads has to stand in its environment.",
+    "LOGNAME and SHELL: name what else a program reads in its pass_environment or environment.",
 )
 
 

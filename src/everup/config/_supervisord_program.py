@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from everup.config._address import parse_address
 from everup.config._draft import PASSED_ON, Draft, argv
-from everup.config._problem import toml_string
+from everup.config._problem import toml_list, toml_string
 from everup.config._secrets import masked
 from everup.config._signals import SIGNALS, signal_name
 from everup.config._supervisord_values import (
@@ -26,6 +26,7 @@ from everup.config._supervisord_values import (
 )
 
 _BYTES = re.compile(r"([0-9]+)\s*([KMG]?)B?", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOG_OPTION = re.compile(r"std(out|err)_.*")
 _OFF = frozenset({"false", "no", "off", "0", "0b", "0kb", "0mb", "auto", "none", ""})
 _OF_THE_USER = ("HOME", "USER", "LOGNAME", "SHELL")
@@ -36,9 +37,9 @@ _LOST = {
     **dict.fromkeys(("stdout_logfile", "stderr_logfile", "stdout_syslog", "stderr_syslog"), _LOGS),
     **dict.fromkeys(("stdout_events_enabled", "stderr_events_enabled"), _EVENTS),
     **dict.fromkeys(("stdout_capture_maxbytes", "stderr_capture_maxbytes"), _EVENTS),
-    "serverurl": "everup has an API of its own",
 }
 _SAME = {
+    "serverurl": "everup has an API of its own",
     "killasgroup": "everup always kills everything that a replica has started",
     "redirect_stderr": "both outputs go to one log, each line marked with its own",
     "stderr_logfile_maxbytes": "both outputs share one log",
@@ -303,7 +304,7 @@ class _Conversion:
                     self.draft.lost("the command is empty", grave=True)
                     words = []
         if not words:
-            words, self.held = ["false"], "its command could not be converted"
+            words, self.held = ["false"], "its command is lost"
         self.draft.keys["command"] = argv(self._shell(words))
 
     def _shell(self, words: list[str]) -> list[str]:
@@ -312,11 +313,11 @@ class _Conversion:
         if not waiting and not self.program.fcgi:
             self.draft.environment |= {k: as_template(v) for k, v in self.at_start.items()}
             return [as_template(word) for word in words]
+        if more := [n for n in waiting if n not in PASSED_ON and _VARIABLE.fullmatch(n)]:
+            self.draft.keys["pass_environment"] = toml_list(more)
         for name in waiting:
-            if name not in PASSED_ON:
-                self.draft.lost(f"%(ENV_{name})s: a service does not get {name} of everup's "
-                                "environment; set it in environment or an environment_file",
-                                grave=True)  # fmt: skip
+            if name not in (*PASSED_ON, *more):
+                self.draft.lost(f"%(ENV_{name})s: no shell takes such a name", grave=True)
             elif name in _OF_THE_USER and "user" in self.draft.keys:
                 self.draft.note(f"%(ENV_{name})s is that of its user here, not supervisord's own")
         script = "exec"
@@ -349,10 +350,9 @@ class _Conversion:
         match key:
             case "autostart":
                 keys["autostart"] = "true" if truth(value) else "false"
-            case "autorestart" if value.lower() == "unexpected":
-                keys["restart.policy"] = '"on-failure"'
             case "autorestart":
-                keys["restart.policy"] = '"always"' if truth(value) else '"never"'
+                forced = value.lower() != "unexpected" and ("always" if truth(value) else "never")
+                keys["restart.policy"] = toml_string(forced or "on-failure")
             case "startsecs":
                 keys["restart.reset_after"] = f'"{whole_number(value, 0, 86400)}s"'
             case "stopasgroup":
