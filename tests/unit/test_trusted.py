@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from everup.adapters import named, trusted
 from everup.adapters import place as places
-from everup.adapters import trusted
 from everup.adapters.place import Place, run_dir
 from everup.adapters.trusted import UntrustedError, weakness
 
@@ -187,6 +187,28 @@ def test_planted_files_are_found(ground: Path, name: str) -> None:
     assert place.weakness() is None
     (ground / "elsewhere").chmod(0o666)
     assert place.weakness() is not None
+
+
+@needs_root
+def test_nothing_is_read_to_who_may_not_read_it(ground: Path) -> None:
+    secret, open_file, theirs = ground / "secret", ground / "open", ground / "theirs"
+    for path, bits in ((secret, 0o600), (open_file, 0o644), (theirs, 0o600)):
+        path.write_text("A=1")
+        path.chmod(bits)
+    os.chown(theirs, NOBODY, -1)
+    for path in (secret, open_file, theirs):
+        link = ground / f"{path.name}.env"
+        link.symlink_to(path)
+        assert named.read_text(str(link)) == "A=1"
+        os.chown(link, NOBODY, -1, follow_symlinks=False)
+    assert named.read_text(str(ground / "open.env")) == "A=1"
+    assert named.read_text(str(ground / "theirs.env")) == "A=1"
+    with pytest.raises(OSError, match="may not read it"):
+        named.read_text(str(ground / "secret.env"))
+    (ground / "directory").symlink_to(ground)
+    os.chown(ground / "directory", NOBODY, -1, follow_symlinks=False)
+    with pytest.raises(OSError, match="may not read it"):
+        named.read_text(str(ground / "directory" / "secret"))
 
 
 # -- where the state is

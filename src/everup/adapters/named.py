@@ -8,6 +8,8 @@ import errno
 import os
 import stat
 
+from everup.adapters import trusted
+
 MAX_BYTES = 1 << 20
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -23,9 +25,12 @@ def read(path: str, most_bytes: int = MAX_BYTES) -> bytes:
     # O_NONBLOCK: to open a pipe waits for its writer else.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        found = os.fstat(descriptor)
+        kind = stat.S_IFMT(found.st_mode)
         if kind != stat.S_IFREG:
             raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, not a regular file")
+        if not trusted.may_be_read(path, found):
+            raise OSError(errno.EPERM, "a link leads there of somebody who may not read it")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(most_bytes + 1)
     finally:

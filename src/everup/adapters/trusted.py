@@ -57,6 +57,24 @@ def weakness(path: str, uid: int | None = None) -> Weakness | None:
         walk.close()
 
 
+def may_be_read(path: str, found: os.stat_result) -> bool:
+    """Whether what was opened under that path is a file that whoever leads there may read: a link
+    of somebody else's must not have root read to them what is not theirs."""
+    walk = _Walk(os.geteuid(), links=True)
+    try:
+        walk.to(path)
+        there = walk.reached()
+    except OSError:
+        return False
+    finally:
+        walk.close()
+    if walk.lender is None:
+        return True
+    if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+        return False
+    return found.st_uid == walk.lender or bool(found.st_mode & stat.S_IROTH)
+
+
 def make_directory(path: str, mode: int) -> None:
     """Make it, and those above it, with that mode; one that exists lets those through whom the
     mode lets through. Raises ``UntrustedError``, ``OSError``."""
@@ -211,8 +229,12 @@ def _weak_file(path: str, found: os.stat_result, *, sockets: bool = False) -> We
 class _Walk:
     """From the root to a path, one component after the other, each opened in the one before."""
 
-    def __init__(self, uid: int) -> None:
+    def __init__(self, uid: int, *, links: bool = False) -> None:
+        """``links``: look at nothing else, and go on after one of somebody else's."""
         self._uid = uid
+        self._links_alone = links
+        self.lender: int | None = None
+        """Whose the first link of somebody else's was."""
         self._trusted = {0, uid} | _unmapped()
         self._at = "/"
         self._fd = os.open("/", _WALK | os.O_DIRECTORY)
@@ -220,6 +242,9 @@ class _Walk:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def reached(self) -> os.stat_result:
+        return os.fstat(self._fd)
 
     def to(self, path: str) -> Weakness | None:
         parts = deque(os.path.abspath(path).split("/"))
@@ -245,7 +270,9 @@ class _Walk:
         """In a directory that everybody may write to it must be one of ours."""
         try:
             path, uid = os.path.join(self._at, name), os.fstat(link).st_uid
-            if uid not in self._trusted:
+            if uid not in self._trusted and self._links_alone:
+                self.lender = uid if self.lender is None else self.lender
+            elif uid not in self._trusted:
                 why = f"is a link of {user_name(uid)}"
                 return Weakness(path, why, f"rm {_quoted(path)}", uid)
             self._links += 1
@@ -265,6 +292,8 @@ class _Walk:
         sticky one will do, for what it holds is looked at next."""
         found = os.fstat(self._fd)
         path, uid = self._at, found.st_uid
+        if self._links_alone:
+            return None
         if uid not in self._trusted:
             mend = f"chown {self._name()} {_quoted(path)}"
             return Weakness(path, f"belongs to {user_name(uid)}", mend, uid)

@@ -201,7 +201,10 @@ def _with_times(value: Any, key: str = "") -> Any:
 def _write(path: str, text: str) -> None:
     new = f"{path}.{os.getpid()}.new"
     try:
-        Path(new).write_text(text, encoding="utf-8")
+        # O_EXCL: in a directory of everybody's, somebody may have put a link there.
+        fresh = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with open(fresh, "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(new, path)
     except OSError as error:
         with contextlib.suppress(OSError):
