@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import everup
-from everup.adapters import trusted
+from everup.adapters import aside, trusted
 from everup.adapters.place import Place
 from everup.cli import ground
 from everup.cli.client import Client, keeper_lives
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from everup.model.journal import Entry
 
 _ANSWER_S = 15.0
+_WRITE_S = 10.0
 _INSTANCES = tuple(
     f"EVERUP_{name}"
     for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE", "NOTIFY")
@@ -56,8 +57,12 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     killed, its services are taken back as they run. Where an everup of another version runs, it
     is replaced by this one, and the services go on.
     """
-    text = _accepted(here.config)
+    text, refusal = _accepted(here.config)
+    if refusal is not None and not os.path.exists(here.own_place.accepted):
+        raise refusal
     place = ground.prepare(here)
+    if refusal is not None and keeper_lives(place):
+        raise refusal
     if keeper_lives(place) and _other_version(place):
         changed = text != _read(place.accepted)
         upgrade(Client(place), place, as_json, "everup reload" if changed else "everup status")
@@ -67,7 +72,7 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     lock = ground.lock(place)
     meta: dict[str, Any] = {"lock_fd": lock, "state_dir": place.state_dir}
     _same_format(place)
-    passed = _take_back(place, text, meta, quiet=as_json)
+    passed = _take_back(place, text, refusal, meta, quiet=as_json)
     changed = os.path.exists(place.next)
     if not detach:
         _become_keeper(place, meta, passed)
@@ -93,19 +98,23 @@ def _other_version(place: Place) -> bool:
         return False  # what is wrong with it is told by what follows
 
 
-def _accepted(path: str) -> str:
+def _accepted(path: str) -> tuple[str, Failure | None]:
+    """The config's text, and why it is none to start by."""
     from everup import config
     from everup.adapters.launch import user_exists
 
-    text = read_config(path)
+    try:
+        text = read_config(path)
+    except Failure as failure:
+        return "", failure
     report = config.check(text, path=path, directory=os.path.dirname(path), known_users=user_exists)
     for warning in report.warnings:
         echo(f"{style('warning:', fg='yellow')} {warning}", err=True)
     if report.spec is None:
         for problem in report.problems:
             echo(f"{style('error:', fg='red', bold=True)} {problem}", err=True)
-        raise Failure(f"{path} is not valid; nothing was started", "everup check", USAGE)
-    return text
+        return text, Failure(f"{path} is not valid; nothing was started", "everup check", USAGE)
+    return text, None
 
 
 def _same_format(place: Place) -> None:
@@ -121,31 +130,43 @@ def _same_format(place: Place) -> None:
             )
 
 
-def _take_back(place: Place, text: str, meta: dict[str, Any], *, quiet: bool) -> list[int]:
+def _take_back(
+    place: Place, text: str, refusal: Failure | None, meta: dict[str, Any], *, quiet: bool
+) -> list[int]:
     """Find what goes on of an everup that died, and keep the accepted text.
 
     As long as instances live that were started by an older text, that one stays in force, and the
-    new one is left for the engine to apply as a reload. Adds to ``meta``; returns the descriptors
-    that the keeper is to inherit.
+    new one is left for the engine to apply as a reload. They are looked after by it also where
+    the new one is not valid (``refusal``) or the disk is full. Adds to ``meta``; returns the
+    descriptors that the keeper is to inherit.
     """
     store, inherited = _from_systemd()
     if store is not None:
         meta["systemd"] = True
     old = _read(place.accepted)
+    if refusal is not None and old is None:
+        raise refusal
     gathered = None
     if inherited or os.path.exists(place.journal) or old is not None:
         gathered = _gather(place, text if old is None else old, inherited, meta)
+        if refusal is not None and not gathered.children:
+            raise refusal
         if gathered.held and not gathered.children and old != text:
             gathered = _gather(place, text, gathered.held, meta)  # addresses may have changed
-    if gathered is not None and gathered.children and _is_reloading(place):
+    if refusal is not None:
+        why = refusal.text.partition(";")[0]
+        echo(f"{why}: the config that was accepted before stays in force", err=True)
+        echo("  mend it, then: everup reload", err=True)
+    elif gathered is not None and gathered.children and _is_reloading(place):
         if text != _read(place.next):
             echo("a reload was under way and goes on first; then: everup reload", err=True)
     elif gathered is None or not gathered.children or old in (None, text):
-        _store(place.accepted, text)
-        with contextlib.suppress(FileNotFoundError):
+        if old != text:
+            _keep(place.accepted, text, old)
+        with contextlib.suppress(OSError):
             os.unlink(place.next)
     else:
-        _store(place.next, text)
+        _keep(place.next, text, old)
     if not gathered:
         return []
     if store is not None:
@@ -225,12 +246,17 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _store(path: str, text: str) -> None:
-    """Keep the accepted text: a new engine starts from it, whatever the file says by then."""
+def _keep(path: str, text: str, old: str | None) -> None:
+    """Keep the accepted text: a new engine starts from it, whatever the file says by then. Where
+    that cannot be written, the one before stays in force, if there is one."""
     try:
-        trusted.write_file(path, text)
+        aside.call(_WRITE_S, trusted.write_file, path, text)
     except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from None
+        why = f"cannot write {path}: {error.strerror or error}"
+        if old is None:
+            raise Failure(why) from None
+        echo(f"{why}: the config that was accepted before stays in force", err=True)
+        echo("  once there is room: everup reload", err=True)
 
 
 def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) -> NoReturn:
