@@ -455,3 +455,16 @@ def test_a_bad_status_travels_without_its_answer() -> None:
         assert str(other) == "status 503"
         assert other.__notes__ == ["tried twice"]
     assert not hasattr(copy.copy(BadStatus(500)), "__notes__")
+
+
+def test_closing_a_client_closes_what_is_inside(server: Server) -> None:
+    client = httpx.Client(transport=Transport(Retry()))
+    assert client.get(server.url).status_code == 200
+    client.close()
+
+    async def main() -> None:
+        client = httpx.AsyncClient(transport=AsyncTransport(Retry()))
+        assert (await client.get(server.url)).status_code == 200
+        await client.aclose()
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@ the value, and what is valid."""
 
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from everup.tolerate import (
 )
 from everup.tolerate._options import real, whole
 from everup.tolerate.sinks import EverupSink, LogSink
+from everup.tolerate.testing import FakeClock
 
 WHOLE: list[tuple[Callable[..., Any], str]] = [
     (Retry, "attempts"),
@@ -189,3 +191,50 @@ def test_what_is_whole_is_told() -> None:
         whole("x", 6, 0, 5)
     with pytest.raises(ValueError, match=r"^x must be a whole number, 1 or more, not 0$"):
         whole("x", 0)
+
+
+# -- what is of another kind: more of it in tests/issues
+
+
+async def asynchronous(*_: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Retry(5), "attempts=5"),
+        (lambda: Retry(ValueError), "on=ValueError"),
+        (lambda: Retry(len.__call__.__class__), "@Retry"),
+        (lambda: Retry(asynchronous), "made first: @Retry"),
+        (lambda: Retry((ValueError,)), "on="),
+        (lambda: Retry(b"x"), "name must be text, not b'x'$"),
+        (lambda: Retry(clock=5), "clock must be a Clock"),
+        (lambda: Retry(budget=5), "budget must be a RetryBudget"),
+        (lambda: RetryBudget(name=5), "name must be text"),
+        (lambda: Retry(when=5), "when must be a function, not 5"),
+        (lambda: Retry(when=asynchronous), "when must be a plain function"),
+        (lambda: Retry()(5), "5 is no function"),
+        (lambda: Timeout(asynchronous), "made first"),
+        (lambda: Breaker(trip=5), "trip must be"),
+        (lambda: Limit(5), "estimator must be"),
+        (lambda: Shed(asynchronous), "made first"),
+        (lambda: Fallback(asynchronous), "would be given as it is"),
+        (lambda: Fallback(function=5), "function must be a function"),
+    ],
+)
+def test_what_is_of_another_kind(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+def test_a_timedelta_that_a_header_or_an_error_gives() -> None:
+    clock = FakeClock()
+    retry = Retry(attempts=2, retry_after=lambda _: timedelta(seconds=3), clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        retry.call(lambda: 1 // 0)
+    assert clock.slept == [3.0]
+    retry = Retry(attempts=2, backoff=lambda *_: timedelta(seconds=4), clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        retry.call(lambda: 1 // 0)
+    assert clock.slept == [3.0, 4.0]
