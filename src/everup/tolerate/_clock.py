@@ -6,11 +6,20 @@ from random import random as _random
 
 from everup.tolerate._functions import plain
 
+skipping = 0
+"""So many tests want that nobody waits: ``testing.no_waits``. Looked at where somebody would."""
+
+
+def system_sleep(seconds: float) -> None:
+    """Wait in a thread."""
+    if not skipping:
+        time.sleep(seconds)
+
 
 async def _asleep(seconds: float) -> None:
     import asyncio  # only where something asynchronous is guarded: it costs more than all of this
 
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(0.0 if skipping else seconds)
 
 
 class Clock:
@@ -26,7 +35,7 @@ class Clock:
     def __init__(
         self,
         now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = system_sleep,
         asleep: Callable[[float], Awaitable[None]] = _asleep,
         random: Callable[[], float] = _random,
     ) -> None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from math import inf
-from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from everup.tolerate._clock import Clock
+from everup.tolerate._clock import Clock, system_sleep
 from everup.tolerate._forks import renew
 from everup.tolerate.deadline import SLACK_S
 
@@ -241,7 +240,7 @@ class Places:
         return waiter.state == HELD
 
     def _block(self, gate: Any, left: float) -> None:
-        if self._clock.sleep is sleep:
+        if self._clock.sleep is system_sleep:
             gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
         else:
             # Under a replaced clock time passes only where somebody sleeps.

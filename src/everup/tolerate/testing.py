@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Within it nobody waits on the system's clock, neither a ``Retry`` for its backoff nor a
+    thread for its place in a ``RateLimit``: for tests of modules whose policies were made when
+    they were imported. Time passes as it does; who waits for others, in a ``Bulkhead``, still does.
+    """
+    from everup.tolerate import _clock
+
+    _clock.skipping += 1
+    try:
+        yield
+    finally:
+        _clock.skipping -= 1
 
 
 class FakeClock(Clock):

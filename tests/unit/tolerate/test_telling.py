@@ -1,5 +1,6 @@
 """What is told of failures: the error that opened a breaker, and a listener that fails itself."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -13,9 +14,10 @@ from everup.tolerate import (
     Keyed,
     Meter,
     Retry,
+    _clock,
 )
 from everup.tolerate._outcome import in_words
-from everup.tolerate.testing import FakeClock, Recorder
+from everup.tolerate.testing import FakeClock, Recorder, no_waits
 
 
 def refuse() -> None:
@@ -97,3 +99,23 @@ def test_so_are_those_of_a_keyed_and_the_hooks_of_a_meter(
     assert sorted(record.getMessage().split(" failed")[0] for record in caplog.records) == [
         "keyed: its listener broken", "meter: its hook broken",
     ]  # fmt: skip
+
+
+def test_nobody_waits_where_a_test_says_so() -> None:
+    """Also in what was made before: a decorator at import."""
+
+    @Retry(attempts=3, backoff=3600.0, max_delay_s=3600.0)
+    def fails() -> None:
+        refuse()
+
+    @Retry(attempts=3, backoff=3600.0, max_delay_s=3600.0)
+    async def fails_async() -> None:
+        refuse()
+
+    with no_waits(), no_waits():
+        with pytest.raises(ConnectionError):
+            fails()
+        with pytest.raises(ConnectionError):
+            asyncio.run(fails_async())
+    assert _clock.skipping == 0
+    _clock.system_sleep(0.0)
