@@ -24,6 +24,7 @@ from everup.daemon.said import Said
 from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
+from everup.model.journal import Kind
 from everup.model.signal import ProbeTarget
 from everup.model.spec import Log, Service
 
@@ -34,7 +35,8 @@ _NAMED = 20
 
 class Crew:
     """``dispatch`` takes the events; ``service`` looks a service up by name, ``definition`` the one
-    that a process was started with; ``asked_at`` says since when a probe of it has waited."""
+    that a process was started with; ``asked_at`` says since when a probe of it has waited;
+    ``record`` writes into the journal what is no event."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Crew:
         definition: Callable[[Slot, int], Service],
         dispatch: Callable[[Event], None],
         asked_at: Callable[[Slot, int], float | None],
+        record: Callable[..., None],
         place: Place,
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -58,6 +61,7 @@ class Crew:
         self._definition = definition
         self._dispatch = dispatch
         self._asked_at = asked_at
+        self._record = record
         self._place = place
         self._preparing = preparing.Preparing(start)
         self._groups: dict[Slot, dict[int, bool]] = {}
@@ -347,6 +351,10 @@ class Crew:
                 slot, run = _slot_run(rest)
                 names = tuple(map(_named, message["pids"][:_NAMED]))
                 self._dispatch(Left(slot, run, _cause(message["status"]), names))
+            case "escaped", _:
+                slot = rest.partition(":")[0]
+                names = message["names"][:_NAMED]
+                self._record(Kind.ESCAPED, slot, of=role, ended=names, count=len(message["pids"]))
             case "failed", _:
                 self._start_failed(message, role, rest)
             case "exit", _:

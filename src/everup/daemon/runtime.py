@@ -130,6 +130,7 @@ class Runtime:
             definition=self.definition,
             dispatch=self.dispatch,
             asked_at=self._asked_at,
+            record=self.record,
             place=place,
             start=self.spawn_task,
         )

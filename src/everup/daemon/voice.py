@@ -17,6 +17,7 @@ _WORDS: dict[str, str] = {
     Kind.UNHEALTHY: "failed",
     Kind.EXITED: "ended",
     Kind.LINGERING: "its main process ended, others are still to end",
+    Kind.ESCAPED: "processes that had left its session were killed",
     Kind.BACKOFF: "starts again later",
     Kind.PARKED: "parked: crashed too often, retried slowly",
     Kind.FAILED: "failed; not started again",

@@ -5,15 +5,17 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from everup.keeper import birth
+from everup.keeper.escaped import Escaped, is_zombie, name_of
 from everup.keeper.estate import Record
 from everup.keeper.spawn import start_ticks
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 50
+_ROUND_S = 0.001
 FLAGS = ("failed", "signalled", "respawn")
 """What is told of a child where it is so, to the engine and in an estate."""
 
@@ -45,6 +47,7 @@ class Child:
         "start",
         "status",
         "stranger",
+        "uid",
     )
 
     def __init__(
@@ -57,6 +60,7 @@ class Child:
         self.leader_start = start
         self.cgroup = cgroup
         self.meta = meta
+        self.uid = os.geteuid()  # that it was started as
         self.stranger = False  # the main process is not our own child
         self.pidfd = -1
         self.report = -1
@@ -79,6 +83,7 @@ class Child:
         child.leader_start = int(record.get("leader_start") or (start if same else 0))
         if min(pid, child.leader) <= 1:
             raise ValueError(f"{child.id}: pid {pid}, session {child.leader}")
+        child.uid = int(record.get("uid", child.uid))
         child.report = record.get("report", -1)
         child.failed = bool(record.get("failed"))
         child.signalled = bool(record.get("signalled"))
@@ -103,6 +108,7 @@ class Child:
             "leader_start": self.leader_start,
             "cgroup": self.cgroup,
             "meta": self.meta,
+            "uid": self.uid,
         }
         state |= {name: True for name in FLAGS if getattr(self, name)}
         if self.rest:
@@ -131,9 +137,16 @@ class Child:
 
 
 class Children:
-    """All of them, by id and by pid."""
+    """All of them, by id and by pid. ``told`` is called with a child and those of it who had left
+    its session, and were killed for it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        escaped: Escaped | None = None,
+        told: Callable[[Child, list[int]], None] = lambda _child, _pids: None,
+    ) -> None:
+        self.escaped = escaped or Escaped()
+        self._told = told
         self._by_id: dict[str, Child] = {}
         self._by_pid: dict[int, Child] = {}
 
@@ -235,25 +248,68 @@ class Children:
             child.signalled, child.rest = True, number
 
     def members(self, child: Child) -> list[int]:
-        """The living processes of an instance: its control group, else its session."""
+        """The living processes of an instance: its control group, else its session and those who
+        have left that."""
         pids = None
         if child.cgroup is not None and not self._shared(child):
             pids = _group_members(child.cgroup)
         if pids is None:
-            pids = [child.leader, *session_members(child.leader)] if _leads(child) else []
-        return [pid for pid in pids if not _is_zombie(pid)]
+            near = self._near(child)
+            pids = [*near, *self.escaped.of(child, self._by_pid, near)]
+        return [pid for pid in pids if not is_zombie(pid)]
+
+    def _near(self, child: Child) -> list[int]:
+        return [child.leader, *session_members(child.leader)] if _leads(child) else []
 
     def sweep(self, child: Child) -> None:
-        """Kill what is left of an instance: its control group, else its session."""
+        """Kill what is left of an instance: its control group, else its session and those who
+        have left that."""
+        grouped = child.cgroup is not None and not self._shared(child)
+        near: list[int] = []
+        away: list[int] = []
+        with contextlib.suppress(OSError):  # no /proc
+            near = [] if grouped else self._near(child)
+            away = [] if grouped else self.escaped.of(child, self._by_pid, near)
         if _leads(child):
             with contextlib.suppress(OSError):
                 os.killpg(child.leader, signal.SIGKILL)
-        if child.cgroup is not None and not self._shared(child) and _kill_group(child.cgroup):
-            return
-        if _leads(child):
-            for pid in session_members(child.leader):
+        if not (grouped and child.cgroup is not None and _kill_group(child.cgroup)):
+            grouped = False
+            with contextlib.suppress(OSError):
+                near = near or self._near(child)
+            for pid in near[1:]:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
+        if not grouped:
+            self._kill_escaped(child, near, away)
+
+    def _kill_escaped(self, child: Child, near: list[int], away: list[int]) -> None:
+        """In rounds: whoever ends may leave others, who become our children only then."""
+        killed: dict[int, None] = {}
+        for _ in range(_KILL_ROUNDS):
+            away = away or self.escaped.of(child, self._by_pid, near)
+            if not away:
+                break
+            for pid in away:
+                killed[pid] = None
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            away = []
+            time.sleep(_ROUND_S)
+        if killed:
+            self._told(child, list(killed))
+
+    def end_unclaimed(self, say: Callable[[str], None]) -> None:
+        """All is down, and we are about to leave: whoever is below us still is to end too."""
+        for _ in range(_KILL_ROUNDS):
+            left = [pid for pid in self.escaped.unclaimed(self._by_pid) if not is_zombie(pid)]
+            if not left:
+                break
+            say(f"killing what services have left behind: {', '.join(map(name_of, left))}")
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_ROUND_S)
 
     def _shared(self, child: Child) -> bool:
         """Whether somebody lives in its control group who came after it."""
@@ -311,7 +367,7 @@ def _kill_group(cgroup: str) -> bool:
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-                living = living or not _is_zombie(pid)
+                living = living or not is_zombie(pid)
         if not living:
             return True
     if fresh:
@@ -328,14 +384,6 @@ def _group_members(cgroup: str) -> list[int] | None:
             return [int(pid) for pid in file.readall().split()]
     except OSError:
         return None
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb", 0) as file:
-            return file.read(1024).rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except (OSError, IndexError):
-        return True
 
 
 def session_members(leader: int) -> list[int]:

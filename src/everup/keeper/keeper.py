@@ -18,6 +18,7 @@ from typing import Any
 
 from everup.keeper import birth, remains, spawn, succession, voice, wire
 from everup.keeper.children import Child, Children, subreaper
+from everup.keeper.escaped import Escaped, told
 from everup.keeper.estate import Estate
 from everup.keeper.link import Link
 from everup.keeper.remains import Remains
@@ -46,19 +47,21 @@ class Keeper:
         self.estate = estate
         self.held = {**estate.held, LOCK: lock}
         self.notes = [list(note) for note in estate.notes]
-        self.children = Children()
-        self.strangers = Strangers(self.watch, self.unwatch, self.ended)
-        self.nursery = birth.Nursery()
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
-        self.wake = -1
         self.link = Link(self.epoll, self.handlers, self._request)
+        self.nursery = birth.Nursery()
+        self.engine_pid = 0
+        own = lambda: (self.engine_pid, self.nursery.pid)  # noqa: E731
+        tell = lambda child, pids: self.link.send(told(child, pids))  # noqa: E731
+        self.children = Children(Escaped(meta.get("state_dir"), self.held, own), tell)
+        self.strangers = Strangers(self.watch, self.unwatch, self.ended)
+        self.wake = -1
         self.remains = Remains(self.children, self.link.send, self._all_ended)
         self.hung_s = float(meta.get("hung_s", HUNG_S))
         self.vigil = Vigil(self.hung_s)
         self.beat_due = 0.0
         self.before = -1  # pidfd of an engine that has yet to leave before ours can start
-        self.engine_pid = 0
         self.engine_started = 0.0
         self.engine_delay_s = 0.0
         self.engine_due: float | None = 0.0
@@ -213,6 +216,7 @@ class Keeper:
         self.engine_pid, self.leave_by = 0, None
         self.vigil.stop()
         if self.leaving is not None:
+            self.children.end_unclaimed(say)
             self.exit_status = self.leaving
             return
         if self.successor is not None:
@@ -307,8 +311,8 @@ class Keeper:
             for fd in fds[:count]:
                 os.close(fd)
         child = Child(child_id, pid, start_ticks(pid), message.get("cgroup"), message["meta"])
-        child.report = report
-        child.respawn = bool(message.get("respawn"))
+        child.report, child.respawn = report, bool(message.get("respawn"))
+        child.uid = int(message.get("uid", child.uid))
         self.children.add(child)
         self.watch_report(child)
 

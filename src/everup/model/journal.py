@@ -60,6 +60,9 @@ class Kind(StrEnum):
     LINGERING = "instance.lingering"
     """Its main process ended as asked (``cause``), others did not: those ``left`` were sent the
     stop ``signal`` as well, and have what remains of stop_timeout."""
+    ESCAPED = "instance.escaped"
+    """Processes that it (``of``: main, hook or probe) had started in sessions of their own were
+    killed after its end: those ``ended``, ``count`` in all."""
     EXITED = "instance.exited"
     """The process ended; ``cause`` says how. With ``failed_s`` (and ``ok_ago_s``) it had not
     answered for so long before."""
