@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from _everup import EVERUP, SLEEP, Everup, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 
 def test_variables_are_passed_on_by_name(everup: Everup) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from _everup import FAST_PROBE, SLEEP, Everup, UnixConnection, sh
-from conftest import needs_root
+from _fixtures import needs_root
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families

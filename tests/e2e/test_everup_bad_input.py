@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from _everup import FAST_PROBE, SLEEP, Everup, alive, get, python, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 LATE = {"jitter": "none", "delay": "10ms", "park_interval": "1h"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from _everup import DEADLINE_S, EVERUP, FAST_PROBE, SLEEP, Everup, alive, get, python, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 SOON = {"jitter": "none", "delay": "10ms", "max_delay": "100ms", "park_interval": "1h"}
 COUNT = "import time\nfor n in range(10**9):\n print(n, flush=True); time.sleep(0.001)"

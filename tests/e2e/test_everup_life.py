@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from _everup import DEADLINE_S, FAST_PROBE, SLEEP, Everup, alive, get, python, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 SOON = {"jitter": "none", "delay": "10ms", "max_delay": "100ms", "park_interval": "1h"}
 READINESS = {"readiness": {"http": "/readyz", **FAST_PROBE}}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from _everup import SLEEP, Everup, alive
-from conftest import needs_root
+from _fixtures import needs_root
 from test_estate import World, tcp, world
 
 from everup.adapters import cgroups, estate, leftovers, proof, takeback

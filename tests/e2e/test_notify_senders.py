@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from _everup import SLEEP, Everup, alive, python, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 from everup.adapters import cgroups
 from everup.adapters.cgroups import Cgroups

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from _everup import SLEEP, Everup, get, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 
 def serving(everup: Everup, **settings: object) -> tuple[dict[str, object], int]:

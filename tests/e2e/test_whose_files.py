@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from _everup import SLEEP, Everup, Json, sh
-from conftest import needs_root
+from _fixtures import needs_root
 
 from everup.adapters.place import STORE, Place
 

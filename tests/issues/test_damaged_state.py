@@ -6,16 +6,11 @@ import os
 import random
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup
-from conftest import everup  # noqa: F401
 
 from everup.adapters import _journal_copy as copies
 from everup.adapters import history
@@ -184,7 +179,7 @@ def test_any_payload_costs_its_entry_alone(state: Path, payload: str) -> None:
     assert {(a.slot, a.run) for a in up.adopted} == {(c.slot, c.run) for c in CHILDREN}
 
 
-def test_a_running_everup(everup: Everup) -> None:  # noqa: F811
+def test_a_running_everup(everup: Everup) -> None:
     """The accepted config and the journal are damaged, and the engine is killed."""
     everup.up({"web": {"command": SLEEP}, "off": {"command": SLEEP}})
     everup.cli("stop", "off")

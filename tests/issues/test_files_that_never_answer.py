@@ -3,16 +3,11 @@ after it. A directory in its place was ignored without a word."""
 
 import asyncio
 import os
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup
-from conftest import everup  # noqa: F401
 
 from everup.adapters import aside, launch
 from everup.adapters.launch import LaunchError
@@ -69,7 +64,7 @@ def test_a_call_that_does_not_answer() -> None:
     never.set()
 
 
-def test_a_pipe_costs_its_own_service_alone(everup: Everup) -> None:  # noqa: F811
+def test_a_pipe_costs_its_own_service_alone(everup: Everup) -> None:
     """The others are started and restarted, and the next engine begins."""
     os.mkfifo(everup.directory / "pipe.env")
     services = {

@@ -5,16 +5,10 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import Everup
-from conftest import everup, needs_root, open_everup
-
-__all__ = ["everup", "open_everup"]
+from _fixtures import needs_root
 
 _FCGI = """\
 import os, socket, sys

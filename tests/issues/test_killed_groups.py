@@ -4,19 +4,13 @@ go. A zygote that was lost or did not answer cost a failed start."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup
-from conftest import everup, needs_root
+from _fixtures import needs_root
 
 from everup.keeper import birth, children
-
-__all__ = ["everup"]
 
 
 @needs_root
@@ -46,7 +40,7 @@ def test_who_takes_time_to_die_is_not_killed_again(
     (tmp_path / "cgroup.procs").write_text("")
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, _number: killed.append(pid))
-    monkeypatch.setattr(children, "_is_zombie", lambda _pid: False)
+    monkeypatch.setattr(children, "is_zombie", lambda _pid: False)
     monkeypatch.setattr(children, "_group_members", lambda _group: [4000001, 4000002])
     assert children._kill_group(str(tmp_path))
     assert set(killed) == {4000001, 4000002}

@@ -3,16 +3,10 @@ restarts of anybody."""
 
 import asyncio
 import re
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import Everup, get
-from conftest import everup  # noqa: F401
 from test_probes_servers import http, probing, serving, until
 
 from everup.adapters.probes._search import Searcher
@@ -107,7 +101,7 @@ def test_on_another_thread_it_goes_aside_at_once() -> None:
     assert found == [None]
 
 
-def test_everup_goes_on(everup: Everup) -> None:  # noqa: F811
+def test_everup_goes_on(everup: Everup) -> None:
     """Commands are answered, others are restarted; the service with the pattern is not ready."""
     port = everup.port()
     evil = {

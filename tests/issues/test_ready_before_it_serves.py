@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import Everup, python
-from conftest import everup
 
 from everup.adapters import sock_diag
 from everup.config import check
 from load import Load, Summary
 
-__all__ = ["everup"]
 SAYS_READY = """
 import os, socket, sys, time
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

@@ -2,14 +2,9 @@
 second one was left half stopped, and no later engine could begin. The same for other edges that
 outlive one of their ends."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
 from _bench import CRASH, DB, WEB, Bench, db, web
 
 from everup.model.action import Commit

@@ -1,12 +1,6 @@
 """A service that was scaled to 0 and up again stayed stopped, and the command said "scaled"."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
 from _bench import WEB, Bench, web
 
 from everup.model.event import Scale, Stop

@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import Everup, python
-from conftest import everup, needs_root
+from _fixtures import needs_root
 
 from everup.adapters import binding, steering
 from everup.adapters.sockets import SocketBank
 from everup.config import check
 from everup.model.spec import Listener, Service
 
-__all__ = ["everup"]
 SERVE = """
 import os, signal, socket, sys
 how = sys.argv[1]

@@ -1,17 +1,8 @@
 """`everup status` had "no reason known" while a pre_start hook ran, and for whatever else an
 instance was waiting for."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup, sh
-from conftest import everup
-
-__all__ = ["everup"]
 
 
 @pytest.mark.parametrize(

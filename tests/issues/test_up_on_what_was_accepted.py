@@ -3,17 +3,12 @@ refused, and nobody looked after the services. What was accepted before is enoug
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from _everup import SLEEP, Everup
 from _faults import fill, small_disk
-from conftest import everup  # noqa: F401
 
 
 @pytest.fixture
@@ -22,7 +17,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-def kill_both(everup: Everup) -> int:  # noqa: F811
+def kill_both(everup: Everup) -> int:
     """Returns the pid of web, which goes on."""
     everup.up({"web": {"command": SLEEP}, "off": {"command": SLEEP}})
     everup.cli("stop", "off")
@@ -31,7 +26,7 @@ def kill_both(everup: Everup) -> int:  # noqa: F811
     return pid
 
 
-def is_looked_after(everup: Everup, pid: int) -> None:  # noqa: F811
+def is_looked_after(everup: Everup, pid: int) -> None:
     assert everup.pid("web.1") == pid
     assert everup.state("off.1") == "stopped"
     os.kill(pid, signal.SIGKILL)
@@ -39,7 +34,7 @@ def is_looked_after(everup: Everup, pid: int) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("text", ["[service.web]\ncomand = 7\n", "no toml\n", "\xff"])
-def test_the_config_is_not_valid(everup: Everup, text: str) -> None:  # noqa: F811
+def test_the_config_is_not_valid(everup: Everup, text: str) -> None:
     pid = kill_both(everup)
     before = everup.config.read_bytes()
     everup.config.write_bytes(text.encode("latin-1"))
@@ -51,7 +46,7 @@ def test_the_config_is_not_valid(everup: Everup, text: str) -> None:  # noqa: F8
     everup.cli("reload")
 
 
-def test_nothing_runs_and_the_config_is_not_valid(everup: Everup) -> None:  # noqa: F811
+def test_nothing_runs_and_the_config_is_not_valid(everup: Everup) -> None:
     everup.up({"web": {"command": SLEEP}})
     everup.down()
     everup.config.write_text("no toml\n")
@@ -59,7 +54,7 @@ def test_nothing_runs_and_the_config_is_not_valid(everup: Everup) -> None:  # no
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_the_disk_is_full(disk: Path, everup: Everup, changed: bool) -> None:  # noqa: F811
+def test_the_disk_is_full(disk: Path, everup: Everup, changed: bool) -> None:
     pid = kill_both(everup)
     if changed:
         everup.write(

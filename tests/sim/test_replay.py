@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from everup.engine import balance, core
+from everup.engine import balance, core, narrate
 from everup.model.event import Event, Exited
 from everup.model.instance import State
 from everup.model.journal import Entry, Kind
@@ -74,14 +74,14 @@ def test_sockets_closed_under_the_living_are_caught(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_spawn_without_its_record_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = core.narrate.records
+    real = narrate.records
 
     def silent(
         old: Instance, new: Instance, now: float, answered_at: float | None
     ) -> list[core.Record]:
         return [r for r in real(old, new, now) if r.kind is not Kind.STARTING]
 
-    monkeypatch.setattr(core.narrate, "records", silent)
+    monkeypatch.setattr(narrate, "records", silent)
     assert "without an intent" in first_violation()
 
 

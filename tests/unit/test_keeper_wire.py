@@ -16,7 +16,6 @@ from everup.adapters.keeper_client import KeeperClient
 from everup.keeper import estate as estates
 from everup.keeper import succession, wire
 from everup.keeper.estate import Estate
-from everup.keeper.pulse import Pulse
 from everup.keeper.spawn import start_ticks
 
 Pair = tuple[socket.socket, socket.socket]
@@ -185,45 +184,6 @@ def test_what_is_no_estate_costs_a_note_only(data: bytes) -> None:
     assert isinstance(got, Estate)
     assert got.held == {}
     assert open_fds() == before
-
-
-# -- whether the engine hangs
-
-
-def run(pulse: Pulse, until: float, step: float, now: float = 0.0) -> float | None:
-    """When it was found to hang."""
-    while now < until:
-        if pulse.hung(now):
-            return now
-        now += step
-    return None
-
-
-def test_silence_after_a_sign_of_life_is_a_hang() -> None:
-    pulse = Pulse(30.0)
-    assert run(pulse, 100.0, 0.5) is None  # it never said that it can say so
-    pulse.heard(100.0, alive=False)
-    assert run(pulse, 200.0, 0.5, 100.0) is None
-    pulse.heard(200.0, alive=True)
-    found = run(pulse, 300.0, 0.5, 200.0)
-    assert found is not None
-    assert 230.0 <= found <= 236.0
-
-
-def test_whoever_speaks_does_not_hang() -> None:
-    pulse = Pulse(30.0)
-    for now in range(0, 600, 20):
-        pulse.heard(float(now), alive=now == 0)
-        assert run(pulse, now + 20.0, 0.5, float(now)) is None
-
-
-def test_a_keeper_that_was_late_itself_blames_nobody() -> None:
-    pulse = Pulse(30.0)
-    pulse.heard(0.0, alive=True)
-    assert run(pulse, 2000.0, 5.0) is None  # always late
-    assert pulse.wait_s(2000.0) is not None
-    pulse.stop()
-    assert pulse.wait_s(2000.0) is None
 
 
 # -- the engine's list

@@ -3,6 +3,10 @@
 import fcntl
 import os
 import socket
+import threading
+from pathlib import Path
+
+import pytest
 
 from everup.keeper.voice import Outlet, Stream
 
@@ -61,3 +65,26 @@ def test_a_stream_writes_whole_lines() -> None:
     stream.write("th")
     stream.write("ree\nfour")
     assert os.read(reader, 100) == b"one two\nthree\n"
+
+
+def test_a_file_is_written_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that stalls holds up the thread, and nobody else."""
+    thaw = threading.Event()
+    write = os.write
+
+    def frozen(fd: int, data: bytes) -> int:
+        assert threading.current_thread().name == "voice"
+        thaw.wait(30)
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", frozen)
+    fd = os.open(tmp_path / "everup.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    outlet = Outlet(fd)
+    for number in range(2000):
+        outlet.put(f"line {number}\n")
+    assert outlet.dropped >= 1499
+    thaw.set()
+    outlet.drain(30)
+    lines = (tmp_path / "everup.log").read_text().splitlines()
+    assert lines[:500] == [f"line {number}" for number in range(500)]
+    os.close(fd)

@@ -2,18 +2,23 @@
 
 Its stderr may be a pipe that nobody reads any more (a log driver that hangs) or a terminal that is
 held up (Ctrl-S). A line that does not fit is kept for later, within bounds; what is beyond these is
-dropped, counted, and told of as soon as something can be told again.
+dropped, counted, and told of as soon as something can be told again. A file cannot be asked whether
+it takes something now, and on a disk that stalls it does not for minutes: a thread writes there.
 """
 
+import atexit
 import contextlib
 import io
 import os
 import select
 import stat
 import sys
+import threading
+import time
 from collections import deque
 
 _MOST_LINES = 500
+_LAST_S = 0.5
 _MOST_BYTES = 4000
 """Of one write: a pipe takes as much whole or not at all."""
 
@@ -26,6 +31,8 @@ class Outlet:
         self._own: int | None = None
         self._whole = True
         self._lines: deque[bytes] = deque()
+        self._wake: threading.Event | None = None
+        """Of the thread that writes to a file; None: there is none, or not yet."""
         self.dropped = 0
         """Lines that nobody will read."""
 
@@ -42,6 +49,48 @@ class Outlet:
 
     def flush(self) -> None:
         """Write what waits, as far as somebody takes it."""
+        if self._wake is not None:
+            self._wake.set()
+        elif self._lines and self._is_file():
+            self._start()
+        else:
+            self._send()
+
+    def drain(self, timeout_s: float) -> None:
+        """At the end of the process: give a file some time to take what waits."""
+        until = time.monotonic() + timeout_s
+        while self._wake is not None and self._lines and time.monotonic() < until:
+            self._wake.set()
+            time.sleep(0.002)
+
+    def _is_file(self) -> bool:
+        try:
+            return stat.S_ISREG(os.fstat(self._fd).st_mode)
+        except OSError:
+            return False
+
+    def _start(self) -> None:
+        wake = self._wake = threading.Event()
+        wake.set()
+        try:
+            threading.Thread(target=self._work, args=(wake,), name="voice", daemon=True).start()
+        except (
+            RuntimeError
+        ):  # no thread can be had: better to wait for the disk than to say nothing
+            self._wake = None
+            self._send()
+
+    def forked(self) -> None:
+        """In the child of a fork there is no thread."""
+        self._wake = None
+
+    def _work(self, wake: threading.Event) -> None:
+        while True:
+            wake.wait()
+            wake.clear()
+            self._send()
+
+    def _send(self) -> None:
         while self._lines and (done := self._write(self._lines[0])) is not None:
             self._lines.popleft()
             if done and self.dropped and not self._lines:
@@ -128,6 +177,19 @@ def flush() -> None:
 
 def never_wait() -> None:
     """From now on nothing that this process says of itself can hold it up."""
-    sys.stdout, sys.stderr = Stream(Outlet(1)), Stream(_own)
+    out = Outlet(1)
+    sys.stdout, sys.stderr = Stream(out), Stream(_own)
+
+    def ends() -> None:
+        for outlet in (out, _own):
+            outlet.drain(_LAST_S)
+
+    def forked() -> None:
+        for outlet in (out, _own):
+            outlet.forked()
+
+    atexit.register(ends)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forked)
     with contextlib.suppress(OSError):
         _own.open()  # now: there may be no descriptor left when there is something to say
