@@ -582,7 +582,7 @@ def test_up_keeps_the_old_config_while_instances_live(
     Path(world.place.accepted).write_text(world.text)
     new = world.text + (f'[service.more]\ncommand = ["y"]\nport = {port + 1}\n' if changed else "")
     meta: dict[str, Any] = {}
-    passed = up._take_back(world.place, new, meta, quiet=False)
+    passed = up._take_back(world.place, new, None, meta, quiet=False)
     world.fds += passed
     said = "2 instances of an earlier everup go on running; taking them back\n"
     assert capsys.readouterr().out == said
@@ -601,12 +601,12 @@ def test_up_with_nobody_alive(world: World, capsys: pytest.CaptureFixture[str]) 
     Path(world.place.accepted).write_text("old")
     Path(world.place.next).write_text("from before")
     meta: dict[str, Any] = {}
-    assert up._take_back(world.place, world.text, meta, quiet=False) == []
+    assert up._take_back(world.place, world.text, None, meta, quiet=False) == []
     assert Path(world.place.accepted).read_text() == world.text
     assert not os.path.exists(world.place.next)
     assert set(meta) <= {"nofile"}  # it has looked, and there is nothing to pass on
     world.journal().close()
-    assert up._take_back(world.place, world.text, meta, quiet=False) == []
+    assert up._take_back(world.place, world.text, None, meta, quiet=False) == []
     assert "estate_fd" not in meta
     assert capsys.readouterr().out == ""
 

@@ -106,7 +106,7 @@ class Keeper:
         relay.write_text(RELAY)
         lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.argv = [sys.executable, "-S", "-E", MAIN]
+        self.argv = [sys.executable, "-I", "-S", MAIN]
         self.engine_argv = [sys.executable, "-S", "-E", str(relay), str(tmp_path / "door")]
         meta = {"lock_fd": lock, "state_dir": "here"} | more
         passed: list[int] = []

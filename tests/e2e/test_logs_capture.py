@@ -118,7 +118,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "everup-test", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "everup-test", str(path)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("a small file system can only be mounted with CAP_SYS_ADMIN")
     yield path

@@ -161,9 +161,11 @@ def test_other_address(everup: Everup) -> None:
         everup.write(
             {"web": version(everup, "three", listen=f"127.0.0.1:{old}", **web), "b": SLEEPER}
         )
+        pids = everup.members()
         result = everup.cli("reload", expect=1)
-    assert "rolled back" in result.err
+    assert "nothing was stopped" in result.err
     assert "in use" in result.err
+    assert everup.members() == pids
     assert get_plain(new).split()[1] == "two"
     assert_config(everup, accepted_before)
 

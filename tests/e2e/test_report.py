@@ -59,6 +59,7 @@ def kill(everup: Everup, slot: str, times: int) -> None:
         pid = everup.pid(slot)
         os.kill(pid, signal.SIGKILL)
         everup.wait_new_pid(slot, pid)
+        everup.wait_state(slot, "ready")
 
 
 def two(everup: Everup) -> None:

@@ -4,6 +4,7 @@ A thread that waits for a disk that is gone (a frozen volume, a dead mount) cann
 nobody joins these: they are no pool that others need, and the process may leave without them.
 """
 
+import _thread
 import asyncio
 import contextlib
 import queue
@@ -87,7 +88,9 @@ def _start(answer: Callable[[Any, BaseException | None], None], work: Callable[[
             answer(result, None)
 
     try:
-        threading.Thread(target=run, name="aside", daemon=True).start()
+        # Not threading.Thread: its start waits for the thread to say that it runs, and for ever
+        # where that has no memory for it (CPython 3.11 to 3.13).
+        _thread.start_new_thread(run, ())
     except RuntimeError as error:  # no more threads
         _waiting.release()
         raise OSError(str(error)) from error

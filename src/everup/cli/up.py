@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 15.0
 _WRITE_S = 10.0
+_MOST_FDS = 65536
+"""Where they cannot be listed, so many are gone through."""
 _INSTANCES = tuple(
     f"EVERUP_{name}"
     for name in ("SERVICE", "REPLICA", "INSTANCE", "RUN", "STATE", "ROLE", "NOTIFY")
@@ -275,10 +277,14 @@ def _become_keeper(place: Place, meta: dict[str, Any], passed: Sequence[int]) ->
 def _keep_only(kept: set[int]) -> None:
     """What we were started with and do not know (a lock, the pipe of a build) is not to live as
     long as everup."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in kept:
+    try:
+        there = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc
+        there = list(range(min(os.sysconf("SC_OPEN_MAX"), _MOST_FDS)))
+    for fd in there:
+        if fd > 2 and fd not in kept:
             with contextlib.suppress(OSError):
-                os.set_inheritable(int(name), False)
+                os.set_inheritable(fd, False)
 
 
 def _await(place: Place, pid: int, timeout: float, as_json: bool, changed: bool) -> None:

@@ -15,6 +15,7 @@ import errno
 import importlib
 import json
 import os
+import select
 import sys
 import threading
 from typing import Any, NoReturn
@@ -49,6 +50,7 @@ def main() -> int:
         return CANNOT_BEGIN
     spec = _config(place)
     threading.excepthook = _thread_ended
+    sys.unraisablehook = _unraisable
     with asyncio.Runner() as runner:
         try:
             return runner.run(_run(_Runtime(spec, place, keeper_fd)))
@@ -56,7 +58,7 @@ def main() -> int:
             sys.stderr.write(shown(f"everup: {error}\n"))
             return 1
         except (MemoryError, SystemError):
-            _leave("out of memory")
+            _leave()
 
 
 def _config(place: Place) -> Spec:
@@ -84,7 +86,7 @@ class _Runtime(Runtime):
         try:
             super().dispatch(event)
         except MemoryError:
-            _leave("out of memory")
+            _leave()
 
 
 _SERVE_AGAIN_S = 1.0
@@ -98,7 +100,7 @@ def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     global _short_at
     error = context.get("exception")
     if isinstance(error, MemoryError):
-        _leave("out of memory")
+        _leave()
     if isinstance(error, OSError) and error.errno in _SHORT:
         # asyncio tells of it a hundred times for each connection that it cannot accept.
         if loop.time() - _short_at >= _SHORT_EVERY_S:
@@ -115,10 +117,25 @@ def _thread_ended(args: threading.ExceptHookArgs) -> None:
     _leave(f"its thread {name} ended by {args.exc_type.__name__}: {args.exc_value}")
 
 
-def _leave(why: str) -> NoReturn:
-    """At once: to end in order needs what is lacking. The next engine is whole and takes over."""
+def _unraisable(args: "sys.UnraisableHookArgs") -> None:
+    """A thread that had no memory to begin with, for example: who waits for it would wait on."""
+    if issubclass(args.exc_type, MemoryError):
+        _leave()
+    sys.__unraisablehook__(args)
+
+
+_NO_MEMORY = b"everup: out of memory; this engine leaves, services go on\n"
+
+
+def _leave(why: str = "") -> NoReturn:
+    """At once: to end in order needs what is lacking. The next engine is whole and takes over.
+    Without a reason it is out of memory: what is said then has been made before."""
     with contextlib.suppress(OSError, MemoryError):
-        sys.stderr.write(f"everup: {why}; this engine leaves, services go on\n")
+        said = (
+            f"everup: {why}; this engine leaves, services go on\n".encode() if why else _NO_MEMORY
+        )
+        if select.select([], [2], [], 0)[1]:  # nobody is waited for
+            os.write(2, own or _NO_MEMORY)
     os._exit(defect.STATUS)
 
 

@@ -6,6 +6,7 @@ dropped, counted, and told of as soon as something can be told again. A file can
 it takes something now, and on a disk that stalls it does not for minutes: a thread writes there.
 """
 
+import _thread
 import atexit
 import contextlib
 import io
@@ -73,7 +74,7 @@ class Outlet:
         wake = self._wake = threading.Event()
         wake.set()
         try:
-            threading.Thread(target=self._work, args=(wake,), name="voice", daemon=True).start()
+            _thread.start_new_thread(self._work, (wake,))  # its start never waits
         except (
             RuntimeError
         ):  # no thread can be had: better to wait for the disk than to say nothing
