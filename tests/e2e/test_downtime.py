@@ -21,6 +21,11 @@ SLOW_S = 0.1
 """A request that takes longer was asked of a service that did not serve."""
 GIVE_UP_S = 20.0
 EACH = 4
+RESTART = {
+    "delay": "1s", "max_delay": "1s", "jitter": "none", "reset_after": "1h",
+    "intensity": {"limit": 1000, "period": "60s"},
+}  # fmt: skip
+"""Each outage is as long as it takes to see it and to start again, not longer with each."""
 PROBES = {
     "readiness": {"http": "/readyz", "interval": "200ms", "timeout": "1s", "failure_threshold": 1},
     "liveness": {"http": "/healthz", "interval": "300ms", "timeout": "1s", "failure_threshold": 2},
@@ -128,8 +133,9 @@ def test_report_tells_what_a_client_saw(everup: Everup) -> None:
     ports = {"web": everup.port(), "dog": everup.port()}
     everup.control.joinpath("dog").mkdir(exist_ok=True)
     everup.tell("dog/watchdog")
-    dog = everup.server("dog", listen=f"127.0.0.1:{ports['dog']}", watchdog={"interval": "1s"})
-    web = everup.server(listen=f"127.0.0.1:{ports['web']}", probe=PROBES)
+    dog = everup.server("dog", listen=f"127.0.0.1:{ports['dog']}", watchdog={"interval": "1s"},
+                        restart=RESTART)  # fmt: skip
+    web = everup.server(listen=f"127.0.0.1:{ports['web']}", probe=PROBES, restart=RESTART)
     everup.up({"web": web, "dog": dog}, storm_brake={"limit": 1000})
     truth, told = 0.0, 0.0
     for name, service, fault in FAULTS:

@@ -131,11 +131,9 @@ def _leave(why: str = "") -> NoReturn:
     """At once: to end in order needs what is lacking. The next engine is whole and takes over.
     Without a reason it is out of memory: what is said then has been made before."""
     with contextlib.suppress(OSError, MemoryError):
-        said = (
-            f"everup: {why}; this engine leaves, services go on\n".encode() if why else _NO_MEMORY
-        )
+        said = f"everup: {why}; this engine leaves, services go on\n".encode()
         if select.select([], [2], [], 0)[1]:  # nobody is waited for
-            os.write(2, own or _NO_MEMORY)
+            os.write(2, said if why else _NO_MEMORY)
     os._exit(defect.STATUS)
 
 
