@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-clients test-servers lint format soak bench docs dist clean
+.PHONY: setup demo test test-servers lint format soak bench docs dist clean
 
 setup: $(STAMP)
 
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml tools/setup
 demo: setup  ## a real server with two replicas, killed, hung and overloaded
 	$(BIN)/python examples/shop/demo.py
 
-test: setup  ## unit, simulation, end to end, typing: under 10 minutes on 2 cores
+test: setup  ## unit, simulation, end to end, typing: under 12 minutes on 2 cores
 	$(BIN)/python -m compileall -q src  # hundreds of processes start; PYTHONDONTWRITEBYTECODE may be set
 	$(BIN)/python -m pytest tests/unit tests/sim tests/typing tests/issues -n 2 --dist worksteal
 	$(BIN)/python -m pytest tests/e2e -n 3 --dist worksteal
