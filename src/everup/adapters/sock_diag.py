@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -28,7 +29,9 @@ _UNIX_ANSWER = struct.Struct("=BBBBIII")
 _ATTRIBUTE = struct.Struct("=HH")
 _SHOW_VFS, _SHOW_PEER, _SHOW_QUEUE = 2, 4, 16
 _VFS, _PEER, _QUEUE = 1, 2, 4
-_LISTEN, _SYN_RECV = 10, 3
+ESTABLISHED, LISTEN = 1, 10
+"""States of a TCP socket, as the kernel numbers them."""
+_SYN_RECV = 3
 _ANY_STATE = 0xFFFFFFFF
 _TIMEOUT_S = 1.0
 _BUFFER = 1 << 16
@@ -80,7 +83,7 @@ def _inode_of_peer(client: socket.socket) -> int | None:
     )
     for answer in _ask(request + _INET_ID_REST, dump=False):
         state = answer[_INET_STATE_AT]
-        if state == _LISTEN:  # what the kernel falls back to: no such connection here
+        if state == LISTEN:  # what the kernel falls back to: no such connection here
             return None
         if state == _SYN_RECV:
             return 0
@@ -92,12 +95,34 @@ def _packed(family: int, host: str) -> bytes:
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
+class TcpSocket(NamedTuple):
+    """One TCP socket."""
+
+    port: int
+    """The local one."""
+    inode: int
+
+
+def tcp(state: int, port: int = 0) -> Iterator[TcpSocket]:
+    """Give all TCP sockets of this network namespace in that state with that local port (0: any).
+    Raises ``OSError`` where the kernel does not tell."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << state)
+        request += _INET_ID.pack(port, 0, b"", b"") + _INET_ID_REST
+        for answer in _ask(request, dump=True):
+            if len(answer) < _INET_INODE_AT + 4:
+                raise OSError("sock_diag: an answer is cut")
+            (number,) = struct.unpack_from("!H", answer, _INET_ANSWER.size)
+            (inode,) = struct.unpack_from("=I", answer, _INET_INODE_AT)
+            yield TcpSocket(number, inode)
+
+
 def listening(port: int, families: tuple[int, ...]) -> list[Listening] | None:
     """Who listens on a TCP port of this network namespace."""
     found = []
     try:
         for family in families:
-            request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN)
+            request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << LISTEN)
             request += _INET_ID.pack(port, 0, b"", b"") + _INET_ID_REST
             for answer in _ask(request, dump=True):
                 number, _, source, _ = _INET_ID.unpack_from(answer, _INET_ANSWER.size)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from everup.adapters import metrics, sockdiag
+from everup.adapters import connections, metrics
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.sockets import SocketBank
 from everup.daemon.crew import Crew
@@ -76,7 +76,7 @@ class Drains:
         count = self._bank.busy(service, pids)
         if not count:
             try:
-                count = sockdiag.open_connections(pids)
+                count = connections.open_connections(pids)
             except OSError:  # a kernel that does not tell: all sockets are gone through
                 count = metrics.open_connections(pids)
         return count, time.thread_time() - began_s
