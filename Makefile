@@ -18,7 +18,7 @@ demo: setup  ## a real server with two replicas, killed, hung and overloaded
 test: setup  ## unit, simulation, end to end, typing: under 12 minutes on 2 cores
 	$(BIN)/python -m compileall -q src  # hundreds of processes start; PYTHONDONTWRITEBYTECODE may be set
 	$(BIN)/python -m pytest tests/unit tests/sim tests/typing tests/issues -n 2 --dist worksteal
-	$(BIN)/python -m pytest tests/e2e -n 3 --dist worksteal
+	$(BIN)/python -m pytest tests/e2e -n 4 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

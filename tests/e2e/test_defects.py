@@ -71,6 +71,6 @@ def test_a_reload_at_which_everup_fails_is_given_up(everup: Everup, tmp_path: Pa
     assert "everup itself failed" in failed.text
     everup.wait_for(lambda: [s["name"] for s in everup.status()["services"]], "an engine")
     assert (everup.pid("web.1"), everup.pid("other.1")) == pids
-    assert not Path(everup.place.next).exists()
+    everup.wait_for(lambda: not Path(everup.place.next).exists(), "the config is given up")
     everup.cli("reload")  # a sound one
     everup.wait_state("more.1", "ready")
