@@ -8,7 +8,7 @@ import pytest
 from _bench import CRASH, DB, WEB, Bench, db, web
 
 from everup.model.action import Commit
-from everup.model.event import Exited, Reload, Restart, Scale
+from everup.model.event import Exited, Reload, Restart, Scale, Start, Stop
 from everup.model.instance import Slot, State
 from everup.model.spec import Group, Service, Spec, StormBrake, Strategy
 from everup.supervise import storm
@@ -75,3 +75,21 @@ def test_the_storm_brake_never_asks_to_wait_for_no_time_at_all() -> None:
     assert wait_s == 0.0
     _after, wait_s = storm.take(storm.Bucket(19.5, 1e9), brake, 1e9)
     assert 1e9 + wait_s > 1e9
+
+
+def test_who_was_stopped_in_the_middle_of_a_reload_starts_as_what_was_before() -> None:
+    bench = Bench(web(2, overlap=False))
+    bench.up()
+    former = bench.engine.services["web"].command
+    target = replace(bench.spec.service["web"], command=("serve", "crash"))
+    bench.tell(Reload(replace(bench.spec, service={"web": target}), "op"))
+    bench.ended(WEB)  # its turn: what comes next is of the new definition
+    assert bench.engine.instances[WEB].run == 2
+    bench.born(WEB, 2)
+    bench.tell(Stop((WEB,), "op"))
+    bench.tell(Start((WEB,), "op"))  # before it has ended
+    bench.finish(bench.ended(WEB, run=2))
+    instance = bench.engine.instances[WEB]
+    assert instance.service is None
+    assert bench.engine.definition(instance).command == former
+    assert instance.state.alive

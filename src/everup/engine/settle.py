@@ -33,6 +33,10 @@ def settle(engine: Supervised, name: str, now: float) -> None:
             engine.drop_slot(instance.slot)
             engine.emit(Forget(instance.slot))
         elif instance.want and instance.state is State.STOPPED and not instance.done:
+            if instance.service is not None and name not in engine.rolling:
+                # It ended after the rollout that was to give it another definition.
+                instance = replace(instance, service=None)
+                engine.put(instance, now)
             _start_if_allowed(engine, engine.definition(instance), instance, now)
     lanes.settle(engine, engine.services[name])
     reload.forget_removed(engine, name)
