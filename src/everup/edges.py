@@ -1,19 +1,10 @@
 """Finds the edges of the rooms, and their doubles in the simulated world, by the manifests."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from everup import app
 from everup.kernel.manifest import load
-
-
-class Host(Protocol):
-    """The process that hosts a room, as the room's edge may use it."""
-
-    def dispatch(self, event: Any) -> None:
-        """Take in an event; call it on the loop's own thread."""
-        ...
-
 
 Performer = Callable[[Any, Any], None]
 """Carries out one action: ``performer(action, host)``."""

@@ -32,14 +32,13 @@ def ask(
     subject: str,
     entries: Sequence[dict[str, Any]],
     output: dict[str, list[tuple[float, str]]] | None = None,
-    needs: dict[str, list[str]] | None = None,
     addresses: dict[str, list[str]] | None = None,
 ) -> Answer:
     def between(slot: str, begin: float, end: float) -> list[Line]:
         said = (output or {}).get(slot, [])
         return [Line(T + at, text) for at, text in said if begin <= T + at <= end]
 
-    known = Known(sorted(entries, key=lambda e: e["at"]), between, needs or {}, addresses or {})
+    known = Known(sorted(entries, key=lambda e: e["at"]), between, addresses or {})
     return why(subject, known)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from everup.rooms.locate.episode import Entry, Story, changes_before, stories
@@ -67,7 +68,7 @@ class Answer:
         return found if found is not None and found.confidence >= CONFIDENT else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """All that there is to go by."""
 
@@ -75,31 +76,35 @@ class Known:
     """Of the journal, oldest first."""
     output: Callable[[str, float, float], Sequence[Line]]
     """Lines of an instance between two times."""
-    depends_on: Mapping[str, Sequence[str]]
-    """What each service needs, by the config."""
     addresses: Mapping[str, Sequence[str]]
     """Where each service listens."""
+
+    @cached_property
+    def told(self) -> Mapping[str, Story]:
+        """The entries as stories, read once however many subjects are asked for."""
+        return stories(self.entries)
 
 
 def why(subject: str, known: Known) -> Answer:
     """Say why a service or an instance failed last. Raises ``LookupError`` where the journal knows
     nothing of it."""
-    return _why(subject, known, stories(known.entries), ())
+    return _why(subject, known, ())
 
 
-def _why(subject: str, known: Known, told: Mapping[str, Story], path: tuple[str, ...]) -> Answer:
+def _why(subject: str, known: Known, path: tuple[str, ...]) -> Answer:
+    told = known.told
     mine = [story for story in told.values() if subject in (story.slot, story.service)]
     if not mine:
         raise LookupError(subject)
     story = max(mine, key=lambda s: (s.is_down, (s.last or {"at": -1.0})["at"]))
     path = (*path, story.service)
-    if story.waiting is not None and (answer := _held_back(story, known, told, path)):
+    if story.waiting is not None and (answer := _held_back(story, known, path)):
         return replace(answer, subject=subject)
     if story.last is None:
         state = f"is {story.state}" if story.state else "has not been started"
         text = f"{subject} {state}; the journal has no failure of it"
         return Answer(subject, text, failing=False)
-    found = sorted(_causes(story, known, told, path), key=lambda c: -c.confidence)
+    found = sorted(_causes(story, known, path), key=lambda c: -c.confidence)
     answer = Answer(
         subject,
         "",
@@ -113,17 +118,19 @@ def _why(subject: str, known: Known, told: Mapping[str, Story], path: tuple[str,
     return replace(answer, sentence=_sentence(story, answer))
 
 
-def _held_back(
-    story: Story, known: Known, told: Mapping[str, Story], path: tuple[str, ...]
-) -> Answer | None:
+def _held_back(story: Story, known: Known, path: tuple[str, ...]) -> Answer | None:
     """It waits for what it depends on: the cause is there."""
     assert story.waiting is not None
     reason = str(story.waiting.get("reason", ""))
     names = re.sub(r"^waits for ", "", reason).split(", ") if "waits for" in reason else []
     for name in names:
-        if name in path or len(path) > _DEPTH or not any(s.service == name for s in told.values()):
+        if (
+            name in path
+            or len(path) > _DEPTH
+            or not any(s.service == name for s in known.told.values())
+        ):
             continue
-        inner = _why(name, known, told, path)
+        inner = _why(name, known, path)
         seen = Evidence("journal", f"{story.slot} {reason}", story.waiting["at"])
         cause = inner.cause
         says = f"{name} is not up" + (f", because {cause.says}" if cause else "")
@@ -137,16 +144,14 @@ def _held_back(
     return None
 
 
-def _causes(
-    story: Story, known: Known, told: Mapping[str, Story], path: tuple[str, ...]
-) -> list[Cause]:
+def _causes(story: Story, known: Known, path: tuple[str, ...]) -> list[Cause]:
     last = story.last
     assert last is not None
-    found = [*_ending(story, last), *_output(story, last, known, told, path)]
+    found = [*_ending(story, last), *_output(story, last, known, path)]
     changes = changes_before(known.entries, story.service, story.failures[0]["at"], CHANGE_S)
     if changes:
         found = _with_change(found, changes[-1], story)
-    siblings = _siblings(story, told)
+    siblings = _siblings(story, known.told)
     return [replace(c, evidence=(*c.evidence, *siblings)) for c in found]
 
 
@@ -187,9 +192,7 @@ def _ending(story: Story, last: Entry) -> list[Cause]:
             return [Cause("unseen", "it ended while nobody looked", 0.2, seen)]
 
 
-def _output(
-    story: Story, last: Entry, known: Known, told: Mapping[str, Story], path: tuple[str, ...]
-) -> list[Cause]:
+def _output(story: Story, last: Entry, known: Known, path: tuple[str, ...]) -> list[Cause]:
     """What it said last."""
     begin = last["at"] - max(min(float(last.get("up_s") or 0.0), 600.0), _LAST_WORDS_S)
     said = events(known.output(story.slot, begin, last["at"] + 1.0))
@@ -211,7 +214,7 @@ def _output(
     if matched.line not in error.headline:
         seen = Evidence("output", matched.line, error.at)
     cause = Cause(matched.rule.kind, matched.says, 0.9 if near else 0.45, (seen,), (matched.then,))
-    return [_through(cause, matched.found.get("at", ""), known, told, path)]
+    return [_through(cause, matched.found.get("at", ""), known, path)]
 
 
 def _candidates(error: Said) -> list[str]:
@@ -220,9 +223,7 @@ def _candidates(error: Said) -> list[str]:
     return [error.headline, *reversed(lines)]
 
 
-def _through(
-    cause: Cause, at: str, known: Known, told: Mapping[str, Story], path: tuple[str, ...]
-) -> Cause:
+def _through(cause: Cause, at: str, known: Known, path: tuple[str, ...]) -> Cause:
     """Nobody answers at an address: if a service of ours should, the cause is there."""
     if cause.kind not in ("refused", "timeout") or not at or len(path) > _DEPTH:
         return cause
@@ -230,7 +231,7 @@ def _through(
     if name is None:
         return cause
     try:
-        inner = _why(name, known, told, path)
+        inner = _why(name, known, path)
     except LookupError:
         return cause
     if inner.cause is None and not inner.failing:

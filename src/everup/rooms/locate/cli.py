@@ -11,7 +11,6 @@ from everup.cli.screen import echo, style
 from everup.model.display import shown_line
 from everup.rooms.locate.causes import Answer, Cause, Known
 from everup.rooms.locate.causes import why as find
-from everup.rooms.locate.episode import stories
 from everup.rooms.locate.read import known
 
 _MOST_SHOWN = 8
@@ -44,7 +43,7 @@ def _answer(subject: str, facts: Known) -> Answer:
     try:
         return find(subject, facts)
     except LookupError:
-        names = sorted({s.service for s in stories(facts.entries).values()})
+        names = sorted({s.service for s in facts.told.values()})
         there = f"there are: {', '.join(names)}" if names else "nothing has run yet: everup up"
         text = f"the journal knows no service or instance {subject!r}"
         raise Failure(text, there, USAGE) from None
@@ -52,7 +51,7 @@ def _answer(subject: str, facts: Known) -> Answer:
 
 def _failing(facts: Known) -> list[str]:
     """The services that do not serve; where all do, the one that failed last."""
-    told = stories(facts.entries).values()
+    told = facts.told.values()
     down = dict.fromkeys(story.service for story in told if story.is_down)
     if down:
         return list(down)

@@ -40,38 +40,35 @@ def brief(place: Place, slots: Sequence[str], within_s: float | None = None) -> 
 
 
 def known(place: Place, subjects: Sequence[str] = (), most: int = MOST_ENTRIES) -> Known:
-    """Gather the newest events, where services listen and what they need. Raises ``Failure``."""
+    """Gather the newest events and where services listen. Raises ``Failure``."""
     query: dict[str, Any] = {"service": subjects, "kind": (), "follow": 0, "n": most}
     if keeper_lives(place):
         found = list(Client(place).lines("/v1/events", query))
     else:
         found = list(offline.events(place, query))
     entries = [entry | {"at": _seconds(entry["time"])} for entry in found]
-    needs, addresses = _config(place)
-    return Known(entries, _output(place), needs, addresses)
+    return Known(entries, _output(place), _listeners(place))
 
 
 def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _config(place: Place) -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]:
-    """Leniently: a config that is broken now must not keep anybody from an answer."""
+def _listeners(place: Place) -> Mapping[str, Sequence[str]]:
+    """Where each service listens. Leniently: a config that is broken now must not keep anybody from
+    an answer."""
     import tomllib
 
-    needs: dict[str, list[str]] = {}
-    addresses: dict[str, list[str]] = {}
     try:
         with open(place.config, "rb") as file:
             services = tomllib.load(file).get("service", {})
     except (OSError, ValueError, Failure):
-        return {}, {}
-    for name, table in services.items() if isinstance(services, dict) else ():
-        if isinstance(table, dict):
-            after = table.get("depends_on", [])
-            needs[name] = [after] if isinstance(after, str) else [str(n) for n in after]
-            addresses[name] = _addresses(table.get("listen")) + _addresses(table.get("port"))
-    return needs, addresses
+        return {}
+    return {
+        name: _addresses(table.get("listen")) + _addresses(table.get("port"))
+        for name, table in (services.items() if isinstance(services, dict) else ())
+        if isinstance(table, dict)
+    }
 
 
 def _addresses(value: object) -> list[str]:
