@@ -1,0 +1,52 @@
+"""What the observer offers to its rooms' edges and to the integrations that it hosts."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from everup.model.journal import Entry
+
+
+class Feed(Protocol):
+    """Everything that an integration may read, and all that it may ask for."""
+
+    @property
+    def node(self) -> str:
+        """The name of this machine, as others are told."""
+        ...
+
+    def folder(self, name: str) -> Path:
+        """Give a directory that only the observer may read, for cursors and backlogs of ``name``.
+
+        It exists. It outlives the observer and everup.
+        """
+        ...
+
+    def table(self, key: str) -> Any:
+        """Give the top-level table ``key`` of the config in force; None where there is none."""
+        ...
+
+    def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        """Follow the journal: every entry with a ``seq`` above ``after``, in order, in batches of at
+        most 1 000, for ever. Nothing is skipped, also over the death of everup's engine."""
+        ...
+
+    async def status(self) -> Mapping[str, Any]:
+        """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
+        ...
+
+    async def report(
+        self, source: str, subject: str, ok: bool | None, text: str, detail: Mapping[str, Any]
+    ) -> None:
+        """Tell everup what another system says of a subject: journaled as ``signal.reported``.
+
+        ``ok`` is None where that system does not know. Control characters in ``text`` are kept; who
+        shows it makes them harmless. Raises ``OSError`` while there is no engine.
+        """
+        ...
+
+    async def ask(self, command: str, subject: str, why: str) -> None:
+        """Ask for ``start``, ``stop`` or ``restart`` of a subject, as an operator would, with a
+        reason: it passes the guard. Raises ``PermissionError`` where that refuses, with its reason,
+        and ``OSError`` while there is no engine."""
+        ...
