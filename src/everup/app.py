@@ -11,14 +11,23 @@ _SUPERVISE: Final = Manifest(
     name="supervise", doc="Keeps every service as its config and its operators want it."
 )
 _NAMES: Final = (
+    "observer",
     "dependencies",
     "supervise",
     "slo",
     "locate",
+    "detect",
+    "incidents",
 )
 ROOMS: Final[tuple[Manifest, ...]] = tuple(
     _SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES
 )
+
+
+@cache
+def hosted(host: str) -> tuple[Manifest, ...]:
+    """Give the rooms that live in that process: ``engine`` or ``observer``."""
+    return tuple(room for room in ROOMS if room.host == host)
 
 
 @cache

@@ -12,24 +12,25 @@ Source = Callable[[Any], Awaitable[None]]
 """Brings events in until it is cancelled: ``await source(host)``."""
 
 
-def performers(part: str) -> Mapping[type, Performer]:
-    """Give who carries out the actions of all rooms; ``part`` is ``edge`` or ``double``."""
+def performers(part: str, host: str = "engine") -> Mapping[type, Performer]:
+    """Give who carries out the actions of the rooms of a process; ``part``: ``edge`` or
+    ``double``."""
     return {
         action: performer
-        for module in _modules(part)
+        for module in _modules(part, host)
         for action, performer in module.PERFORMERS.items()
     }
 
 
-def sources() -> Sequence[Source]:
-    """Give what brings events in for all rooms."""
-    return [source for module in _modules("edge") for source in module.SOURCES]
+def sources(host: str = "engine") -> Sequence[Source]:
+    """Give what brings events in for the rooms of a process."""
+    return [source for module in _modules("edge", host) for source in module.SOURCES]
 
 
-def doubles() -> Sequence[Callable[[Any], None]]:
+def doubles(host: str = "engine") -> Sequence[Callable[[Any], None]]:
     """Give what stands for the sources in the simulated world, which each plans its events in."""
-    return [source for module in _modules("double") for source in module.SOURCES]
+    return [source for module in _modules("double", host) for source in module.SOURCES]
 
 
-def _modules(part: str) -> Sequence[Any]:
-    return [load(name) for room in app.ROOMS if (name := getattr(room, part))]
+def _modules(part: str, host: str) -> Sequence[Any]:
+    return [load(name) for room in app.hosted(host) if (name := getattr(room, part))]

@@ -137,6 +137,7 @@ class Everup:
         **settings: Any,
     ) -> None:
         """Write the config; keywords go to the table [everup]."""
+        settings = {"observer": False} | settings
         lines = ["[everup]", *(f"{key} = {toml(value)}" for key, value in settings.items())]
         for kind, tables in (("service", services), ("group", groups or {})):
             for name, table in tables.items():

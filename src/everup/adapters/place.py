@@ -62,6 +62,21 @@ class Place:
         return os.path.join(self.run_dir, "api.sock")
 
     @property
+    def observer_socket(self) -> str:
+        """By this one the observer speaks to the engine."""
+        return os.path.join(self.run_dir, "observer.sock")
+
+    @property
+    def sampler_socket(self) -> str:
+        """By this one the sampler speaks to the observer."""
+        return os.path.join(self.run_dir, "sampler.sock")
+
+    @property
+    def observer(self) -> str:
+        """The observer's own directory."""
+        return os.path.join(self.state_dir, "observer")
+
+    @property
     def notify_socket(self) -> str:
         return os.path.join(self.run_dir, "notify.sock")
 

@@ -1,13 +1,16 @@
 """What the API needs of the process that serves it."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from everup.adapters.aside import Shelf
 from everup.adapters.journal import Journal
 from everup.adapters.metrics import Metrics
 from everup.adapters.place import Place
 from everup.engine.core import Engine
+from everup.model.entry import EntryKind
 from everup.model.event import Event
+
+P = TypeVar("P")
 
 
 class Backend(Protocol):
@@ -29,6 +32,12 @@ class Backend(Protocol):
     def dispatch(self, event: Event) -> None: ...
 
     def sample(self) -> None: ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def write(self, kind: EntryKind[P], subject: str, payload: P) -> None:
+        """Write to the journal what is no event of the engine."""
 
     def held(self, name: str) -> int | None:
         """A descriptor that the keeper holds; ours as well, and not to be closed."""

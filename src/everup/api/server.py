@@ -2,22 +2,21 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shlex
 import socket
-import struct
 from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from everup import __version__
 from everup import app as rooms
-from everup.adapters import aside, trusted
-from everup.api import changes, first, malformed, streams, view
+from everup.adapters import aid_ground, aside, trusted
+from everup.api import changes, first, malformed, observed, streams, view
 from everup.api.backend import Backend
+from everup.api.body import body_of
+from everup.api.caller import caller, identify, needed, remember
 from everup.api.commands import Refusal, command
 from everup.api.key import BACKEND
 from everup.api.metrics_page import metrics_page
@@ -26,9 +25,9 @@ from everup.kernel.manifest import load
 from everup.kernel.step import DefectError
 from everup.model.event import Down
 
-_UCRED = struct.Struct("3i")
 _MAX_BODY = 64 * 1024
 _FOLLOWERS_END_S = 0.2
+_ACCOUNTS_S = 5.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -45,10 +44,26 @@ async def serve(backend: Backend, path: str) -> None:
     )
     await runner.setup()
     await web.SockSite(runner, _socket(backend, path)).start()
+    if backend.engine.spec.everup.observer:
+        await _open_to_observer(backend, runner)
     try:
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
+
+
+async def _open_to_observer(backend: Backend, runner: web.AppRunner) -> None:
+    """By a socket of its own the observer has fewer rights than who runs everup."""
+    path = backend.place.observer_socket
+    try:
+        who = await aside.run(_ACCOUNTS_S, aid_ground.identity, backend.place)
+        sock = _listen(path, 0o600 if who is None else 0o660)
+        if who is not None:
+            os.chown(path, -1, who[1])  # nobody else may write into the directory
+    except OSError as error:
+        malformed.logger().warning("the observer cannot reach everup: %s", error)
+        return
+    await web.SockSite(runner, sock).start()
 
 
 def application(backend: Backend) -> web.Application:
@@ -62,6 +77,8 @@ def application(backend: Backend) -> web.Application:
     app.router.add_post("/v1/down", _down)
     app.router.add_post("/v1/reload", _reload)
     app.router.add_post("/v1/reexec", _reexec)
+    app.router.add_post("/v1/observed", observed.observed)
+    app.router.add_post("/v1/ask", observed.ask)
     app.router.add_get("/v1/openapi.json", _openapi)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/v1/rooms", _rooms)
@@ -83,11 +100,11 @@ def _socket(backend: Backend, path: str) -> socket.socket:
     return sock
 
 
-def _listen(path: str) -> socket.socket:
+def _listen(path: str, mode: int = 0o600) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    trusted.bind(sock, path, 0o600)
+    trusted.bind(sock, path, mode)
     sock.listen(64)
     sock.setblocking(False)
     return sock
@@ -96,9 +113,12 @@ def _listen(path: str) -> socket.socket:
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check who speaks; turn what goes wrong into one form of answer."""
-    uid = _peer_uid(request)
-    if uid not in (0, os.getuid()):
-        return _error(403, f"uid {uid} may not speak to this everup")
+    who = identify(request)
+    if who is None:
+        return _error(403, "only root and the user that runs this everup may speak to it")
+    remember(request, who)
+    if needed(request) not in who.rights:
+        return _error(403, f"{who.name} may not {needed(request).value}")
     try:
         if request.method != "GET" and request.app[BACKEND].leaving:
             raise Refusal(503, "everup is being replaced", "again in a moment")
@@ -139,14 +159,6 @@ def _check_config(request: web.Request) -> None:
         )
 
 
-def _peer_uid(request: web.Request) -> int:
-    sock = request.get_extra_info("socket")
-    if sock is None:
-        return -1
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(raw)[1])
-
-
 def _error(status: int, text: str, hint: str = "") -> web.Response:
     return web.json_response({"error": text, "hint": hint}, status=status)
 
@@ -155,26 +167,15 @@ async def _status(request: web.Request) -> web.Response:
     return web.json_response(view.status(request.app[BACKEND]))
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        text = await request.read()
-        body = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is no JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise Refusal(400, "the body must be a JSON object")
-    return body
-
-
 async def _reload(request: web.Request) -> web.Response:
-    body = await _body(request)
-    by = f"uid {_peer_uid(request)}"
+    body = await body_of(request)
+    by = caller(request).name
     return web.json_response(await changes.reload(request.app[BACKEND], body, by))
 
 
 async def _reexec(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
-    argv, engine, version = changes.argvs(await _body(request))
+    argv, engine, version = changes.argvs(await body_of(request))
     if backend.engine.quitting:
         raise Refusal(409, "everup is stopping", "wait for it, then: everup up")
     problem = await aside.run(None, backend.try_out, argv, engine, version)
@@ -186,14 +187,14 @@ async def _reexec(request: web.Request) -> web.Response:
             f"everup {__version__} goes on; look: everup status",
         )
     before = backend.journal.last_seq
-    backend.replace(argv, engine, f"uid {_peer_uid(request)}", version)
+    backend.replace(argv, engine, caller(request).name, version)
     return web.json_response({"after": before, "engine": {"pid": os.getpid()}})
 
 
 async def _command(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
-    body = await _body(request)
-    by = f"uid {_peer_uid(request)}"
+    body = await body_of(request)
+    by = caller(request).name
     name = request.path.rpartition("/")[2]
     event, slots = command(name, body, backend.engine, by)
     if name in ("start", "restart"):
@@ -207,7 +208,7 @@ async def _command(request: web.Request) -> web.Response:
 async def _down(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     before = backend.journal.last_seq
-    asyncio.get_running_loop().call_soon(backend.dispatch, Down(by=f"uid {_peer_uid(request)}"))
+    asyncio.get_running_loop().call_soon(backend.dispatch, Down(by=caller(request).name))
     return web.json_response({"after": before, "keeper": {"pid": backend.keeper_pid}})
 
 

@@ -12,12 +12,13 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from everup import edges
+from everup.adapters import aid_ground, aside, metrics, targets
 from everup.adapters import journal as journals
-from everup.adapters import metrics, targets
 from everup.adapters.aside import Shelf
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.fdstore import FdStore
@@ -28,6 +29,7 @@ from everup.adapters.place import Place
 from everup.adapters.probes import Prober
 from everup.adapters.sockets import SocketBank
 from everup.daemon import beats, defect, handover, orders, takeover
+from everup.daemon.aids import PREFIX, Aids
 from everup.daemon.chores import Chores
 from everup.daemon.crew import Crew
 from everup.daemon.drains import Drains
@@ -64,6 +66,7 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
+from everup.model.entry import EntryKind
 from everup.model.event import (
     Event,
     HookDone,
@@ -78,7 +81,9 @@ from everup.model.record import Instance
 from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
+P = TypeVar("P")
 _LEAVE_S = 1.0
+_PREPARE_S = 10.0
 KEEPER_LOST, CANNOT_BEGIN, REPLACED = 70, 71, 75
 """Exit statuses of an engine that leaves to another one."""
 
@@ -140,6 +145,7 @@ class Runtime:
         self.chores = Chores(self)
         self.listening = Listening(self)
         self._performers = edges.performers("edge")
+        self.aids = Aids(self.keeper, place, self.dispatch, self.spawn_task, self._prepare_aid)
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
 
@@ -194,6 +200,9 @@ class Runtime:
                 self.keeper.quit(0)
             if status == KEEPER_LOST:
                 takeover.succeed(self, self.hello)
+
+    async def _prepare_aid(self, name: str) -> Mapping[str, Any]:
+        return await aside.run(_PREPARE_S, aid_ground.prepare, self.place, name)
 
     def spawn_task(self, work: Any) -> asyncio.Task[None]:
         """Run a coroutine until the engine ends."""
@@ -304,6 +313,14 @@ class Runtime:
         """Something to be known that is no event of the engine."""
         self._perform([Record(kind, subject, payload, durable)])
 
+    def write(self, kind: EntryKind[P], subject: str, payload: P) -> None:
+        """Write to the journal what is no event of the engine."""
+        self._perform([Record(kind, subject, kind.encode(payload), False)])
+
+    def now(self) -> float:
+        """Give monotonic seconds, as the engine has them."""
+        return time.monotonic()
+
     def _perform(self, actions: list[Action]) -> None:
         records = [action for action in actions if isinstance(action, Record)]
         for record in records:
@@ -408,8 +425,15 @@ class Runtime:
         for slot in self.engine.instances:
             self.cgroups.forget(slot)
             self.cgroups.forget(slot, second=True)
+        self.spawn_task(self._leave(status))
+
+    async def _leave(self, status: int) -> None:
+        """Nothing of everup's is left behind."""
+        await self.aids.close()
         self.keeper.drop(["notify", "api"])
-        for path in (self.place.notify_socket, self.place.api_socket):
+        place = self.place
+        ours = (place.notify_socket, place.api_socket, place.observer_socket, place.sampler_socket)
+        for path in ours:
             self.shelf.put(functools.partial(Path(path).unlink, missing_ok=True))
         self._end(status)
 
@@ -435,6 +459,8 @@ class Runtime:
                     self._signals.append(message["sig"])
                 else:
                     orders.obey(self, message["sig"])
+            case _ if str(message.get("id", "")).startswith(PREFIX):
+                self.aids.reported(message)
             case "error":
                 self.voice.say(f"keeper: {message['text']}")
             case _:

@@ -146,6 +146,9 @@ def _children(
     facts, ended = [], []
     for child in hello["children"]:
         meta = child["meta"]
+        if meta["role"] == "aid":
+            runtime.aids.adopt(child, held)
+            continue
         slot = Slot.parse(meta["slot"])
         if meta["role"] == "main" and _is_known(runtime, slot, added):
             service = runtime.engine.services.get(slot.service) or added[slot.service]

@@ -39,7 +39,7 @@ class Engine(Supervised):
         super().__init__(spec, random=random, scaled=scaled)
         rooms: dict[str, Room] = {
             manifest.name: load(manifest.room)() if manifest.room else Supervise(self)
-            for manifest in app.ROOMS
+            for manifest in app.hosted("engine")
             if manifest.room or manifest.name == "supervise"
         }
         self.kernel: Kernel[Supervised] = Kernel(rooms, self, self.box, random)

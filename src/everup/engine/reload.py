@@ -12,6 +12,7 @@ from everup.engine.definitions import alike, as_many
 from everup.engine.records import CannotChangeError, Change, How, Plan, Reloading
 from everup.engine.state import Supervised
 from everup.model.action import Commit, Configure, Discard, Unwatch
+from everup.model.fact import ConfigInForce
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -179,6 +180,7 @@ def _commit(engine: Supervised, now_at: Reloading, now: float) -> None:
     engine.record(Kind.RELOADED, "everup", durable=True, took_s=round(now - now_at.began, 3))
     engine.emit(Commit())
     engine.spec = spec
+    engine.box.facts.append(ConfigInForce())
     for change in plan.changed:
         _apply(engine, change, now)
     engine.rewire()

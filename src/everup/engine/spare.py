@@ -21,7 +21,7 @@ _AGAIN_S = 60.0
 
 def spared(engine: Supervised, instance: Instance, verdict: str, now: float) -> bool:
     """Whether this instance is not to be killed now, though the verdict is that it failed."""
-    reason = _down(engine, instance) or _last(engine, instance) or _braked(engine, now)
+    reason = depends_on_down(engine, instance) or _last(engine, instance) or braked(engine, now)
     told = engine.spared.get((instance.slot, instance.run))
     if not reason:
         engine.spared.pop((instance.slot, instance.run), None)
@@ -39,7 +39,8 @@ def spared(engine: Supervised, instance: Instance, verdict: str, now: float) -> 
 _LAST = "it is the last ready replica, and its readiness probe says that it serves"
 
 
-def _down(engine: Supervised, instance: Instance) -> str:
+def depends_on_down(engine: Supervised, instance: Instance) -> str:
+    """Say which services that this one depends on are down; "": none."""
     down = [
         name
         for name in engine.definition(instance).depends_on
@@ -63,7 +64,8 @@ def _last(engine: Supervised, instance: Instance) -> str:
     return "" if others else _LAST
 
 
-def _braked(engine: Supervised, now: float) -> str:
+def braked(engine: Supervised, now: float) -> str:
+    """Say that the budget of restarts is used up; "": it is not."""
     brake = engine.spec.everup.storm_brake
     if not storm.is_empty(engine.storm, brake, now):
         return ""

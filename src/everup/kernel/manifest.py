@@ -5,7 +5,7 @@ Names of code are written ``package.module:name`` and loaded when they are neede
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from everup.model.entry import EntryKind
 
@@ -49,14 +49,17 @@ class Manifest:
     name: str
     doc: str
     """What the room is for, in one sentence."""
+    host: Literal["engine", "observer"] = "engine"
+    """The process that the room lives in. Kinds, tables, routes and commands are everybody's."""
     room: str = ""
-    """The class of the room, constructed without arguments; "" for one that decides nothing in the
-    engine, or that its host builds."""
+    """The class of the room, constructed without arguments; "" for one that decides nothing, or
+    that its host builds."""
     kinds: tuple[EntryKind[Any], ...] = ()
     tables: tuple[Table, ...] = ()
     edge: str = ""
     """The module with the room's I/O: ``PERFORMERS`` (for each type of action that the room asks
-    for, who carries it out) and ``SOURCES`` (coroutine functions that bring events in)."""
+    for, who carries it out) and ``SOURCES`` (coroutine functions that bring events in, or that tell
+    others what happens, until they are cancelled)."""
     double: str = ""
     """The module with the same in the simulated world: ``PERFORMERS``, and ``SOURCES`` as functions
     of the world that plan their events in it."""

@@ -21,6 +21,11 @@ class ProcessEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigInForce:
+    """A changed config is in force from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
     """A process that an earlier engine started goes on under this one."""
 

@@ -384,6 +384,9 @@ class Everup:
     (PSI ``cpu some avg10``) and no other instance answered its probes meanwhile."""
     starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
     """A verdict is postponed no longer than this."""
+    observer: bool = True
+    """Run the observer beside the engine: it watches, says why something failed, and speaks to
+    others. Without it everup restarts all the same."""
     storm_brake: StormBrake = field(default_factory=StormBrake)
     """Restarts after failures beyond this budget wait. What operators ask for is not counted."""
     rollout: Rollouts = field(default_factory=Rollouts)

@@ -5,11 +5,16 @@ from typing import Protocol
 
 from everup.model.instance import Slot
 from everup.model.record import Instance
-from everup.model.spec import Service
+from everup.model.spec import Service, Spec
 
 
 class World(Protocol):
     """The state of the supervisor, for reading only: the supervisor alone writes it."""
+
+    @property
+    def spec(self) -> Spec:
+        """The config in force."""
+        ...
 
     @property
     def services(self) -> Mapping[str, Service]:

@@ -27,8 +27,8 @@ class Feed(Protocol):
         ...
 
     def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        """Follow the journal: every entry with a ``seq`` above ``after``, in order, in batches of at
-        most 1 000, for ever. Nothing is skipped, also over the death of everup's engine."""
+        """Follow the journal: every entry with a ``seq`` above ``after``, in order, in batches of
+        at most 1 000, for ever. Nothing is skipped, also over the death of everup's engine."""
         ...
 
     async def status(self) -> Mapping[str, Any]:

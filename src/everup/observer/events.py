@@ -1,0 +1,46 @@
+"""What the observer's host tells its rooms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from everup.model.journal import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Journaled:
+    """The journal has an entry."""
+
+    entry: Entry
+    past: bool
+    """It is from before this observer began: known already, and nothing is to be done about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """All of the past has been told; from here on what comes is new."""
+
+    now: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A time that a room wanted to be woken at has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One look at the machine and at each instance."""
+
+    at: float
+    """Seconds since the epoch."""
+    mono: float
+    machine: Mapping[str, float]
+    instances: Mapping[str, Mapping[str, float]]
+    """By instance."""
+    queues: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By ``service:listener``: connections that wait for accept, and how many may."""
+    disks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By mount point."""
+    detail: Mapping[str, Any] = field(default_factory=dict)

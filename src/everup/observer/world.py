@@ -1,0 +1,106 @@
+"""What the observer knows of services and instances, from the journal alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from everup.model.instance import Slot
+from everup.model.journal import Entry
+from everup.model.spec import Spec
+
+_STATES = {
+    "instance.waiting": "waiting",
+    "instance.starting": "starting",
+    "instance.spawned": "starting",
+    "instance.adopted": "running",
+    "instance.running": "running",
+    "instance.ready": "ready",
+    "instance.draining": "draining",
+    "instance.stopping": "stopping",
+    "instance.stopped": "stopped",
+    "instance.backoff": "backoff",
+    "instance.parked": "parked",
+    "instance.failed": "failed",
+}
+_GONE = frozenset({"instance.exited", "instance.lost", "instance.stopped"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One instance, as the journal tells of it."""
+
+    name: str
+    state: str
+    run: int = 0
+    pid: int = 0
+    """0: no process is known."""
+    since: float = 0.0
+    """When it came to its state, in seconds since the epoch."""
+    started: float = 0.0
+    """When its process was started, in seconds since the epoch."""
+
+
+@dataclass(slots=True)
+class View:
+    """What rooms in the observer may read. The host alone writes it."""
+
+    spec: Spec
+    node: str = ""
+    quitting: bool = False
+    instances: dict[str, Seen] = field(default_factory=dict)
+    """By name, such as ``web.1``."""
+    pids: dict[int, str] = field(default_factory=dict)
+    offset_s: float = 0.0
+    """From the monotonic clock to the wall clock."""
+
+    def wall(self, mono: float) -> float:
+        """Give a monotonic time as seconds since the epoch."""
+        return mono + self.offset_s
+
+    @property
+    def services(self) -> Mapping[str, Any]:
+        """The services of the config in force."""
+        return self.spec.service
+
+    def of(self, service: str) -> list[Seen]:
+        """Give the instances of a service."""
+        prefix = f"{service}."
+        return [seen for name, seen in self.instances.items() if name.startswith(prefix)]
+
+    def take(self, entry: Entry) -> None:
+        """Learn from one entry."""
+        if entry.kind == "engine.started":
+            self.quitting = False
+        elif entry.kind == "engine.stopping":
+            self.quitting = True
+        if not entry.kind.startswith("instance.") or not _is_slot(entry.subject):
+            return
+        seen = self.instances.get(entry.subject) or Seen(entry.subject, "")
+        run = entry.payload.get("run", seen.run)
+        if isinstance(run, int) and run < seen.run:
+            return  # of a process that is being replaced
+        pid = entry.payload.get("pid")
+        if isinstance(pid, int) and pid > 0 and entry.kind != "instance.exited":
+            started = entry.time if pid != seen.pid else seen.started
+            self.pids.pop(seen.pid, None)
+            seen = replace(seen, pid=pid, started=started)
+            self.pids[pid] = entry.subject
+        if entry.kind in _GONE:
+            self.pids.pop(seen.pid, None)
+            seen = replace(seen, pid=0)
+        state = _STATES.get(entry.kind, seen.state)
+        since = entry.time if state != seen.state else seen.since
+        self.instances[entry.subject] = replace(seen, state=state, since=since, run=run)
+
+    def keep(self, names: set[str]) -> None:
+        """Forget the instances that are there no more."""
+        for name in [n for n in self.instances if n not in names]:
+            self.pids.pop(self.instances.pop(name).pid, None)
+
+
+def _is_slot(subject: str) -> bool:
+    try:
+        Slot.parse(subject)
+    except ValueError:
+        return False
+    return True

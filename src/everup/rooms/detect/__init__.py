@@ -1,0 +1,14 @@
+"""Says what is wrong: conditions, level-triggered, with their evidence."""
+
+from typing import Final
+
+from everup.kernel.manifest import Manifest
+from everup.rooms.detect.entries import BEGAN, ENDED
+
+ROOM: Final = Manifest(
+    name="detect",
+    doc="Says what is wrong: conditions, with what was seen.",
+    host="observer",
+    room="everup.rooms.detect.room:Detect",
+    kinds=(BEGAN, ENDED),
+)

@@ -1,0 +1,74 @@
+"""Looks for causes: the journal's newest entries, the output, and where services listen."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final
+
+from everup.adapters.logs import tail
+from everup.rooms.incidents.actions import Explain
+from everup.rooms.incidents.facts import Reason
+from everup.rooms.locate.causes import Answer, Known, why
+from everup.rooms.locate.output import Line
+
+_LAST_WORDS_S: Final = 0.15
+"""The last lines of a process are stored a moment after its end."""
+_LOOK_S: Final = 5.0
+_LINES: Final = 2000
+_EVIDENCE: Final = 8
+
+
+def _explain(action: Explain, host: Any) -> None:
+    host.start(_look(action, host))
+
+
+async def _look(action: Explain, host: Any) -> None:
+    await asyncio.sleep(_LAST_WORDS_S)
+    entries = [
+        {**e.payload, "kind": e.kind, "subject": e.subject, "at": e.time, "seq": e.seq}
+        for e in host.recent
+    ]
+    addresses = {
+        name: [listener.address for listener in service.listen]
+        + ([f":{service.port}"] if service.port else [])
+        for name, service in host.spec.service.items()
+    }
+    logs = Path(host.place.logs)
+
+    def output(slot: str, begin: float, end: float) -> list[Line]:
+        lines = tail(logs, [slot], _LINES)
+        return [
+            Line(line.time_ns / 1e9, line.text.decode("utf-8", "replace"))
+            for line in lines
+            if begin <= line.time_ns / 1e9 <= end and line.stream != "everup"
+        ]
+
+    known = Known(entries, output, addresses)
+    try:
+        answer = await asyncio.wait_for(asyncio.to_thread(why, action.subject, known), _LOOK_S)
+    except (LookupError, OSError, TimeoutError, ValueError):
+        host.dispatch(Reason(action.number, f"{action.subject} {action.text}"))
+        return
+    host.dispatch(_reason(action, answer))
+
+
+def _reason(action: Explain, answer: Answer) -> Reason:
+    first = answer.causes[0] if answer.causes else None
+    second = answer.causes[1] if len(answer.causes) > 1 else None
+    if first is None:
+        return Reason(action.number, f"{action.subject} {action.text}", root=action.subject)
+    return Reason(
+        action.number,
+        answer.sentence,
+        first.kind if answer.cause is not None else "",
+        first.says if answer.cause is not None else "",
+        first.confidence,
+        answer.path[-1] if answer.path else action.subject,
+        answer.path,
+        tuple(f"{seen.source}: {seen.text}" for seen in first.evidence[:_EVIDENCE]),
+        first.then,
+        f"{second.says} ({second.confidence:.0%})" if second is not None else "",
+    )
+
+
+SOURCES: Final = ()
+PERFORMERS: Final = {Explain: _explain}

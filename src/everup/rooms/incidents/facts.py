@@ -1,0 +1,56 @@
+"""What the room of incidents hears and tells."""
+
+from dataclasses import dataclass, field
+
+from everup.model.condition import Condition, Key, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something failed, as it was found."""
+
+    number: int
+    sentence: str
+    cause: str = ""
+    says: str = ""
+    confidence: float = 0.0
+    root: str = ""
+    """The service where it began."""
+    path: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+    runner_up: str = ""
+
+
+@dataclass(slots=True)
+class Incident:
+    """One incident, as it is by now."""
+
+    number: int
+    subject: str
+    """Where it began: a service, a file system, ``machine``, ..."""
+    since: float
+    severity: Severity
+    sentence: str = ""
+    state: str = "open"
+    """``open``, ``acknowledged``, ``mitigated`` or ``resolved``."""
+    active: dict[Key, Condition] = field(default_factory=dict)
+    symptoms: list[str] = field(default_factory=list)
+    """Every condition that ever belonged to it, as words."""
+    services: dict[str, None] = field(default_factory=dict)
+    """Who is or was hurt by it."""
+    reason: Reason | None = None
+    acknowledged_by: str = ""
+    resolved_at: float | None = None
+    quiet_since: float | None = None
+    """Since when no condition of it is active."""
+    occurrences: int = 1
+    """How often it came back while it was still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentChanged:
+    """An incident was opened, explained, mitigated or resolved, or grew graver."""
+
+    incident: Incident
+    what: str
