@@ -18,6 +18,9 @@ def operate(engine: Supervised, event: Operator, now: float) -> None:
             take_over(engine, event, now)
             if event.quitting:
                 _down(engine, "", now)
+                for service in engine.services.values():  # what the one before had opened, too
+                    if service.listen:
+                        engine.open_lanes.setdefault(service.name, service.slots)
         case Down(by=by):
             _down(engine, by, now)
         case Start(slots=those, by=by):
