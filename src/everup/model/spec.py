@@ -37,13 +37,14 @@ class Probe:
     tcp: str | None = None
     """``"listen"`` (the replica's own listener or port) or ``host:port``: it must accept."""
     grpc: str | None = None
-    """``"listen"`` (the replica's own listener or port) or ``host:port``: grpc.health.v1 must say
-    SERVING, over plaintext."""
+    """``"listen"`` or ``host:port``: grpc.health.v1 must say SERVING there, over plaintext."""
     grpc_service: Annotated[str, Field(max_length=200)] = ""
     """Whose health a ``grpc`` probe asks for; empty: the server's as a whole."""
     exec: _Argv | None = None
-    """Command that must end with status 0; it runs with the service's user, directory and
-    environment, without a shell."""
+    """Command that must end with status 0; it runs as the service does, without a shell."""
+    plugin: Literal["no", "yes", "strict"] = "no"
+    """``yes``: ``exec`` is a Nagios plugin: OK and WARNING succeed, CRITICAL fails, UNKNOWN and any
+    other end are no verdict; ``strict``: these fail as well."""
     listener: str | None = None
     """Name of the listener to ask, where the service has several. Default: the first."""
     method: str = "GET"
@@ -51,9 +52,8 @@ class Probe:
     status: str = "200-399"
     """Range of HTTP status codes that count as success, ``200`` or ``200-399``."""
     redirects: Literal["same-host", "never", "any"] = "same-host"
-    """Which redirects (301, 302, 303, 307 and 308 in the range of ``status``) count as success;
-    none is followed. ``same-host``: those to the host that was asked; ``never``; ``any``: also
-    those to another host, which say little about this service."""
+    """Which redirects in the range of ``status`` count as success; none is followed. ``same-host``:
+    those to the host that was asked; ``any``: also to another, which says little of this one."""
     body: str | None = None
     """Regular expression that must be found in the first 64 KiB of the HTTP body."""
     headers: dict[str, str] = field(default_factory=dict)
