@@ -64,14 +64,7 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
-from everup.model.event import (
-    Event,
-    HookDone,
-    Probed,
-    Reload,
-    SpawnFailed,
-    Tick,
-)
+from everup.model.event import Event, HookDone, Probed, Reload, SpawnFailed, Tick
 from everup.model.instance import Slot
 from everup.model.journal import Kind
 from everup.model.record import Instance
@@ -266,16 +259,17 @@ class Runtime:
         try:
             while self._events and not self.leaving:
                 event = self._events.popleft()
-                self._perform(self._decide(event))
+                now = time.monotonic()
+                self._perform(self._decide(event, now), now)
         finally:
             self._handling = False
             self._arm()
 
-    def _decide(self, event: Event) -> list[Action]:
+    def _decide(self, event: Event, now: float) -> list[Action]:
         """Half a step is worse than none: after a defect this process takes nothing in any more
         and ends, and the next engine rebuilds its state from the journal."""
         try:
-            return self.engine.handle(event, time.monotonic())
+            return self.engine.handle(event, now)
         except (CannotChangeError, MemoryError):
             raise
         except Exception as error:
@@ -302,15 +296,16 @@ class Runtime:
 
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: Any) -> None:
         """Something to be known that is no event of the engine."""
-        self._perform([Record(kind, subject, payload, durable)])
+        self._perform([Record(kind, subject, payload, durable)], time.monotonic())
 
-    def _perform(self, actions: list[Action]) -> None:
+    def _perform(self, actions: list[Action], now: float) -> None:
+        """Carry out what was decided at ``now``, in monotonic seconds."""
         records = [action for action in actions if isinstance(action, Record)]
         for record in records:
             if record.kind is Kind.RELOADING:
                 record.payload["config"] = takeover.digest(self.place.next)
         if records:
-            self.journal.append(records)  # all intents of this step, before any of its actions
+            self.journal.append(records, now)  # all intents of this step, before any of its actions
         for action in actions:
             if not isinstance(action, Record):
                 self._try(action)
