@@ -5,7 +5,6 @@ The only place where events come in, the clock is read and actions are carried o
 
 import asyncio
 import contextlib
-import functools
 import os
 import random
 import sys
@@ -404,8 +403,7 @@ class Runtime:
             self.cgroups.forget(slot)
             self.cgroups.forget(slot, second=True)
         self.keeper.drop(["notify", "api"])
-        for path in (self.place.notify_socket, self.place.api_socket):
-            self.shelf.put(functools.partial(Path(path).unlink, missing_ok=True))
+        self.shelf.put(self.place.clear_sockets)
         self._end(status)
 
     # -- the keeper

@@ -139,7 +139,9 @@ def _open_notify(runtime: "Runtime", held: int | None) -> None:
     if held is None:
         runtime.keeper.hold(["notify"], [fd])
     runtime.loop.add_reader(fd, runtime.ears.readable)
-    runtime.spawn_task(Doors(runtime).keep_notify())
+    doors = Doors(runtime)
+    runtime.spawn_task(doors.keep_notify())
+    runtime.spawn_task(doors.keep_lock())
 
 
 def _children(
