@@ -40,8 +40,8 @@ $(SERVERS)/.installed: tools/servers.txt
 test-servers: setup $(SERVERS)/.installed  ## the recipes of docs/how-to/servers.md with servers that make test has not
 	EVERUP_SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest tests/e2e/test_recipes.py -n 2
 
-soak: setup  ## many more seeds, longer; kills and stops of everup itself under load, with figures
-	EVERUP_SEEDS=20000 $(BIN)/python -m pytest tests/sim -n 2 --timeout=3600
+soak: setup  ## 100 000 seeds of the simulation; kills and stops of everup itself under load, with figures
+	$(BIN)/python tools/soak.py --first $${EVERUP_FIRST:-0} --seeds $${EVERUP_SEEDS:-100000}
 	EVERUP_KILLS=$${EVERUP_KILLS:-200} EVERUP_STOPS=$${EVERUP_STOPS:-10} $(BIN)/python -m pytest tests/e2e/test_kill.py -k kill_loop -s --timeout=86400
 
 bench: setup

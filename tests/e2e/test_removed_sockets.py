@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from _everup import SLEEP, Everup, python
 
+from everup.cli.client import keeper_lives
+
 _SPEAKS = """
 import os, socket, time
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -71,6 +73,30 @@ def test_they_are_made_again(everup: Everup, how: str) -> None:
     heard(everup, "told.1")
 
 
+def test_the_lock_is_made_again(everup: Everup) -> None:
+    """Without it, commands took everup for one that does not run, and `up` refused without end."""
+    everup.up({"web": {"command": SLEEP}})
+    keeper, engine, pid = everup.keeper_pid, everup.engine_pid, everup.pid("web.1")
+    lock = Path(everup.place.lock)
+    for _ in range(2):
+        lock.unlink()
+        said = everup.cli("up", "-d", expect=None)
+        assert said.status != 0
+        assert "already" in said.err
+        everup.wait_for(lock.exists, "the lock is there again")
+        everup.wait_for(lambda: keeper_lives(everup.place), "and the keeper holds it")
+        assert everup.keeper_pid == keeper
+    details = [event["detail"] for event in everup.events("facility.missing", "everup")]
+    assert [detail for detail in details if str(lock) in detail]
+    everup.kill(engine)
+    everup.wait_for(lambda: everup.engine_pid != engine, "another engine")
+    everup.kill(keeper)
+    everup.wait_for(lambda: everup.keeper_pid != keeper, "another keeper, by the same lock")
+    assert everup.pid("web.1") == pid
+    everup.down()
+    assert not keeper_lives(everup.place)
+
+
 def test_the_directory_of_sockets_is_removed(tmp_path: Path) -> None:
     directory = tmp_path / ("x" * 110)
     directory.mkdir()
@@ -84,6 +110,8 @@ def test_the_directory_of_sockets_is_removed(tmp_path: Path) -> None:
         everup.wait_for(lambda: Path(everup.place.notify_socket).is_socket(), "and notify.sock")
         everup.cli("restart", "told")
         assert everup.state("told.1") == "ready"
+        everup.down()
+        assert not Path(run).exists()
     finally:
         everup.close()
         shutil.rmtree(run, ignore_errors=True)

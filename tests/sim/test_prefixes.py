@@ -99,6 +99,25 @@ def test_killed_at_every_step(story: Story, who: str) -> None:
         world.shut_down()
 
 
+@pytest.mark.parametrize("who", ["engine", "keeper"])
+def test_who_was_told_to_stop_stays_so_although_killed_at_any_step(who: str) -> None:
+    def down(world: SimWorld) -> None:
+        world.run_until(3.0)
+        world.shut_down()
+
+    steps = told(down, None, who).steps
+    began = told(lambda world: world.run_until(3.0), None, who).steps
+    for kill_at in range(began + 4, steps + 1):  # from the records of the stop on
+        world = told(down, kill_at, who)
+        where = f"killed {who} at step {kill_at} of {steps}"
+        assert world.quit == 0, where
+        stopped = world.entries(Kind.ENGINE_STOPPING)[0].seq
+        late = [e for e in world.entries(Kind.STARTING) if e.seq > stopped]
+        assert not late, f"{where}: started again: {late[0]}"
+        opened = {e.subject for e in world.entries(Kind.SOCKETS_OPENED)}
+        assert {e.subject for e in world.entries(Kind.SOCKETS_CLOSED)} >= opened, where
+
+
 BREAKS = {broken: ("exit 1", "ended unseen")}
 """How processes end by themselves; nobody sees it while there is no keeper."""
 

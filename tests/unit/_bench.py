@@ -97,6 +97,8 @@ class Bench:
         self.candidate: Spec | None = None
         self.steps = 0
         self.die_at: set[int] = set()
+        self.all_die = False
+        """Every process dies together with the engine."""
         self.deaths = 0
         self._todo: list[Event] = []
 
@@ -248,6 +250,8 @@ class Bench:
         if not reload_is_open(latest):
             self.candidate = None
         self.engine = Engine(self.spec, random=lambda: 0.5, scaled=replicas(latest))
+        if self.all_die:
+            self.processes.clear()
         children = []
         for (slot, run), p in list(self.processes.items()):
             if self._is_known(slot):

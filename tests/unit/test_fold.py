@@ -329,6 +329,15 @@ def test_how_far_a_reload_had_come() -> None:
     assert fold(SPEC, journal(RELOADING), child, BOOT, NOW).reload is None
 
 
+def test_a_reload_goes_on_where_no_process_is_left() -> None:
+    told = journal(RELOADING, rollout(2, "reload"))
+    up = fold(SPEC, told, [], BOOT, NOW, candidate=NEW_SPEC)
+    assert up.reload is not None
+    assert up.reload.spec is NEW_SPEC
+    assert [(u.service, u.gen) for u in up.rollouts] == [("web", 2)]
+    assert fold(SPEC, told, [], BOOT, NOW).rollouts == ()  # nothing but a start is to be done
+
+
 def test_nothing_told_nothing_known() -> None:
     up = fold(SPEC, [], [], BOOT, NOW)
     assert (up.wanted, up.adopted, up.runs, up.done, up.active) == ((), (), (), (), ())

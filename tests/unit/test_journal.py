@@ -69,6 +69,20 @@ def test_what_was_appended_is_read_in_order(journal: Journal, path: Path) -> Non
     assert entries[0].mono <= entries[2].mono
 
 
+def test_what_a_step_has_decided_carries_the_time_of_the_step(path: Path, said: Said) -> None:
+    clock = [100.0]
+    journal = Journal(path, said, monotonic=lambda: clock[0])
+    clock[0] = 100.25  # so long the step took
+    journal.append([record(run=1), record(run=2)], 100.0)
+    journal.append([record(run=3)])  # of no step
+    journal.append([record(run=4)], 100.2)  # what its step waited for was entered meanwhile
+    journal.append([record(run=5)], 101.0)
+    first, second, third, fourth, last = (entry.mono for entry in read(path))
+    assert (first, second, third, last) == (100.0, 100.0, 100.25, 101.0)
+    assert third < fourth < last
+    journal.close()
+
+
 def test_numbers_go_on_in_the_next_life(journal: Journal, path: Path, said: Said) -> None:
     journal.append([record(), record()])
     journal.close()

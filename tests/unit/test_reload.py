@@ -762,3 +762,20 @@ def test_the_next_engine_dies_as_well_while_it_takes_over(story: Story) -> None:
         where = f"killed at step {die_at} and {later} steps later"
         bench.check_quiet()
         assert end_of(bench) == end, where
+
+
+@pytest.mark.parametrize("story", [good, gone, cold, broken, broken_cold, broken_addition])
+def test_all_processes_die_with_the_engine_and_the_reload_still_comes_to_its_end(
+    story: Story,
+) -> None:
+    bench, spec = story()
+    bench.play(Reload(spec, "ann"))
+    end = end_of(bench)
+    for die_at in range(1, bench.steps + 1):
+        bench, spec = story()
+        bench.die_at, bench.all_die = {die_at}, True
+        bench.play(Reload(spec, "ann"))
+        bench.check_quiet()
+        assert bench.told(Kind.RELOADED, Kind.ROLLED_BACK), f"killed at step {die_at}"
+        bench.finish()
+        assert end_of(bench) == end, f"killed at step {die_at}"

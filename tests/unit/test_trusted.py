@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from everup.adapters import named, trusted
+from everup.adapters import binding, named, trusted
 from everup.adapters import place as places
 from everup.adapters.place import Place, run_dir
 from everup.adapters.trusted import UntrustedError, weakness
+from everup.config import Address
+from everup.model.spec import Listener
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
@@ -212,6 +214,68 @@ def test_nothing_is_read_to_who_may_not_read_it(ground: Path) -> None:
 
 
 # -- where the state is
+
+
+def parent(path: Path) -> int:
+    """The inode of what is opened for a path's last name."""
+    directory = trusted.open_parent(str(path))
+    try:
+        return os.fstat(directory).st_ino
+    finally:
+        os.close(directory)
+
+
+@needs_root
+def test_a_link_of_somebody_else_leads_only_to_what_is_theirs(ground: Path) -> None:
+    for name in ("theirs", "roots", "others", "theirs/releases"):
+        (ground / name).mkdir()
+    links = {"current": "releases", "up": "../roots", "over": "../others", "away": str(ground)}
+    for name, target in links.items():
+        (ground / "theirs" / name).symlink_to(target)
+        os.chown(ground / "theirs" / name, NOBODY, -1, follow_symlinks=False)
+    os.chown(ground / "theirs", NOBODY, -1)
+    os.chown(ground / "theirs" / "releases", NOBODY, -1)
+    os.chown(ground / "others", NOBODY - 1, -1)
+    (ground / "mine").symlink_to("roots")
+    releases, roots = ((ground / name).stat().st_ino for name in ("theirs/releases", "roots"))
+    assert parent(ground / "theirs" / "releases" / "web.sock") == releases
+    assert parent(ground / "theirs" / "current" / "web.sock") == releases
+    assert parent(ground / "mine" / "web.sock") == roots
+    for name in ("up", "over", "away"):
+        with pytest.raises(UntrustedError) as caught:
+            parent(ground / "theirs" / name / "web.sock")
+        assert caught.value.weakness.mend == f"rm {ground}/theirs/{name}"
+        assert f"uid {NOBODY}" in str(caught.value)
+
+
+def test_no_parent_where_there_is_none(ground: Path) -> None:
+    (ground / "file").write_text("")
+    for path in ("missing/web.sock", "file/web.sock", "missing/deeper/web.sock"):
+        with pytest.raises(FileNotFoundError):
+            parent(ground / path)
+
+
+@needs_root
+def test_a_unix_listener_through_the_link_of_somebody_else(ground: Path) -> None:
+    """Root neither makes a socket nor removes one where that user could not."""
+    (ground / "theirs").mkdir()
+    (ground / "roots").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(ground / "roots" / "dead.sock"))
+    os.chown(ground / "theirs", NOBODY, -1)
+    (ground / "theirs" / "run").symlink_to(ground / "roots")
+    os.chown(ground / "theirs" / "run", NOBODY, -1, follow_symlinks=False)
+    for name in ("dead.sock", "new.sock"):
+        path = f"{ground}/theirs/run/{name}"
+        listener = Listener("web", f"unix:{path}")
+        with pytest.raises(OSError, match=f"{ground}/theirs/run is a link of"):
+            binding.listen(Address("unix", path=path), listener, True)
+    assert os.listdir(ground / "roots") == ["dead.sock"]
+    (ground / "theirs" / "run").unlink()
+    (ground / "theirs" / "run").symlink_to(ground / "roots")  # root's own link
+    with binding.listen(Address("unix", path=path), listener, True) as sock:
+        binding.unlink_own(path, binding.file_of(sock))
+    assert os.listdir(ground / "roots") == ["dead.sock"]
 
 
 def test_beside_the_config_where_that_is_good(ground: Path) -> None:

@@ -1,6 +1,7 @@
 """What the journal has in memory: its numbers, the state, and what is not in the file yet."""
 
 import json
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ class Memory:
         self.before = 0
         """The last number of an earlier life."""
         self.lost = 0
+        self._mono = -math.inf
         self.durable = False
         """One of ``held`` is to outlive a power cut."""
 
@@ -36,9 +38,15 @@ class Memory:
         self, records: Sequence[Record], now: float, mono: float
     ) -> tuple[list[Row], MemoryError | None]:
         """Number them and keep them until they are written; what there is no memory for is lost,
-        and all after that."""
+        and all after that.
+
+        ``mono`` is when their step began, and another thread may have entered something since:
+        later entries have later times whatever happens, for the copy is read by them."""
         rows: list[Row] = []
         with self.lock:
+            if mono < self._mono:
+                mono = math.nextafter(self._mono, math.inf)
+            self._mono = mono
             try:
                 for record in records:
                     self.last_seq += 1

@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,7 +67,7 @@ def listen(address: Address, listener: Listener, first: bool) -> socket.socket:
         text = f"cannot listen on {listener.address}: {os.strerror(error.errno or 0)}"
         if error.errno == errno.EADDRINUSE:
             text += _holder(address)
-        elif error.errno == errno.EPERM:
+        elif error.errno == errno.EPERM or isinstance(error, trusted.UntrustedError):
             text = f"cannot listen on {listener.address}: {error.strerror}"
         elif error.errno == errno.EACCES and address.port < 1024:
             text += "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
@@ -152,10 +153,46 @@ def file_of(sock: socket.socket) -> File | None:
 def unlink_own(path: str, file: File | None) -> None:
     """Remove the path of a socket of ours, and its spare name; never what somebody else has put
     there meanwhile."""
-    for name in (path, spare_name(path)):
-        if file is not None and file.is_at(name):
+    with contextlib.suppress(OSError), _parent(path) as directory:
+        for name in (path, spare_name(path)):
+            base = os.path.basename(name)
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                found = os.stat(base, dir_fd=directory, follow_symlinks=False)
+                if file is not None and file.is_same(found):
+                    os.unlink(base, dir_fd=directory)
+
+
+def keep_spare(path: str, file: File) -> None:
+    """Give a socket's file that is at its path its spare name."""
+    base, spare = os.path.basename(path), os.path.basename(spare_name(path))
+    with contextlib.suppress(OSError), _parent(path) as directory:
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_same(os.stat(spare, dir_fd=directory, follow_symlinks=False)):
+                return
+            os.unlink(spare, dir_fd=directory)
+        _link(base, spare, directory)
+
+
+def link_back(path: str, file: File) -> None:
+    """Give a file that has its spare name alone its path again. ``OSError``."""
+    with _parent(path) as directory:
+        spare = os.path.basename(spare_name(path))
+        if file.is_same(os.stat(spare, dir_fd=directory, follow_symlinks=False)):
+            _link(spare, os.path.basename(path), directory)
+
+
+def _link(old: str, new: str, directory: int) -> None:
+    os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _parent(path: str) -> Iterator[int]:
+    """The directory of a path, where nobody can lead what is done there elsewhere."""
+    directory = trusted.open_parent(path)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def spare_name(path: str) -> str:
@@ -193,23 +230,36 @@ def _ids(user: str | None, group: str | None) -> tuple[int, int]:
 
 
 def _listen_unix(path: str, listener: Listener) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.setblocking(False)
-                # A queue that is full (EAGAIN) is that of a busy program, not of a dead one.
-                if probe.connect_ex(path) not in _DEAD:
-                    raise OSError(errno.EADDRINUSE, "in use")
-            os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        trusted.bind(sock, path, int(listener.mode, 8))
-        _give(sock, path, listener)
-        sock.listen(listener.backlog)
-    except BaseException:
-        sock.close()
-        raise
+    base = os.path.basename(path)
+    with _parent(path) as directory:
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISSOCK(found.st_mode):
+                _refuse_living(path)
+                os.unlink(base, dir_fd=directory)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            trusted.bind(sock, path, int(listener.mode, 8))
+            file = file_of(sock)
+            found = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            if file is not None and not file.is_same(found):
+                # By its name it had to be bound: clients and the kernel's lists go by that.
+                raise OSError(errno.ESTALE, "its directory was replaced meanwhile")
+            _give(sock, path, listener)
+            sock.listen(listener.backlog)
+        except BaseException:
+            sock.close()
+            raise
     return sock
+
+
+def _refuse_living(path: str) -> None:
+    """``OSError`` if a program listens there. A queue that is full (EAGAIN) is that of a busy
+    program, not of a dead one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) not in _DEAD:
+            raise OSError(errno.EADDRINUSE, "in use")
 
 
 def _holder(address: Address) -> str:

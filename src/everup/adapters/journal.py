@@ -116,10 +116,11 @@ class Journal:
         good = {entry.seq for entry in sound(rows)}
         return [f"{row[4]} of {row[5]} (number {row[0]})" for row in rows if row[0] not in good]
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[Record], mono: float | None = None) -> None:
         """Keep all of them, and write them in one transaction. Never raises: what cannot be
-        written is held."""
-        error = self._add(records)
+        written is held. ``mono``: when that was decided, in monotonic seconds; None: now. All of
+        them carry it, so that spans between entries are those that the decider went by."""
+        error = self._add(records, mono)
         if self._writer is None:
             self._write(error)
         elif error is not None:
@@ -137,9 +138,10 @@ class Journal:
                 self._disk.write()
         self._tell()
 
-    def _add(self, records: Sequence[Record]) -> MemoryError | None:
+    def _add(self, records: Sequence[Record], mono: float | None = None) -> MemoryError | None:
         with self._memory.lock:
-            rows, error = self._memory.enter(records, self._clock(), self._monotonic())
+            mono = self._monotonic() if mono is None else mono
+            rows, error = self._memory.enter(records, self._clock(), mono)
             self._copy.add(rows)
             if self.listeners:
                 self._untold.extend(rows)

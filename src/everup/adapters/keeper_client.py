@@ -19,7 +19,7 @@ from everup.keeper.spawn import start_ticks
 
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _SHORT_S = 0.05
-_MADE_ANEW = ("notify", "api")
+_MADE_ANEW = ("notify", "api", "lock")
 """Sockets that an everup which comes after the death of both processes makes anew."""
 
 Handler = Callable[[wire.Message, list[int]], None]

@@ -104,6 +104,16 @@ class Place:
         the old one: to be applied as a reload."""
         return os.path.join(self.state_dir, "config.next.toml")
 
+    def clear_sockets(self) -> None:
+        """Remove the sockets, and their directory where that is of their own. ``OSError``."""
+        own = (self.notify_socket, self.api_socket, self.observer_socket, self.sampler_socket)
+        for path in own:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        if self.run_dir != self.state_dir:
+            with contextlib.suppress(OSError):  # somebody has put something there, or removed it
+                os.rmdir(self.run_dir)
+
     def weakness(self) -> trusted.Weakness | None:
         """What lets somebody else lead this everup's files elsewhere, or put some there."""
         for directory in dict.fromkeys((self.state_dir, self.logs, self.run_dir)):

@@ -9,6 +9,8 @@ Modes are what the caller says, whatever the umask.
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import stat
@@ -73,6 +75,26 @@ def may_be_read(path: str, found: os.stat_result) -> bool:
     if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
         return False
     return found.st_uid == walk.lender or bool(found.st_mode & stat.S_IROTH)
+
+
+def open_parent(path: str) -> int:
+    """Open the directory that holds the path's last name, for use by descriptor: nobody leads that
+    elsewhere afterwards. A link of somebody else's on the way may lead only to a directory of
+    theirs: root must do nothing for them where they could not. Raises ``UntrustedError``,
+    ``OSError``."""
+    walk = _Walk(os.geteuid(), links=True)
+    try:
+        above = os.path.dirname(os.path.abspath(path))
+        walk.to(above)
+        found = walk.reached()
+        if walk.missing or not stat.S_ISDIR(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), above)
+        if walk.lender is not None and found.st_uid != walk.lender:
+            why = f"is a link of {user_name(walk.lender)}, to what is not theirs"
+            raise UntrustedError(Weakness(walk.lent, why, f"rm {_quoted(walk.lent)}", walk.lender))
+        return walk.descriptor()
+    finally:
+        walk.close()
 
 
 def make_directory(path: str, mode: int) -> None:
@@ -235,6 +257,10 @@ class _Walk:
         self._links_alone = links
         self.lender: int | None = None
         """Whose the first link of somebody else's was."""
+        self.lent = ""
+        """Its path."""
+        self.missing = False
+        """Whether there was no way on before the path's end."""
         self._trusted = {0, uid} | _unmapped()
         self._at = "/"
         self._fd = os.open("/", _WALK | os.O_DIRECTORY)
@@ -246,6 +272,10 @@ class _Walk:
     def reached(self) -> os.stat_result:
         return os.fstat(self._fd)
 
+    def descriptor(self) -> int:
+        """Of what was reached, the caller's to close."""
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
     def to(self, path: str) -> Weakness | None:
         parts = deque(os.path.abspath(path).split("/"))
         weak = self._directory(shared=bool(parts))
@@ -256,6 +286,7 @@ class _Walk:
             try:
                 child = os.open(name, _WALK, dir_fd=self._fd)
             except (FileNotFoundError, NotADirectoryError):
+                self.missing = True
                 return None  # who makes it looks again: a sticky directory keeps it
             if stat.S_ISLNK(os.fstat(child).st_mode):
                 weak = self._follow(child, name, parts)
@@ -271,7 +302,8 @@ class _Walk:
         try:
             path, uid = os.path.join(self._at, name), os.fstat(link).st_uid
             if uid not in self._trusted and self._links_alone:
-                self.lender = uid if self.lender is None else self.lender
+                if self.lender is None:
+                    self.lender, self.lent = uid, path
             elif uid not in self._trusted:
                 why = f"is a link of {user_name(uid)}"
                 return Weakness(path, why, f"rm {_quoted(path)}", uid)

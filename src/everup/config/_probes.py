@@ -44,6 +44,8 @@ def _probe(service: Service, probe: Probe, path: Path, found: Findings) -> None:
         found.warn((*path, "grpc_service"), "has no effect: the probe is not a grpc one")
     if probe.exec is not None and probe.exec[0] == "":
         found.add((*path, "exec", 0), "the program's name is empty", value="")
+    if probe.plugin != "no" and probe.exec is None:
+        found.warn((*path, "plugin"), "has no effect: the probe is not an exec one")
     if probe.listener is not None:
         _listener(service, probe, probe.listener, path, found)
 

@@ -159,7 +159,7 @@ async def _serve(runtime: Runtime) -> None:
     finally:
         gc.enable()
     told, path, doors = "", runtime.place.api_socket, Doors(runtime)
-    while True:
+    while not runtime.leaving:
         try:
             await doors.serve(path, serve(runtime, path))
         except Exception as error:

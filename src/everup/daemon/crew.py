@@ -19,8 +19,7 @@ from everup.adapters.launch import LaunchError
 from everup.adapters.logs import LogPump
 from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
-from everup.daemon import preparing
-from everup.daemon.said import Said
+from everup.daemon import preparing, said
 from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
@@ -282,7 +281,7 @@ class Crew:
     def main_pid(self, slot: Slot, run: int, pid: int) -> None:
         self._keeper.main_pid(_main_id(slot, run), pid)
 
-    async def run_exec(self, target: ProbeTarget) -> tuple[bool, str]:
+    async def run_exec(self, target: ProbeTarget) -> tuple[bool | None, str]:
         """Run the command of an exec probe; cancelling kills it."""
         assert target.probe.exec is not None
         slot, service = target.slot, self._definition(target.slot, target.run)
@@ -290,12 +289,14 @@ class Crew:
         try:
             make = self._request(service, slot, target.probe.exec, "probe", target.run)
             request = await preparing.ready(service, make)
+            if target.probe.plugin != "no":
+                request["env"]["LC_ALL"] = "C.UTF-8"  # else: time=0,1s
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         except (LaunchError, OSError) as error:
             return False, preparing.words(error)
         loop = asyncio.get_running_loop()
         try:
-            said = Said(loop)
+            heard = said.listener(loop, target.probe)
         except OSError as error:
             os.close(null)
             return False, f"cannot make its pipe: {_plain(error)}"
@@ -303,16 +304,15 @@ class Crew:
         self._commands[child_id] = future
         self._asked[child_id] = request
         meta = {"role": "probe", "slot": str(slot)}
-        given = {0: null, 1: said.write, 2: said.write}
+        given = {0: null, **heard.given}
         try:
             self._keeper.spawn(child_id, request, given=given, held={}, meta=meta)
             status, problem = await future
             if problem:
-                return False, problem
-            cause, line = str(_cause(status)), said.last_line()
-            return status == 0, f"{cause}: {line}" if line else cause
+                return None if target.probe.plugin == "yes" else False, problem
+            return heard.verdict(status, str(_cause(status)))
         finally:
-            said.close()
+            heard.close()
             if not future.done() or future.cancelled():
                 self._keeper.signal(child_id, signal.SIGKILL, "all")
             self._commands.pop(child_id, None)

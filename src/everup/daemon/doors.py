@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from everup.adapters import aside, binding, trusted
 from everup.adapters.aside import LateError
+from everup.keeper import succession
 from everup.model.journal import Kind
 
 if TYPE_CHECKING:
@@ -46,6 +48,22 @@ class Doors:
                 runtime.keeper.hold(["notify"], [sock.fileno()])
                 runtime.loop.add_reader(sock.fileno(), runtime.ears.readable)
 
+    async def keep_lock(self) -> None:
+        """Until the engine ends. Without the file at its path, commands take everup for one that
+        does not run."""
+        runtime = self._runtime
+        while not runtime.leaving:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            held = runtime.held("lock")
+            with contextlib.suppress(OSError):
+                fresh = -1 if held is None else await aside.run(_LOOK_S, _lock_anew, runtime, held)
+                if fresh < 0:
+                    continue
+                if not runtime.leaving:
+                    runtime.keeper.hold(["lock"], [fresh])
+                    self._tell(f"{runtime.place.lock} was removed; it is made again")
+                os.close(fresh)
+
     async def serve(self, path: str, work: Coroutine[Any, Any, None]) -> None:
         """Run what serves at the path for as long as that leads to it. Raises what it raises."""
         with contextlib.suppress(OSError):  # it will tell what is wrong
@@ -72,6 +90,26 @@ class Doors:
         if now - self._told.get(text, -_TELL_EVERY_S) >= _TELL_EVERY_S:
             self._told[text] = now
             self._runtime.record(Kind.FACILITY, "everup", detail=text)
+
+
+def _lock_anew(runtime: "Runtime", held: int) -> int:
+    """A descriptor of a lock file in the place of one that is not there any more; -1: it is.
+    ``OSError``, where another everup has it, too."""
+    place, found = runtime.place, os.fstat(held)
+    with contextlib.suppress(FileNotFoundError):
+        there = os.lstat(place.lock)
+        if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+            return -1
+    if place.weakness() is not None:
+        return -1
+    fresh = trusted.open_file(place.lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        succession.sign(fresh, runtime.keeper_pid)
+    except BaseException:
+        os.close(fresh)
+        raise
+    return fresh
 
 
 async def _gone(path: str, descriptor: Callable[[], int | None]) -> None:

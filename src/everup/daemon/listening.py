@@ -113,7 +113,7 @@ class Listening:
         try:
             for _, path, file in runtime.bank.paths(service):
                 if not os.path.lexists(path) and file.is_at(binding.spare_name(path)):
-                    os.link(binding.spare_name(path), path, follow_symlinks=False)
+                    binding.link_back(path, file)
             moved = runtime.bank.listen_again(service)
             if anew:
                 runtime.bank.open_anew(service)
@@ -170,10 +170,7 @@ def _gone(paths: list[tuple[str, str, binding.File]]) -> list[tuple[str, str, st
         spare = binding.spare_name(path)
         if file.is_at(path):
             if not file.is_at(spare):
-                with contextlib.suppress(OSError):
-                    os.unlink(spare)
-                with contextlib.suppress(OSError):
-                    os.link(path, spare, follow_symlinks=False)
+                binding.keep_spare(path, file)
         elif os.path.lexists(path):
             found.append((name, path, "taken"))
         else:

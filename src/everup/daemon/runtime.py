@@ -5,7 +5,6 @@ The only place where events come in, the clock is read and actions are carried o
 
 import asyncio
 import contextlib
-import functools
 import os
 import random
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from everup import edges
-from everup.adapters import aid_ground, aside, metrics, targets
+from everup.adapters import aid_ground, aside, metrics
 from everup.adapters import journal as journals
 from everup.adapters.aside import Shelf
 from everup.adapters.cgroups import Cgroups
@@ -37,48 +36,17 @@ from everup.daemon.ears import Ears
 from everup.daemon.heartbeat import Heartbeat
 from everup.daemon.keeper_watch import KeeperWatch
 from everup.daemon.listening import Listening
+from everup.daemon.performing import PERFORMERS
 from everup.daemon.voice import Voice
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
-from everup.engine.observe import probe_of
 from everup.engine.records import CannotChangeError
 from everup.kernel.step import DefectError
-from everup.model.action import (
-    Action,
-    Asked,
-    CloseSockets,
-    Commit,
-    Configure,
-    Discard,
-    EmptyQueue,
-    Forget,
-    GiveTime,
-    MainPid,
-    MendSockets,
-    OpenSockets,
-    Quit,
-    Record,
-    RunHook,
-    SetBalance,
-    Signal,
-    Spawn,
-    Unwatch,
-    Watch,
-    WatchDrain,
-)
+from everup.model.action import Action, Record, RunHook, Spawn
 from everup.model.entry import EntryKind
-from everup.model.event import (
-    Event,
-    HookDone,
-    Probed,
-    Reload,
-    SpawnFailed,
-    Tick,
-)
+from everup.model.event import Event, HookDone, Probed, Reload, SpawnFailed, Tick
 from everup.model.instance import Slot
 from everup.model.journal import Kind
-from everup.model.record import Instance
-from everup.model.signal import ProbeKind
 from everup.model.spec import Service, Spec
 
 P = TypeVar("P")
@@ -144,7 +112,7 @@ class Runtime:
         )
         self.chores = Chores(self)
         self.listening = Listening(self)
-        self._performers = edges.performers("edge")
+        self._performers = {**PERFORMERS, **edges.performers("edge")}
         self.aids = Aids(self.keeper, place, self.dispatch, self.spawn_task, self._prepare_aid)
         self.prober: Prober | None = None
         self.ears = Ears(self.engine, self.crew, self.cgroups, self.dispatch, self._refused)
@@ -275,16 +243,17 @@ class Runtime:
         try:
             while self._events and not self.leaving:
                 event = self._events.popleft()
-                self._perform(self._decide(event))
+                now = time.monotonic()
+                self._perform(self._decide(event, now), now)
         finally:
             self._handling = False
             self._arm()
 
-    def _decide(self, event: Event) -> list[Action]:
+    def _decide(self, event: Event, now: float) -> list[Action]:
         """Half a step is worse than none: after a defect this process takes nothing in any more
         and ends, and the next engine rebuilds its state from the journal."""
         try:
-            return self.engine.handle(event, time.monotonic())
+            return self.engine.handle(event, now)
         except (CannotChangeError, MemoryError):
             raise
         except Exception as error:
@@ -311,23 +280,24 @@ class Runtime:
 
     def record(self, kind: Kind, subject: str, durable: bool = False, **payload: Any) -> None:
         """Something to be known that is no event of the engine."""
-        self._perform([Record(kind, subject, payload, durable)])
+        self._perform([Record(kind, subject, payload, durable)], time.monotonic())
 
     def write(self, kind: EntryKind[P], subject: str, payload: P) -> None:
         """Write to the journal what is no event of the engine."""
-        self._perform([Record(kind, subject, kind.encode(payload), False)])
+        self._perform([Record(kind, subject, kind.encode(payload), False)], time.monotonic())
 
     def now(self) -> float:
         """Give monotonic seconds, as the engine has them."""
         return time.monotonic()
 
-    def _perform(self, actions: list[Action]) -> None:
+    def _perform(self, actions: list[Action], now: float) -> None:
+        """Carry out what was decided at ``now``, in monotonic seconds."""
         records = [action for action in actions if isinstance(action, Record)]
         for record in records:
             if record.kind is Kind.RELOADING:
                 record.payload["config"] = takeover.digest(self.place.next)
         if records:
-            self.journal.append(records)  # all intents of this step, before any of its actions
+            self.journal.append(records, now)  # all intents of this step, before any of its actions
         for action in actions:
             if not isinstance(action, Record):
                 self._try(action)
@@ -339,7 +309,7 @@ class Runtime:
     def _try(self, action: Action) -> None:
         """One action that fails must not cost the others of its step, nor leave anybody waiting."""
         try:
-            self._do(action)
+            self._performers[type(action)](action, self)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}"
             self.voice.say(f"{action}: {detail}")
@@ -349,79 +319,8 @@ class Runtime:
                 case RunHook(slot=slot, run=run, hook=hook):
                     self.dispatch(HookDone(slot, run, hook, False, detail))
 
-    def _do(self, action: Action) -> None:
-        assert self.prober is not None
-        match action:
-            case Spawn(slot=slot, run=run):
-                instance, service = self._process(slot, run)
-                self.crew.spawn(action, service, instance.restarts, instance.gen)
-            case Signal():
-                self.crew.signal(action)
-            case GiveTime():
-                self.crew.give_time(action)
-            case SetBalance(service=name, lanes=chosen):
-                self.bank.steer(self.service(name), chosen)
-            case Watch(slot=slot, run=run, startup=startup):
-                self._watch(slot, run, startup)
-            case Unwatch(slot=slot, run=run):
-                self.prober.stop(slot, run)
-            case RunHook(slot=slot, run=run):
-                self.crew.run_hook(action, self._process(slot, run)[1])
-            case OpenSockets(service=name, lanes=lanes):
-                self._open_sockets(name, lanes)
-            case MendSockets(service=name, anew=anew):
-                self.listening.mend(name, anew)
-            case EmptyQueue(service=name, lane=lane):
-                if name in self.engine.services:  # else all of its sockets are about to be closed
-                    self.bank.empty(self.service(name), lane)
-            case CloseSockets(service=name, listen=listen, kept=kept):
-                self.bank.close(name, listen, kept)
-            case WatchDrain(slot=slot, run=run):
-                self.drains.watch(slot, run)
-            case MainPid(slot=slot, run=run, pid=pid):
-                self.crew.main_pid(slot, run, pid)
-            case Forget(slot=slot):
-                self.cgroups.forget(slot)
-                self.cgroups.forget(slot, second=True)
-            case Configure(service=name):
-                for instance in self.engine.of(name):
-                    self.logs.configure(str(instance.slot), self.service(name).log)
-            case Commit():
-                takeover.commit(self.place, self.shelf)
-            case Discard():
-                takeover.discard(self.place, self.shelf)
-            case Quit(status=status):
-                self._quit(status)
-            case Asked():
-                self._performers[type(action)](action, self)
-            case Record():
-                pass
-
-    def _process(self, slot: Slot, run: int) -> tuple[Instance, Service]:
-        instance = self.engine.process(slot, run)
-        assert instance is not None
-        return instance, self.engine.definition(instance)
-
-    def _open_sockets(self, name: str, lanes: int) -> None:
-        try:
-            self.bank.open(self.service(name), lanes)
-        except OSError as error:  # told again, and tried again, with each start of the service
-            self.record(Kind.SOCKETS_FAILED, name, detail=error.strerror or str(error))
-
-    def _watch(self, slot: Slot, run: int, startup: bool) -> None:
-        assert self.prober is not None
-        instance, service = self._process(slot, run)
-        kinds = [ProbeKind.STARTUP] if startup else [ProbeKind.READINESS, ProbeKind.LIVENESS]
-        for kind in kinds:
-            probe = probe_of(service, kind)
-            if probe is not None:
-                lane = self.bank.reached_as(service, probe, instance.lane or slot.replica)
-                shared = sum(i.pid > 0 for i in self.engine.all_of(slot.service)) > 1
-                session = instance.pid if shared else 0
-                where = targets.target(service, slot, kind, run, probe, lane, session)
-                self.prober.start(where)
-
-    def _quit(self, status: int) -> None:
+    def quit(self, status: int) -> None:
+        """End for good: all services are down."""
         for slot in self.engine.instances:
             self.cgroups.forget(slot)
             self.cgroups.forget(slot, second=True)
@@ -431,10 +330,7 @@ class Runtime:
         """Nothing of everup's is left behind."""
         await self.aids.close()
         self.keeper.drop(["notify", "api"])
-        place = self.place
-        ours = (place.notify_socket, place.api_socket, place.observer_socket, place.sampler_socket)
-        for path in ours:
-            self.shelf.put(functools.partial(Path(path).unlink, missing_ok=True))
+        self.shelf.put(self.place.clear_sockets)
         self._end(status)
 
     # -- the keeper

@@ -70,7 +70,7 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
             runtime.record(Kind.LEFTOVER, name, pids=pids)
     if not takeover:
         latest = [entry for entry in latest if not _stale(entry)]
-    up = _fold(runtime, latest, facts, pending)
+    up = _fold(runtime, latest, facts, pending, takeover=takeover)
     adopted = (
         replace(a, facts={"uid": proof.real_uid(a.pid)} | dict(a.facts) | known[a.slot, a.run])
         for a in up.adopted
@@ -86,13 +86,18 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
 
 
 def _fold(
-    runtime: "Runtime", latest: list[Entry], facts: list[ChildFact], pending: Spec | None
+    runtime: "Runtime",
+    latest: list[Entry],
+    facts: list[ChildFact],
+    pending: Spec | None,
+    *,
+    takeover: bool,
 ) -> Up:
     """What is known. An entry that it fails at is damaged: that one is left out, and said."""
     spec, boot, now = runtime.engine.spec, runtime.boot, time.monotonic()
 
     def check(entries: list[Entry]) -> Up:
-        up = fold(spec, entries, facts, boot, now, candidate=pending)
+        up = fold(spec, entries, facts, boot, now, candidate=pending, takeover=takeover)
         for adopted in up.adopted:
             dict(adopted.facts)
         return up
@@ -134,7 +139,9 @@ def _open_notify(runtime: "Runtime", held: int | None) -> None:
     if held is None:
         runtime.keeper.hold(["notify"], [fd])
     runtime.loop.add_reader(fd, runtime.ears.readable)
-    runtime.spawn_task(Doors(runtime).keep_notify())
+    doors = Doors(runtime)
+    runtime.spawn_task(doors.keep_notify())
+    runtime.spawn_task(doors.keep_lock())
 
 
 def _children(

@@ -5,9 +5,10 @@ kubernetes#33859). The guard looks at the lateness of everup's own loop and at t
 the machine, and remembers for a while.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from everup.model.event import Lag
+from everup.model.replacing import replace
 from everup.model.spec import Everup
 
 MEMORY_S = 2.0

@@ -1,6 +1,5 @@
 """Take over from an earlier engine: its processes as they run, and what it had begun."""
 
-from dataclasses import replace
 from typing import Any
 
 from everup.engine import reload, rollout
@@ -13,6 +12,7 @@ from everup.model.fact import TakenOver
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service
 from everup.supervise.lifecycle import Happening, On
 

@@ -66,6 +66,8 @@ class Engine(Supervised):
 
 def _balance_first(actions: list[Action]) -> list[Action]:
     """Nobody is told to stop while new connections are still sent there."""
+    if not actions:
+        return actions
     first = next((n for n, action in enumerate(actions) if isinstance(action, Signal)), None)
     if first is None:
         return actions

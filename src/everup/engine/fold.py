@@ -80,9 +80,11 @@ def fold(
     now: float,
     *,
     candidate: Spec | None = None,
+    takeover: bool = False,
 ) -> Up:
-    """The event that a new engine starts with. ``children`` is empty after a fresh start;
-    ``candidate`` is the config of a reload that was not finished."""
+    """Give the event that a new engine starts with. ``children`` is empty after a fresh start, and
+    where none was left when it took over (``takeover``); ``candidate`` is the config of a reload
+    that was not finished."""
     by: dict[tuple[str, str], Entry] = {(e.kind, e.subject): e for e in latest}
     names = {*spec.service, *(candidate.service if candidate else ())}
     wanted, done, active = [], [], []
@@ -112,12 +114,13 @@ def fold(
         tuple(runs.items()),
         tuple(done),
         tuple(active),
-        bool(alive) and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED),
+        (bool(alive) or takeover)
+        and _seq(by, Kind.ENGINE_STOPPING) > _seq(by, Kind.ENGINE_STARTED),
         tuple((subject, int(e.payload["gen"])) for subject, e in _rollouts(by)),
         tuple(_crashes(by, runs)),
         tuple(_lost(by, runs, {(child.slot, child.run) for child in alive})),
-        tuple(_unfinished(by, names)) if alive else (),
-        pending if alive else None,
+        tuple(_unfinished(by, names)) if alive or pending else (),
+        pending,
         tuple(_burning(by)),
     )
 

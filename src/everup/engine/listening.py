@@ -6,8 +6,6 @@ service that listens by itself, on a socket of its own, gets none of the clients
 steers: it is out of the balance.
 """
 
-from dataclasses import replace
-
 from everup.engine import rollout
 from everup.engine.records import How
 from everup.engine.state import Supervised
@@ -15,6 +13,7 @@ from everup.model.action import MendSockets, Watch
 from everup.model.event import SocketsLost, SocketsMoved, Strangers
 from everup.model.instance import State
 from everup.model.journal import Kind
+from everup.model.replacing import replace
 from everup.supervise.lifecycle import Happening, On
 
 _UP = (State.RUNNING, State.READY)

@@ -1,7 +1,6 @@
 """Observations of running instances: probe results, sd_notify messages, the watchdog."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from everup.detect import probes, starvation
 from everup.detect.probes import ProbeState, Verdict
@@ -12,24 +11,27 @@ from everup.model.event import Left, Notified
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.signal import ProbeKind, ProbeResult
 from everup.model.spec import Probe, Service
 from everup.supervise.lifecycle import Happening, On
 
+# Looked up once: a member of an enumeration costs 0.1 us each time in Python 3.11, and these are
+# asked for with each result of each probe.
+_STARTUP, _READINESS, _LIVENESS = ProbeKind.STARTUP, ProbeKind.READINESS, ProbeKind.LIVENESS
+_HEALTHY, _NEUTRAL = Verdict.HEALTHY, Verdict.NEUTRAL
+_RUNNING, _STARTING = State.RUNNING, (State.STARTING,)
 _UP = (State.RUNNING, State.READY)
+_UNTRIED = ProbeState()
 _USEC = 1e-6
 _MAX_EXTENSION_S = 86400.0
 _DEAF = "the notify socket was full: what it said may have been lost"
 
 
 def probe_of(service: Service, kind: ProbeKind) -> Probe | None:
-    match kind:
-        case ProbeKind.STARTUP:
-            return service.startup
-        case ProbeKind.READINESS:
-            return service.probe.readiness
-        case ProbeKind.LIVENESS:
-            return service.probe.liveness
+    if kind is _READINESS:
+        return service.probe.readiness
+    return service.startup if kind is _STARTUP else service.probe.liveness
 
 
 def probed(engine: Supervised, result: ProbeResult, now: float) -> None:
@@ -37,38 +39,35 @@ def probed(engine: Supervised, result: ProbeResult, now: float) -> None:
     instance = engine.process(result.slot, result.run)
     if instance is None or instance.spawned_at is None:
         return
-    expected = (State.STARTING,) if result.kind is ProbeKind.STARTUP else _UP
+    expected = _STARTING if result.kind is _STARTUP else _UP
     probe = probe_of(engine.definition(instance), result.kind)
     if instance.state not in expected or probe is None:
         return
     key = (result.slot, result.run, result.kind)
-    state = engine.probes.get(key, ProbeState())
+    state = engine.probes.get(key, _UNTRIED)
     lag_limit_s = engine.spec.everup.starvation_lag
     state, verdict = probes.step(state, probe, result, now - instance.spawned_at, lag_limit_s)
     engine.probes[key] = state
-    if verdict is not Verdict.NEUTRAL:
+    if verdict is not _NEUTRAL:
         onset.probed(engine, result, now)
     if result.ok:
         engine.answered[result.slot] = now
-    match verdict:
-        case Verdict.HEALTHY:
-            if result.kind is ProbeKind.LIVENESS:
-                engine.spared.pop((result.slot, result.run), None)
-            _healthy(engine, instance, result.kind, now)
-        case Verdict.SUSPECT:
-            _suspect(engine, instance, result, now)
-        case Verdict.FAILED:
-            _failed(engine, instance, probe, result, state, now)
-        case Verdict.NEUTRAL | Verdict.NONE:
-            pass
+    if verdict is _HEALTHY:
+        if result.kind is _LIVENESS:
+            engine.spared.pop((result.slot, result.run), None)
+        _healthy(engine, instance, result.kind, now)
+    elif verdict is Verdict.SUSPECT:
+        _suspect(engine, instance, result, now)
+    elif verdict is Verdict.FAILED:
+        _failed(engine, instance, probe, result, state, now)
 
 
 def _healthy(engine: Supervised, instance: Instance, kind: ProbeKind, now: float) -> None:
-    if kind is ProbeKind.STARTUP:
+    if kind is _STARTUP:
         engine.emit(Unwatch(instance.slot, instance.run))
         starting.proven(engine, instance, now)
         return
-    if kind is ProbeKind.READINESS and instance.state is State.RUNNING:
+    if kind is _READINESS and instance.state is _RUNNING:
         ready = Happening(On.READY, evidence=onset.serves(engine, instance, now))
         engine.happen(instance.slot, ready, now, instance.run)
         instance = engine.process(instance.slot, instance.run) or instance
@@ -117,7 +116,7 @@ def _failed(
     _suspect(engine, instance, result, now)
     key = (result.slot, result.run, result.kind)
     if spare.spared(engine, instance, reason, now):
-        engine.probes[key] = replace(state, failures=0)
+        engine.probes[key] = state._replace(failures=0)
         return
     since = state.postponed_since
     window_s = probe.interval + probe.timeout
@@ -128,7 +127,7 @@ def _failed(
     if starvation.may_postpone(engine.guard, since, settings, now, others_answer=others):
         if since is None:
             _postpone(engine, instance.slot, reason, engine.guard.sign)
-            engine.probes[key] = replace(state, postponed_since=now)
+            engine.probes[key] = state._replace(postponed_since=now)
         return
     evidence = onset.failed(engine, instance, result.kind, now)
     engine.happen(
@@ -152,13 +151,13 @@ def watchdog_missed(engine: Supervised, instance: Instance, now: float) -> None:
     if spare.spared(engine, instance, reason, now):
         engine.put(replace(instance, watchdog_at=later), now)
         return
-    state = engine.probes.get(key, ProbeState())
+    state = engine.probes.get(key, _UNTRIED)
     since, settings = state.postponed_since, engine.spec.everup
     deaf = engine.guard.deaf(now, instance.watchdog_s)
     if deaf or starvation.may_postpone(engine.guard, since, settings, now):
         if since is None:
             _postpone(engine, instance.slot, reason, _DEAF if deaf else engine.guard.sign)
-            engine.probes[key] = replace(state, postponed_since=due)
+            engine.probes[key] = state._replace(postponed_since=due)
         engine.put(replace(instance, watchdog_at=later), now)
         return
     evidence = onset.failed(engine, instance, onset.WATCHDOG, now)
@@ -250,7 +249,7 @@ def _timing(
         engine.spared.pop((instance.slot, instance.run), None)
         key = (instance.slot, instance.run, ProbeKind.LIVENESS)
         if (state := engine.probes.get(key)) and state.postponed_since and not state.failures:
-            engine.probes[key] = replace(state, postponed_since=None)
+            engine.probes[key] = state._replace(postponed_since=None)
     extend = _number(fields.get("EXTEND_TIMEOUT_USEC"))
     waiting = instance.state in (State.STARTING, State.STOPPING) and not instance.verdict
     if extend and waiting and instance.deadline is not None:

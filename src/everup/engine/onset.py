@@ -13,7 +13,6 @@ entries of the journal carry both distances, never this module's guess:
 Pure: times come with the results.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from everup.engine.signs import PATIENCE_S, Evidence, Sign, took
@@ -24,27 +23,31 @@ from everup.model.signal import ProbeKind, ProbeResult
 
 WATCHDOG: Final = "watchdog"
 """Beside the kinds of probes: the pings of the process."""
+_UNKNOWN: Final = Sign()
 
 
 def probed(engine: Supervised, result: ProbeResult, now: float) -> None:
     """Remember one result of a process."""
-    signs = engine.signs.setdefault((result.slot, result.run), {})
-    signs[result.kind] = took(signs.get(result.kind, Sign()), result, now)
+    key = (result.slot, result.run)
+    signs = engine.signs.get(key)
+    if signs is None:
+        signs = engine.signs[key] = {}
+    signs[result.kind] = took(signs.get(result.kind, _UNKNOWN), result, now)
 
 
 def pinged(engine: Supervised, instance: Instance, now: float) -> None:
     """Remember a sign of life that the process sent by itself."""
     signs = engine.signs.setdefault((instance.slot, instance.run), {})
-    before = signs.get(WATCHDOG, Sign())
+    before = signs.get(WATCHDOG, _UNKNOWN)
     every_s = 0.0 if before.ok_at is None else now - before.ok_at
-    signs[WATCHDOG] = replace(before, ok_at=now, every_s=every_s)
+    signs[WATCHDOG] = before._replace(ok_at=now, every_s=every_s)
 
 
 def failed(engine: Supervised, instance: Instance, kind: str, now: float) -> Evidence:
     """What is known of when it began to fail, at a verdict (or suspicion) by this kind of sign."""
     signs = dict(engine.signs.get((instance.slot, instance.run), {}))
     if kind == WATCHDOG:
-        signs[WATCHDOG] = _silent(instance, signs.get(WATCHDOG, Sign()))
+        signs[WATCHDOG] = _silent(instance, signs.get(WATCHDOG, _UNKNOWN))
     sign = signs.get(kind)
     if sign is None or sign.failed_at is None:
         return {}
@@ -79,7 +82,7 @@ def serves(engine: Supervised, instance: Instance, now: float) -> Evidence:
     good = {k: s.good_since for k, s in signs.items() if s.good_since is not None}
     bad = {k: s.failed_until for k, s in signs.items() if s.failed_until is not None and k in good}
     for kind in bad:
-        signs[kind] = replace(signs[kind], failed_until=None)
+        signs[kind] = signs[kind]._replace(failed_until=None)
     if bad:
         since, until = max(good[kind] for kind in bad), max(bad.values())
     elif good and instance.spawned_at is not None and _is_first(instance):
@@ -104,7 +107,7 @@ def _silent(instance: Instance, sign: Sign) -> Sign:
     if ok_at is None:
         return sign
     every_s = sign.every_s or instance.watchdog_s / 2
-    return replace(sign, ok_at=ok_at, failed_at=ok_at + min(every_s, instance.watchdog_s))
+    return sign._replace(ok_at=ok_at, failed_at=ok_at + min(every_s, instance.watchdog_s))
 
 
 def _told(failing: list[Sign], failed_at: float, now: float) -> Evidence:

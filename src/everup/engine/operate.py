@@ -1,7 +1,5 @@
 """What operators ask for."""
 
-from dataclasses import replace
-
 from everup.engine import reload, rollout, slots
 from everup.engine.adopt import take_over
 from everup.engine.records import CannotChangeError, How
@@ -10,6 +8,7 @@ from everup.model.action import Signal
 from everup.model.event import Down, Operator, Reload, Restart, Scale, SendSignal, Start, Stop, Up
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
+from everup.model.replacing import replace
 
 
 def operate(engine: Supervised, event: Operator, now: float) -> None:
@@ -18,6 +17,9 @@ def operate(engine: Supervised, event: Operator, now: float) -> None:
             take_over(engine, event, now)
             if event.quitting:
                 _down(engine, "", now)
+                for service in engine.services.values():  # what the one before had opened, too
+                    if service.listen:
+                        engine.open_lanes.setdefault(service.name, service.slots)
         case Down(by=by):
             _down(engine, by, now)
         case Start(slots=those, by=by):

@@ -5,8 +5,6 @@ after the other, those that others depend on first. Only when all of them are re
 applied and what was removed stops. If one does not come to ready, all go back.
 """
 
-from dataclasses import replace
-
 from everup.engine import changes, rollout, slots
 from everup.engine.definitions import alike, as_many
 from everup.engine.records import CannotChangeError, Change, How, Plan, Reloading
@@ -16,6 +14,7 @@ from everup.model.fact import ConfigInForce
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service, Spec
 from everup.supervise import order
 from everup.supervise.awaited import missing

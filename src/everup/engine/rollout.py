@@ -6,8 +6,6 @@ first, and connections wait in the socket. The first successor that does not com
 the rollout, and what was before comes back.
 """
 
-from dataclasses import replace
-
 from everup.engine import lanes
 from everup.engine.definitions import alike, as_many, is_cold
 from everup.engine.narrate import spawned_payload
@@ -16,6 +14,7 @@ from everup.engine.state import Supervised
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On

@@ -55,7 +55,9 @@ class Supervise(Quiet):
 
     def step(self, event: Heard, ctx: Ctx[Supervised]) -> None:
         state, now = self._state, ctx.now
-        match event:
+        match event:  # what comes most often first
+            case Probed(result=result):
+                observe.probed(state, result, now)
             case Began():
                 settle.calm(state, now)
             case Reconcile(subject=name):
@@ -63,8 +65,6 @@ class Supervise(Quiet):
                     settle.settle(state, name, now)
             case Rested():
                 self._rested(now)
-            case Probed(result=result):
-                observe.probed(state, result, now)
             case Tick():
                 self._fire(now)
             case Exited(slot=slot, run=run, cause=cause, asked_at=asked_at):
@@ -97,8 +97,10 @@ class Supervise(Quiet):
 
     def next_deadline(self) -> float | None:
         state = self._state
-        calm = storm.passes_at(state.storm, state.spec.everup.storm_brake)
-        return min((at for at in (state.next_timer, calm) if at is not None), default=None)
+        timer, calm = state.next_timer, storm.passes_at(state.storm, state.spec.everup.storm_brake)
+        if timer is None or calm is None:
+            return calm if timer is None else timer
+        return min(timer, calm)
 
     def _hook_done(self, event: HookDone, now: float) -> None:
         hook, ok, detail = event.hook.value, event.ok, event.detail

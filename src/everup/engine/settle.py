@@ -3,8 +3,6 @@
 Stops whose turn has come, rollouts, and starts that are allowed.
 """
 
-from dataclasses import replace
-
 from everup.engine import lanes, reload, rollout
 from everup.engine.state import Supervised
 from everup.model.action import CloseSockets, Forget, Quit
@@ -12,6 +10,7 @@ from everup.model.fact import ProcessEnded
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service, Strategy
 from everup.supervise import order, storm
 from everup.supervise.lifecycle import Happening, On
@@ -179,9 +178,10 @@ def _obstacle(engine: Supervised, service: Service, instance: Instance) -> str:
 
 def calm(engine: Supervised, now: float) -> None:
     """Tell the end of a storm, whether or not anybody crashes again."""
-    brake = engine.spec.everup.storm_brake
-    at = storm.passes_at(engine.storm, brake)
-    if engine.storm.braking and (at is None or at <= now):
+    if not engine.storm.braking:
+        return
+    at = storm.passes_at(engine.storm, engine.spec.everup.storm_brake)
+    if at is None or at <= now:
         engine.storm = storm.Bucket(engine.storm.spent, engine.storm.at)
         engine.record(Kind.STORM_OVER, "everup")
 

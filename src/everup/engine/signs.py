@@ -1,8 +1,7 @@
 """Signs of life and of failure: what the probes of one process, or its pings, have said."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from everup.model.signal import ProbeResult
 
@@ -13,9 +12,9 @@ did not serve; one that is cut off sooner says nothing of the time before its en
 Evidence = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """What one probe of one process, or its pings, have said. Moments are monotonic seconds."""
+class Sign(NamedTuple):
+    """What one probe of one process, or its pings, have said. Moments are monotonic seconds. A
+    tuple: one is made for each result."""
 
     ok_at: float | None = None
     """When the last probe that was answered began."""
@@ -41,20 +40,15 @@ def took(sign: Sign, result: ProbeResult, now: float) -> Sign:
     began_at = now - result.latency_s
     if not result.ok:
         since = began_at if sign.failed_at is None else sign.failed_at
-        return replace(sign, failed_at=since, failed_until=now, good_since=None)
+        return sign._replace(failed_at=since, failed_until=now, good_since=None)
+    ordinary = result.latency_s <= _PATIENCE * sign.took_s + PATIENCE_S
+    took_s = result.latency_s if ordinary else sign.took_s
     good, until = sign.good_since, sign.failed_until
     if sign.failed_at is not None or good is None:
         good = began_at
-        if result.latency_s > sign.slow_s:  # it waited: the answer came as soon as there was one
+        if not ordinary:  # it waited: the answer came as soon as there was one
             good = until = now - min(sign.took_s, result.latency_s)
-    return replace(
-        sign,
-        ok_at=began_at,
-        took_s=result.latency_s if result.latency_s <= sign.slow_s else sign.took_s,
-        failed_at=None,
-        failed_until=until,
-        good_since=good,
-    )
+    return Sign(began_at, took_s, None, until, good, sign.every_s)
 
 
 def moment(evidence: Evidence, now: float) -> float:

@@ -1,11 +1,10 @@
 """Slots on their way out or in: stopping, and another number of replicas."""
 
-from dataclasses import replace
-
 from everup.engine import rollout
 from everup.engine.state import Supervised
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
+from everup.model.replacing import replace
 
 AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
 

@@ -5,14 +5,13 @@ such a probe must accept one connection: the queue of a socket that everup keeps
 connections in whether or not anybody serves them.
 """
 
-from dataclasses import replace
-
 from everup.engine import onset
 from everup.engine.state import Supervised
 from everup.model.action import Watch
 from everup.model.instance import State
 from everup.model.journal import Kind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service
 from everup.supervise.awaited import missing
 from everup.supervise.lifecycle import Happening, On

@@ -275,17 +275,13 @@ class Keeper:
                 raise ValueError(f"unknown request {op!r}")
 
     def _hold(self, name: str, fd: int) -> None:
-        self._drop(name)
-        if name == LOCK:
-            os.close(fd)
-        else:
-            self.held[name] = fd
+        old = self.held.get(name)
+        self.held[name] = fd  # of the lock, too: its file may have been removed, and made again
+        if old is not None:
+            os.close(old)
 
     def _drop(self, name: str) -> None:
-        if name == LOCK:
-            return
-        fd = self.held.pop(name, None)
-        if fd is not None:
+        if name != LOCK and (fd := self.held.pop(name, None)) is not None:
             os.close(fd)
 
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:

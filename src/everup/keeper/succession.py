@@ -43,9 +43,9 @@ def read(memory: int | None) -> Estate:
         return Estate(notes=[["everup", text]])
 
 
-def sign(lock: int) -> None:
-    """Write our pid where who finds the lock taken looks for it."""
-    me = f"{os.getpid()}\n".encode()
+def sign(lock: int, pid: int | None = None) -> None:
+    """Write the keeper's pid (None: ours) where who finds the lock taken looks for it."""
+    me = f"{os.getpid() if pid is None else pid}\n".encode()
     with contextlib.suppress(OSError):
         if os.pread(lock, 32, 0) != me:
             os.ftruncate(lock, 0)

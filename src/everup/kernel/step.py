@@ -7,6 +7,7 @@ from everup.kernel.ctx import Ctx, Outbox
 from everup.kernel.room import BEGAN, RESTED, Reconcile, Room
 
 W = TypeVar("W")
+Step = Callable[[Any, Ctx[Any]], None]
 MOST_ROUNDS = 100_000
 """Deliveries within one step. A rollout of a thousand replicas needs some thousand; a rule that
 wakes itself would need no end."""
@@ -26,7 +27,7 @@ class Kernel(Generic[W]):
         self.rooms = dict(rooms)
         self._ctx = Ctx(world, box, random)
         self._box = box
-        self._hear: dict[type, Sequence[Room]] = {}
+        self._hear: dict[type, Sequence[Step]] = {}
 
     def handle(self, event: object, now: float) -> list[Any]:
         """Take one event; the actions are to be carried out in their order.
@@ -34,29 +35,34 @@ class Kernel(Generic[W]):
         Any exception is a defect, but for those that a room documents for a command that it
         refuses before it has changed anything: this kernel must not be used any more.
         """
-        box = self._box
+        box, deliver = self._box, self._deliver
         box.actions, self._ctx.now = [], now
         box.steps += 1
-        self._deliver(BEGAN)
-        self._deliver(event)
+        deliver(BEGAN)
+        deliver(event)
+        facts, dirty = box.facts, box.dirty
         for _round in range(MOST_ROUNDS):
-            if box.facts:
-                self._deliver(box.facts.popleft())
-            elif box.dirty:
-                subject = next(iter(box.dirty))
-                del box.dirty[subject]
-                self._deliver(Reconcile(subject))
+            if facts:
+                deliver(facts.popleft())
+            elif dirty:
+                subject = next(iter(dirty))
+                del dirty[subject]
+                deliver(Reconcile(subject))
             else:
                 box.again = False
-                self._deliver(RESTED)
-                if not (box.facts or box.dirty or box.again):
+                deliver(RESTED)
+                if not (facts or dirty or box.again):
                     return box.actions
         raise DefectError(f"a step does not come to rest: {type(event).__name__}")
 
     def next_deadline(self) -> float | None:
         """When ``Tick`` is due at the latest, in monotonic seconds; None: never."""
-        due = [room.next_deadline() for room in self.rooms.values()]
-        return min((at for at in (*due, self._box.next_wake) if at is not None), default=None)
+        earliest = self._box.next_wake
+        for room in self.rooms.values():
+            at = room.next_deadline()
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def check_invariants(self) -> None:
         """Raise ``AssertionError`` where a room's state contradicts itself."""
@@ -64,12 +70,10 @@ class Kernel(Generic[W]):
             room.check_invariants()
 
     def _deliver(self, event: object) -> None:
-        for room in self._listeners(type(event)):
-            room.step(event, self._ctx)
-
-    def _listeners(self, kind: type) -> Sequence[Room]:
-        known = self._hear.get(kind)
-        if known is None:
-            known = [room for room in self.rooms.values() if kind in room.hears]
-            self._hear[kind] = known
-        return known
+        steps = self._hear.get(type(event))
+        if steps is None:
+            steps = self._hear[type(event)] = [
+                room.step for room in self.rooms.values() if type(event) in room.hears
+            ]
+        for step in steps:
+            step(event, self._ctx)

@@ -13,8 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from everup.model.units import Duration, Size
 
-# Checks are compiled once, for the whole Spec, not for each part of it as well.
-CONFIG = ConfigDict(extra="forbid", defer_build=True)
+CONFIG = ConfigDict(extra="forbid", defer_build=True)  # checks are compiled once, for all of Spec
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -37,13 +36,14 @@ class Probe:
     tcp: str | None = None
     """``"listen"`` (the replica's own listener or port) or ``host:port``: it must accept."""
     grpc: str | None = None
-    """``"listen"`` (the replica's own listener or port) or ``host:port``: grpc.health.v1 must say
-    SERVING, over plaintext."""
+    """``"listen"`` or ``host:port``: grpc.health.v1 must say SERVING there, over plaintext."""
     grpc_service: Annotated[str, Field(max_length=200)] = ""
     """Whose health a ``grpc`` probe asks for; empty: the server's as a whole."""
     exec: _Argv | None = None
-    """Command that must end with status 0; it runs with the service's user, directory and
-    environment, without a shell."""
+    """Command that must end with status 0; it runs as the service does, without a shell."""
+    plugin: Literal["no", "yes", "strict"] = "no"
+    """``yes``: ``exec`` is a Nagios plugin: OK and WARNING succeed, CRITICAL fails, UNKNOWN and any
+    other end are no verdict; ``strict``: these fail as well."""
     listener: str | None = None
     """Name of the listener to ask, where the service has several. Default: the first."""
     method: str = "GET"
@@ -51,9 +51,8 @@ class Probe:
     status: str = "200-399"
     """Range of HTTP status codes that count as success, ``200`` or ``200-399``."""
     redirects: Literal["same-host", "never", "any"] = "same-host"
-    """Which redirects (301, 302, 303, 307 and 308 in the range of ``status``) count as success;
-    none is followed. ``same-host``: those to the host that was asked; ``never``; ``any``: also
-    those to another host, which say little about this service."""
+    """Which redirects in the range of ``status`` count as success; none is followed. ``same-host``:
+    those to the host that was asked; ``any``: also to another, which says little of this one."""
     body: str | None = None
     """Regular expression that must be found in the first 64 KiB of the HTTP body."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -282,8 +281,7 @@ class Service:
     stop_signal: str = "SIGTERM"
     """Signal that asks the replica to end."""
     stop_scope: Literal["main", "all"] = "main"
-    """Who gets the stop signal first: the ``main`` process, or ``all`` processes of the replica.
-    Who is left when the main process has ended gets it then."""
+    """Who gets the stop signal first: the ``main`` process, or ``all``; who is left gets it then."""
     stop_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
     """After this time everything of the replica gets SIGKILL."""
     drain_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
@@ -385,8 +383,7 @@ class Everup:
     starvation_max: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
     """A verdict is postponed no longer than this."""
     observer: bool = True
-    """Run the observer beside the engine: it watches, says why something failed, and speaks to
-    others. Without it everup restarts all the same."""
+    """Run the observer, which says why something failed. Restarts do not need it."""
     storm_brake: StormBrake = field(default_factory=StormBrake)
     """Restarts after failures beyond this budget wait. What operators ask for is not counted."""
     rollout: Rollouts = field(default_factory=Rollouts)

@@ -5,7 +5,7 @@ cells in which nothing can or should happen say so by name (``_stay``, ``_stale`
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -13,6 +13,7 @@ from everup.model.action import Effect, GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Hook
 from everup.model.instance import ExitCause, ExitKind, State
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Service
 from everup.supervise.awaited import missing
 from everup.supervise.restart import Next, after_exit
@@ -79,28 +80,18 @@ def enter(instance: Instance, state: State, now: float, reason: str = "") -> Ins
 
 def _start(service: Service, inst: Instance, event: Happening, _u: float, now: float) -> Result:
     run = max(inst.run, inst.spent) + 1
+    hooked = service.hooks.pre_start is not None
     inst = replace(
-        enter(inst, State.STARTING, now, event.reason),
-        run=run,
-        spent=run,
-        restarts=inst.restarts + (inst.last_exit is not None),
-        pid=0,
-        said_ready=False,
-        proven=False,
-        spawned_at=None,
-        up_at=None,
-        verdict="",
-        asked=False,
-        done=False,
-        suspected=False,
-        reloads_until=None,
-        is_ready=service.probe.readiness is None,
-        status_text="",
+        inst, state=State.STARTING, since=now, deadline=None, reason=event.reason,
+        phase=Hook.PRE_START if hooked else "spawn", run=run, spent=run, pid=0,
+        restarts=inst.restarts + (inst.last_exit is not None), said_ready=False, proven=False,
+        spawned_at=None, up_at=None, verdict="", asked=False, done=False, suspected=False,
+        reloads_until=None, is_ready=service.probe.readiness is None, status_text="",
         watchdog_at=None,
-    )
-    if service.hooks.pre_start is not None:
-        return replace(inst, phase=Hook.PRE_START), (RunHook(inst.slot, inst.run, Hook.PRE_START),)
-    return replace(inst, phase="spawn"), (Spawn(inst.slot, inst.run, inst.lane),)
+    )  # fmt: skip
+    if hooked:
+        return inst, (RunHook(inst.slot, inst.run, Hook.PRE_START),)
+    return inst, (Spawn(inst.slot, inst.run, inst.lane),)
 
 
 def _hook_starting(service: Service, inst: Instance, ev: Happening, u: float, now: float) -> Result:
@@ -286,8 +277,10 @@ def _exited(service: Service, inst: Instance, event: Happening, u: float, now: f
 
 def _ended(service: Service, inst: Instance, cause: ExitCause, u: float, now: float) -> Result:
     had_process = inst.has_process
-    inst = replace(inst, pid=0, last_exit=cause, watchdog_at=None, suspected=False, facts={})
-    inst = replace(inst, reloads_until=None)
+    inst = replace(
+        inst, pid=0, last_exit=cause, watchdog_at=None, suspected=False, facts={},
+        reloads_until=None,
+    )  # fmt: skip
     if service.hooks.post_stop is not None and had_process:
         inst = replace(enter(inst, State.STOPPING, now, inst.reason), phase=Hook.POST_STOP)
         return inst, (RunHook(inst.slot, inst.run, Hook.POST_STOP),)

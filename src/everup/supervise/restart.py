@@ -1,10 +1,11 @@
 """Restart engine: what follows when a process has ended by itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from everup.model.instance import ExitCause, ExitKind
 from everup.model.record import Instance
+from everup.model.replacing import replace
 from everup.model.spec import Restart, Service
 
 _MAX_DOUBLINGS = 40  # 2**40 times any delay is above every cap

@@ -37,7 +37,10 @@ def die(world: "SimWorld", who: str) -> None:
             )
         )  # fmt: skip
     world.audit.taken_over()
-    up = fold(world.spec, latest, children, world.boot, world.now, candidate=candidate)
+    up = fold(
+        world.spec, latest, children, world.boot, world.now, candidate=candidate,
+        takeover=who != "both",
+    )  # fmt: skip
     up = replace(up, adopted=tuple(a for a in up.adopted if _has_slot(world, a.slot, candidate)))
     for process in list(world.processes.values()):  # scaled away meanwhile
         if not _has_slot(world, process.slot, candidate):

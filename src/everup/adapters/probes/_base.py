@@ -1,6 +1,7 @@
 """What all kinds of attempt at a probe have in common."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from everup.adapters.probes._plan import Plan
@@ -102,6 +103,6 @@ class Attempt:
         raise NotImplementedError
 
     def could_not_ask(self) -> None:
-        """The verdict to come is everup's own trouble: mark it as one that proves nothing."""
-        probe = self.plan.target.probe
-        self.lateness_s = max(self.lateness_s, probe.timeout, probe.interval, 1.0)
+        """The verdict to come proves nothing, and no limit of lateness makes it do so: it is
+        everup's own trouble, or that of a plugin."""
+        self.lateness_s = inf

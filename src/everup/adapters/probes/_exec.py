@@ -12,7 +12,8 @@ from everup.model.signal import ProbeTarget
 _LATE_S: Final = 0.02
 _EXTENSION_S: Final = 0.05
 
-RunExec = Callable[[ProbeTarget], Awaitable[tuple[bool, str]]]
+RunExec = Callable[[ProbeTarget], Awaitable[tuple[bool | None, str]]]
+"""Whether it succeeded, None: the command itself does not know; and the detail."""
 
 
 class ExecAttempt(Attempt):
@@ -30,7 +31,7 @@ class ExecAttempt(Attempt):
     ) -> None:
         super().__init__(owner, plan, started_s, lateness_s)
         self._run_exec = run_exec
-        self._task: asyncio.Future[tuple[bool, str]] | None = None
+        self._task: asyncio.Future[tuple[bool | None, str]] | None = None
         self._extended = False
         self._over = False
         """A verdict is out or no longer wanted."""
@@ -64,7 +65,7 @@ class ExecAttempt(Attempt):
             task.cancel()
         return False
 
-    def _on_done(self, task: asyncio.Future[tuple[bool, str]]) -> None:
+    def _on_done(self, task: asyncio.Future[tuple[bool | None, str]]) -> None:
         # Asking for the exception keeps asyncio from logging it as never retrieved.
         error = None if task.cancelled() else task.exception()
         if self._over:
@@ -78,4 +79,6 @@ class ExecAttempt(Attempt):
             self.owner.finished(self, False, one_line(f"cannot be run: {words}"))
         else:
             ok, detail = task.result()
-            self.owner.finished(self, ok, one_line(detail))
+            if ok is None:
+                self.could_not_ask()
+            self.owner.finished(self, ok is True, one_line(detail))

@@ -95,7 +95,7 @@ class Prober:
     def __init__(
         self,
         report: Callable[[ProbeResult], None],
-        run_exec: Callable[[ProbeTarget], Awaitable[tuple[bool, str]]],
+        run_exec: Callable[[ProbeTarget], Awaitable[tuple[bool | None, str]]],
         *,
         random: Callable[[], float] = _random.random,
     ) -> None:

@@ -1,0 +1,1 @@
+"""Nagios and its kin: plugins, passive results, NRPE, NSCA, Icinga 2."""
