@@ -281,7 +281,7 @@ class Service:
     stop_signal: str = "SIGTERM"
     """Signal that asks the replica to end."""
     stop_scope: Literal["main", "all"] = "main"
-    """Who gets the stop signal first: the ``main`` process, or ``all``; who is left gets it then."""
+    """First to get the stop signal: the ``main`` process, or ``all``; who is left gets it next."""
     stop_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 10.0
     """After this time everything of the replica gets SIGKILL."""
     drain_timeout: Annotated[Duration, Field(ge=0, le=86400)] = 0.0
