@@ -779,3 +779,37 @@ def test_all_processes_die_with_the_engine_and_the_reload_still_comes_to_its_end
         assert bench.told(Kind.RELOADED, Kind.ROLLED_BACK), f"killed at step {die_at}"
         bench.finish()
         assert end_of(bench) == end, f"killed at step {die_at}"
+
+
+@pytest.mark.parametrize("story", [cold, broken_cold])
+def test_started_by_hand_during_a_cold_change(story: Story) -> None:
+    """A replica that was stopped starts as what the service is after the switch, whenever it is
+    asked for, and whichever engine dies after that."""
+    bench, spec = story()
+    bench.settle(bench.tell(Stop((WEB2,), "ann")))
+    bench.play(Reload(spec, "ann"))
+    for die_at in range(1, bench.steps + 30):
+        bench, spec = story()
+        bench.settle(bench.tell(Stop((WEB2,), "ann")))
+        bench.die_at = {die_at}
+        bench.play(Reload(spec, "ann"), Start((WEB2,), "ann"))
+        bench.check_quiet()
+        where = f"killed at step {die_at}"
+        assert bench.state(WEB2) is State.READY, where
+        port = bench.engine.services["web"].listen
+        assert port == (ELSEWHERE if story is cold else bench.spec.service["web"].listen), where
+
+
+def test_a_stop_that_is_taken_back_during_a_cold_change() -> None:
+    """It waited for its turn to stop, so it is none of those that are replaced; as long as it
+    lives nobody could start."""
+    bench = shop()
+    bench.spec = replace(bench.spec)
+    spec = changed(bench.spec, db=new(bench, "db", listen=ELSEWHERE))
+    todo = bench.tell(Stop((DB,), "ann"))  # web, which needs it, stops first
+    todo += bench.tell(Reload(spec, "ann"))
+    todo += bench.tell(Start((DB,), "ann"))
+    bench.finish(todo)
+    bench.check_quiet()
+    assert bench.state(DB) is State.READY
+    assert bench.engine.services["db"].listen == ELSEWHERE

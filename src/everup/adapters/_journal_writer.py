@@ -46,12 +46,15 @@ class Writer:
         self._thread: threading.Thread | None = None
         disk.answered = self._answered
 
-    def start(self, *, hold: bool, patience_s: float) -> None:
-        """Open the file. What that raises is raised here; if it takes longer, the copy must do."""
+    def start(
+        self, *, hold: bool, patience_s: float, after: Callable[[], object] | None = None
+    ) -> None:
+        """Open the file, once ``after`` has returned. What that raises is raised here; if it takes
+        longer, the copy must do."""
         disk = self._disk
         self._busy_since = self._monotonic()
         self._thread = threading.Thread(
-            target=self._run, args=(hold,), name="journal-writer", daemon=True
+            target=self._run, args=(hold, after), name="journal-writer", daemon=True
         )
         self._thread.start()
         with self._turn:
@@ -65,8 +68,10 @@ class Writer:
 
     # -- the thread
 
-    def _run(self, hold: bool) -> None:
+    def _run(self, hold: bool, after: Callable[[], object] | None) -> None:
         try:
+            if after is not None:
+                after()
             self._disk.begin(hold=hold)
         except BaseException as error:
             self._error, self._state = error, _State.CLOSED

@@ -40,6 +40,8 @@ class Journal:
     before. ``thread``: no caller waits for the disk. A thread writes what was appended once
     ``kick`` is called; only where the copy cannot be kept, or for a record that is to outlive a
     power cut, ``append`` waits for it, at most ``WAIT_S``, and not again before it has come back.
+    ``after``: that thread calls it before it opens the file, and it may take long: with the copy
+    at hand nobody waits for it.
     ``clock`` is the wall clock, for display alone; what is decided goes by ``monotonic``."""
 
     def __init__(
@@ -49,6 +51,7 @@ class Journal:
         *,
         hold: bool = False,
         thread: bool = False,
+        after: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,7 +70,9 @@ class Journal:
         self._writer: Writer | None = None
         if thread:
             self._writer = Writer(self._disk, self._memory, self._tell, monotonic)
-            self._writer.start(hold=hold, patience_s=_BEGIN_S if copied else _BEGIN_BLIND_S)
+            patience_s = _BEGIN_S if copied else _BEGIN_BLIND_S
+            patience_s = 0.0 if copied and after else patience_s
+            self._writer.start(hold=hold, patience_s=patience_s, after=after)
         else:
             self._disk.begin(hold=hold)
         if hold:

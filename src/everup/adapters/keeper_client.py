@@ -66,6 +66,12 @@ class KeeperClient:
         self._loop = loop
         loop.add_reader(self._sock.fileno(), self._readable)
 
+    def gone(self) -> None:
+        """Take the keeper for gone, though its end of the socket is still open."""
+        if self._sock.fileno() >= 0:
+            self.close()
+            self._lost()
+
     def close(self) -> None:
         if self._loop is not None:
             self._loop.remove_reader(self._sock.fileno())

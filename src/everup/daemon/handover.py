@@ -12,6 +12,7 @@ from everup.adapters import trusted
 from everup.adapters.census import census
 from everup.adapters.keeper_client import KeeperClient
 from everup.keeper import estate as estates
+from everup.keeper.doomed import is_doomed
 from everup.keeper.estate import Record
 
 _UNBORN_S = 2.0
@@ -62,7 +63,7 @@ def start_keeper(
 def _wait_gone(keeper: int) -> None:
     """Its descriptors are closed some time before its children get another parent."""
     deadline = time.monotonic() + _GONE_S
-    while os.getppid() == keeper:
+    while os.getppid() == keeper and not is_doomed(keeper):
         if time.monotonic() > deadline:
             raise BlockingIOError(errno.EAGAIN, f"the keeper (pid {keeper}) still lives")
         time.sleep(_LOOK_S)

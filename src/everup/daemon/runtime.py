@@ -41,6 +41,7 @@ from everup.daemon.voice import Voice
 from everup.engine.core import Engine
 from everup.engine.fold import replicas
 from everup.engine.records import CannotChangeError
+from everup.keeper.doomed import DOOMED, Doomed
 from everup.kernel.step import DefectError
 from everup.model.action import Action, Record, RunHook, Spawn
 from everup.model.entry import EntryKind
@@ -61,13 +62,14 @@ class Runtime:
 
     def __init__(self, spec: Spec, place: Place, keeper_fd: int) -> None:
         self.place = place
-        self.boot = journals.boot_id()
-        self.started_at = time.time()
-        self.keeper_pid = 0
+        self.boot, self.started_at, self.keeper_pid = journals.boot_id(), time.time(), 0
+        doomed = Doomed(os.environ.get(DOOMED, ""))
         self.voice = Voice(sys.stdout)
         self.shelf = Shelf(self.voice.say)
         # An engine that comes after another one must not wait for its journal.
-        self.journal = Journal(Path(place.journal), self.voice.say, hold=True, thread=True)
+        self.journal = Journal(
+            Path(place.journal), self.voice.say, hold=True, thread=True, after=doomed.gate
+        )
         latest = self.journal.latest()
         # The files follow: a disk that does not answer holds nobody up.
         found, self.next_is_over = takeover.config_in_force(place, self.shelf, latest)
@@ -78,7 +80,7 @@ class Runtime:
         self.keeper = KeeperClient.from_fd(keeper_fd, self._from_keeper, self._keeper_lost, store)
         self.bank = SocketBank(self.keeper.hold, self.keeper.drop, self._facility, place.state_dir)
         self.engine.can_steer = self._can_steer
-        self.logs = LogPump(Path(place.logs), self._log_event_from_thread)
+        self.logs = LogPump(Path(place.logs), self._log_event_from_thread, after=doomed.wait)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: deque[Event] = deque()
         self._handling = False
@@ -145,7 +147,7 @@ class Runtime:
         self.prober = Prober(lambda result: self.dispatch(Probed(result)), self.crew.run_exec)
         self.logs.start()
         self.keeper.start(loop)
-        self.keeper.heard = KeeperWatch.begin(os.environ, loop, self.voice.say).heard
+        KeeperWatch.begin(os.environ, loop, self.voice.say, self.keeper)
         Heartbeat(loop, self.dispatch, self.keeper.alive)
         self.spawn_task(self.chores.run())
         self.spawn_task(self.listening.run())

@@ -114,6 +114,7 @@ def _prepare(engine: Supervised, name: str, rollout: Rollout, now: float) -> boo
     while a cold rollout waits for the last one to be down."""
     if holds_back(engine, name):
         if any(i.state.alive for i in engine.all_of(name)):
+            _include(engine, name, rollout, now)
             return False
         rollout = engine.rolling[name] = _switch(engine, name, rollout, now)
     for turn in rollout.turns:
@@ -121,6 +122,21 @@ def _prepare(engine: Supervised, name: str, rollout: Rollout, now: float) -> boo
         if instance is not None and instance.run == turn.before:
             _take_over(engine, rollout, instance, now)
     return True
+
+
+def _include(engine: Supervised, name: str, rollout: Rollout, now: float) -> None:
+    """Who was on his way out as the cold rollout began, and is to stay after all, stops with the
+    others: as long as he lives nobody starts."""
+    mine = {turn.slot for turn in rollout.turns}
+    late = [
+        i.slot
+        for i in engine.of(name)
+        if i.state in _SERVING and not i.asked and i.slot not in mine
+    ]
+    if late:
+        turns = (*rollout.turns, *(_replace(engine, rollout, slot, now) for slot in late))
+        slots = tuple(dict.fromkeys((*rollout.slots, *late)))
+        engine.rolling[name] = replace(rollout, slots=slots, turns=turns)
 
 
 def _switch(engine: Supervised, name: str, rollout: Rollout, now: float) -> Rollout:
@@ -134,6 +150,9 @@ def _switch(engine: Supervised, name: str, rollout: Rollout, now: float) -> Roll
         service = engine.services[name]
         lanes.open_up(engine, service, max(count, service.slots))
     until = now + rollout.target.start_timeout + rollout.target.min_ready
+    for instance in engine.of(name):  # whoever starts from now on is of this generation
+        if instance.slot not in rollout.slots:
+            engine.put(replace(instance, gen=rollout.gen), now)
     mine = [i for i in engine.of(name) if i.slot in rollout.slots and i.want]
     turns = tuple(Turn(i.slot, i.run, until) for i in mine if not i.done)
     return replace(rollout, waiting=(), turns=turns)

@@ -18,6 +18,7 @@ from typing import Any
 
 from everup.keeper import birth, remains, spawn, succession, voice, wire
 from everup.keeper.children import Child, Children, subreaper
+from everup.keeper.doomed import DOOMED, Doomed
 from everup.keeper.escaped import Escaped, told
 from everup.keeper.estate import Estate
 from everup.keeper.link import Link
@@ -60,6 +61,7 @@ class Keeper:
         self.remains = Remains(self.children, self.link.send, self._all_ended)
         self.hung_s = float(meta.get("hung_s", HUNG_S))
         self.vigil = Vigil(self.hung_s)
+        self.doomed = Doomed(os.environ.pop(DOOMED, ""))
         self.beat_due = 0.0
         self.before = -1  # pidfd of an engine that has yet to leave before ours can start
         self.engine_started = 0.0
@@ -106,11 +108,10 @@ class Keeper:
         self.strangers.look()
         self.remains.look()
         if self.leave_by is not None and now >= self.leave_by:
-            self.leave_by = now + 1.0
-            self._kill_engine()
-        elif why := self.vigil.hung(now):
-            say(f"the engine hangs: {why}; killing it, another one takes over, services go on")
-            self._kill_engine()
+            self.leave_by = None
+            self.kill_engine()
+        if why := self.vigil.hung(now):
+            succession.judge(self, why)
         if self.engine_pid and now >= self.beat_due:
             self.beat_due = now + BEAT_S
             self.link.beat()
@@ -179,7 +180,7 @@ class Keeper:
             directory = "/"
         request = {
             "argv": self.engine_argv,
-            "env": dict(os.environ, **_told(self.hung_s)),
+            "env": dict(os.environ, **_told(self.hung_s, self.doomed)),
             "cwd": directory,
             "nofile": "ours",
             "oom": "ours",
@@ -202,15 +203,16 @@ class Keeper:
         self.engine_due = time.monotonic() + self.engine_delay_s
         self.engine_delay_s = min(_MAX_ENGINE_DELAY_S, max(0.1, self.engine_delay_s * 2))
 
-    def _kill_engine(self) -> None:
-        self.vigil.stop()
+    def kill_engine(self) -> None:
+        """SIGKILL; its end is seen by ``reap``, or not at all while a disk does not answer."""
+        self.vigil.killed()
         with contextlib.suppress(ProcessLookupError):
             if self.before >= 0:
                 signal.pidfd_send_signal(self.before, signal.SIGKILL)
             elif self.engine_pid:
                 os.kill(self.engine_pid, signal.SIGKILL)
 
-    def _engine_ended(self, status: int) -> None:
+    def engine_ended(self, status: int) -> None:
         self.link.readable()  # what it said before
         self.link.close()
         self.engine_pid, self.leave_by = 0, None
@@ -360,7 +362,7 @@ class Keeper:
             if child is not None:
                 self.ended(child)
             elif pid == self.engine_pid:
-                self._engine_ended(status)
+                self.engine_ended(status)
             elif pid == self.nursery.pid:
                 self.nursery.lost()
 
@@ -381,9 +383,11 @@ class Keeper:
             self.nursery.prepare(child.cgroup)
 
 
-def _told(hung_s: float) -> dict[str, str]:
-    """What the engine has to know of us before we can speak: where, and that we do each second."""
-    return {"EVERUP_KEEPER_FD": str(ENGINE_FD), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
+def _told(hung_s: float, doomed: Doomed) -> dict[str, str]:
+    """What the engine has to know before we can speak: where, that we do each second, and whose
+    files are not to be touched yet."""
+    told = {"EVERUP_KEEPER_FD": str(ENGINE_FD), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
+    return told | ({DOOMED: str(doomed)} if doomed.left() else {})
 
 
 def _status_text(status: int) -> str:

@@ -1,5 +1,6 @@
 """From keeper to keeper: taking over what an earlier one had, and becoming the next."""
 
+import _thread
 import contextlib
 import os
 import select
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from everup.keeper import estate as estates
 from everup.keeper import spawn
 from everup.keeper.children import Child, is_same
+from everup.keeper.doomed import DOOMED
 from everup.keeper.estate import Estate
 from everup.keeper.strangers import own
 from everup.keeper.voice import say
@@ -29,6 +31,7 @@ FORWARDED = (
 )
 """Signals of the keeper that are for the engine."""
 _AFTER_S = 5.0
+_SIGN_S = 0.2
 
 
 def read(memory: int | None) -> Estate:
@@ -44,12 +47,24 @@ def read(memory: int | None) -> Estate:
 
 
 def sign(lock: int, pid: int | None = None) -> None:
-    """Write the keeper's pid (None: ours) where who finds the lock taken looks for it."""
+    """Write the keeper's pid (None: ours) where who finds the lock taken looks for it. A disk that
+    does not answer is waited for by a thread alone."""
     me = f"{os.getpid() if pid is None else pid}\n".encode()
-    with contextlib.suppress(OSError):
-        if os.pread(lock, 32, 0) != me:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, me, 0)
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def write() -> None:
+        with contextlib.suppress(OSError):
+            if os.pread(lock, 32, 0) != me:
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, me, 0)
+        done.release()
+
+    try:
+        _thread.start_new_thread(write, ())
+    except RuntimeError:  # no thread can be had
+        write()
+    done.acquire(timeout=_SIGN_S)
 
 
 def inherit(keeper: "Keeper") -> None:
@@ -97,7 +112,26 @@ def _wait_for(keeper: "Keeper", pid: int) -> None:
 
     keeper.watch(fd, left)
     keeper.before, keeper.leave_by = fd, time.monotonic() + _AFTER_S
+    keeper.vigil.watch(pid, time.monotonic())
     keeper.engine_due = None
+
+
+def judge(keeper: "Keeper", why: str) -> None:
+    """The engine hangs: it is killed. Or it is dead and cannot be reaped: nobody waits for that."""
+    if not keeper.vigil.dead:
+        say(f"the engine hangs: {why}; killing it, another one takes over, services go on")
+        keeper.kill_engine()
+        return
+    say(f"the engine (pid {keeper.vigil.pid}): {why}; another one does not wait for that")
+    keeper.doomed.add(keeper.vigil.pid)
+    keeper.vigil.stop()
+    if keeper.before < 0:
+        keeper.engine_ended(signal.SIGKILL)
+        return
+    keeper.unwatch(keeper.before)
+    os.close(keeper.before)
+    keeper.before, keeper.leave_by = -1, None
+    keeper.engine_due = time.monotonic()
 
 
 def become(keeper: "Keeper") -> None:
@@ -114,6 +148,7 @@ def become(keeper: "Keeper") -> None:
         memory, passed = estates.write(_estate(keeper))
         for fd in (lock, *passed):
             os.set_inheritable(fd, True)
+        os.environ |= {DOOMED: str(keeper.doomed)} if keeper.doomed.left() else {}
         line = estates.command(argv, keeper.meta | spawn.found(), engine, lock=lock, memory=memory)
         os.execv(line[0], line)
     except Exception as error:  # whatever it is, there are children to keep

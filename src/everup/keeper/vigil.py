@@ -3,16 +3,21 @@
 Silence alone is no proof. The machine may be starved, or the watcher itself was not running: a
 tick of its that comes late makes it begin anew. So at the verdict the silent one is looked at: one
 that is stopped, or sleeps without having run or wanted to, hangs; one that runs, waits for its
-turn on a CPU or for a disk gets more time. Used by keeper and engine alike.
+turn on a CPU or for a disk gets more time. One that is dead but for a thread that waits for a disk
+is given up: no other sign of its end comes before that disk answers. Used by keeper and engine.
 """
 
 import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from everup.keeper.doomed import is_doomed
+
 BEAT_S = 1.0
 """How often each says that it lives."""
 HUNG_S = 5.0
+GIVE_UP_S = 2.0
+"""From the death of one that cannot end to the verdict that nobody waits for it."""
 _TICKS = 10
 _PATIENCE = 6
 """So many times longer may one be silent that runs, or would if it got a CPU."""
@@ -29,6 +34,8 @@ class Activity(NamedTuple):
     """As in /proc/PID/stat; empty: it is gone, or nobody can tell."""
     active_s: float
     """It has run, or waited for a CPU."""
+    dies: bool = False
+    """It has ended or been killed, and is still there."""
 
 
 def activity(pid: int) -> Activity:
@@ -39,7 +46,7 @@ def activity(pid: int) -> Activity:
         with open(f"/proc/{pid}/schedstat", "rb", 0) as file:
             ran, waited = file.read(256).split()[:2]
         active_s = (int(ran) + int(waited)) / 1e9
-    return Activity(state, active_s)
+    return Activity(state, active_s, is_doomed(pid))
 
 
 class Vigil:
@@ -48,19 +55,28 @@ class Vigil:
     def __init__(self, hung_s: float = HUNG_S, look: Callable[[int], Activity] = activity) -> None:
         self._tick_s = max(hung_s, 0.1) / _TICKS
         self._look = look
-        self._pid = 0
+        self.pid = 0
         self._due: float | None = None
         self._quiet = 0
+        self._dying = 0
+        self._killed = False
         self._before = Activity("", 0.0)
+        self.dead = False
+        """By the last verdict: it has ended, and will not be seen to before a disk answers."""
 
     def watch(self, pid: int, now: float) -> None:
         """From its first instant on."""
-        self._pid, self._quiet = pid, 0
+        self.pid, self._quiet, self._dying = pid, 0, 0
+        self._killed = self.dead = False
         self._due = now + self._tick_s
 
     def stop(self) -> None:
         """There is nobody to be watched."""
         self._due = None
+
+    def killed(self) -> None:
+        """It was sent SIGKILL: the one thing left to be seen is that it cannot end."""
+        self._killed = True
 
     def heard(self) -> None:
         """It said something."""
@@ -80,16 +96,19 @@ class Vigil:
             self._quiet = 0
             return ""
         self._quiet += 1
+        seen = self._look(self.pid)
+        self._dying = self._dying + 1 if seen.dies else 0
         if self._quiet == 1:
-            self._before = self._look(self._pid)
-        if self._quiet <= _TICKS:
-            return ""
-        return self._verdict(self._look(self._pid))
+            self._before = seen
+        if (self._dying - 1) * self._tick_s >= GIVE_UP_S:
+            self.dead = True
+            return "it is dead and cannot end: a thread of it waits for a disk that does not answer"
+        return self._verdict(seen) if self._quiet > _TICKS and not self._killed else ""
 
     def _verdict(self, now: Activity) -> str:
         silent_s = self._quiet * self._tick_s
-        if now.state in ("Z", "X"):
-            return ""  # it has ended: that is seen another way
+        if now.state in ("Z", "X") or now.dies:
+            return ""  # it has ended: that is seen another way, or soon
         if now.state == "T":
             return f"it is stopped and has said nothing for {silent_s:.1f} s"
         moved = now.active_s - self._before.active_s > _IDLE * silent_s

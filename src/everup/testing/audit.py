@@ -30,6 +30,9 @@ class Auditor:
         self._gens: dict[Slot, int] = {}
         self._runs: set[tuple[Slot, int]] = set()
         self._were_ready: set[str] = set()
+        self._needed: dict[str, tuple[str, ...]] = {}
+        self._ones_ready: set[tuple[str, int]] = set()
+        """Before the step."""
 
     def _fail(self, text: str) -> None:
         tail = "\n".join(
@@ -56,6 +59,7 @@ class Auditor:
         last = {a.service: a for a in actions if isinstance(a, SetBalance)}
         records = [a for a in actions if isinstance(a, Record)]
         ready = {(r.subject, r.payload["run"]) for r in records if r.kind is Kind.READY}
+        ready |= self._ones_ready
         for action in actions:
             match action:
                 case Record(kind=kind, subject=subject, payload=payload):
@@ -125,10 +129,15 @@ class Auditor:
         self._check_intensity(slot)
 
     def _check_dependencies(self, slot: Slot) -> None:
-        """Ready before the step or after it: in between it may have been told to restart."""
-        for name in self._world.engine.services[slot.service].depends_on:
-            if name not in self._were_ready and not self._is_satisfied(name):
-                self._fail(f"{slot} is started though {name} is not ready")
+        """Ready before the step or after it: in between it may have been told to restart. A step
+        that ends a reload may have started it by what the service needed before."""
+        after = self._world.engine.services[slot.service].depends_on
+        lacking = self._lacking(after)
+        if lacking and self._lacking(self._needed.get(slot.service, after)):
+            self._fail(f"{slot} is started though {lacking[0]} is not ready")
+
+    def _lacking(self, names: tuple[str, ...]) -> list[str]:
+        return [n for n in names if n not in self._were_ready and not self._is_satisfied(n)]
 
     def _is_satisfied(self, name: str) -> bool:
         engine = self._world.engine
@@ -141,7 +150,11 @@ class Auditor:
 
     def look(self) -> None:
         """What holds before the next step."""
-        self._were_ready = {n for n in self._world.engine.services if self._is_satisfied(n)}
+        services = self._world.engine.services
+        self._were_ready = {n for n in services if self._is_satisfied(n)}
+        instances = self._world.engine.instances.values()
+        self._ones_ready = {(str(i.slot), i.run) for i in instances if i.state is State.READY}
+        self._needed = {name: service.depends_on for name, service in services.items()}
 
     def _check_intensity(self, slot: Slot) -> None:
         """Within any period: the first start, ``limit`` restarts and the one that parks, and the

@@ -48,13 +48,13 @@ class LogPump:
         clock: Callable[[], int] = time.time_ns,
         linger_s: float = 5.0,
         ledger: Path | None = None,
+        after: Callable[[Callable[[], bool]], bool] = lambda _: True,
     ) -> None:
         """``report`` is called from the pump's thread. ``linger_s``: how long the output of
         processes that outlive the main one is still read, at least 0, default 5 s. ``ledger``: a
-        file of about 650 KiB, default ``DIRECTORY/.ledger``; one pump uses it at a time."""
-        self._directory = directory
-        self._report = report
-        self._clock = clock
+        file of about 650 KiB, default ``DIRECTORY/.ledger``; one pump uses it at a time. ``after``:
+        true once the thread may begin; it is given what tells whether ``close`` was called."""
+        self._directory, self._report, self._clock = directory, report, clock
         self._linger_s = linger_s
         self._ledger = Ledger(ledger or directory / ".ledger", directory)
         self._scratch = Scratch()
@@ -68,8 +68,8 @@ class LogPump:
         self._by_key: dict[tuple[str, int, str], Source] = {}
         self._turns = Turns()
         self._timed = False  # something waits for a tick
-        self._closing = False
-        self._close_s = 0.0
+        self._closing, self._close_s = False, 0.0
+        self._after = after
         self._thread = threading.Thread(target=self._run, name="everup-logs", daemon=True)
 
     def start(self) -> None:
@@ -137,10 +137,9 @@ class LogPump:
 
     def _post(self, task: Callable[[], None]) -> None:
         with self._lock:
-            if self._closing:
-                return
-            self._tasks.append(task)
-            self._poke()
+            if not self._closing:
+                self._tasks.append(task)
+                self._poke()
 
     def _poke(self) -> None:
         if self._wake >= 0:
@@ -149,6 +148,8 @@ class LogPump:
     # From here on: in the thread.
 
     def _run(self) -> None:
+        if not self._after(lambda: self._closing):
+            return
         with suppress(OSError):
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._ledger.open()
