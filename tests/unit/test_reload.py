@@ -803,13 +803,15 @@ def test_started_by_hand_during_a_cold_change(story: Story) -> None:
 def test_a_stop_that_is_taken_back_during_a_cold_change() -> None:
     """It waited for its turn to stop, so it is none of those that are replaced; as long as it
     lives nobody could start."""
-    bench = shop()
-    bench.spec = replace(bench.spec)
+    other = Slot("db", 2)
+    bench = Bench(db(replicas=2), web(2, probe=READINESS, depends_on=("db",), start_timeout=30.0))
+    bench.up()
     spec = changed(bench.spec, db=new(bench, "db", listen=ELSEWHERE))
-    todo = bench.tell(Stop((DB,), "ann"))  # web, which needs it, stops first
+    todo = bench.tell(Stop((other, WEB), "ann"))  # web.1, which needs it, stops first
+    assert bench.state(other) is State.READY
     todo += bench.tell(Reload(spec, "ann"))
-    todo += bench.tell(Start((DB,), "ann"))
+    todo += bench.tell(Start((other,), "ann"))
     bench.finish(todo)
     bench.check_quiet()
-    assert bench.state(DB) is State.READY
+    assert (bench.state(DB), bench.state(other)) == (State.READY, State.READY)
     assert bench.engine.services["db"].listen == ELSEWHERE
