@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from everup import edges
 from everup.adapters import aid_ground, aside, metrics
 from everup.adapters import journal as journals
-from everup.adapters.aside import Shelf
 from everup.adapters.cgroups import Cgroups
 from everup.adapters.fdstore import FdStore
 from everup.adapters.journal import Journal
@@ -65,11 +64,10 @@ class Runtime:
         self.boot, self.started_at, self.keeper_pid = journals.boot_id(), time.time(), 0
         doomed = Doomed(os.environ.get(DOOMED, ""))
         self.voice = Voice(sys.stdout)
-        self.shelf = Shelf(self.voice.say)
+        self.shelf = aside.Shelf(self.voice.say)
         # An engine that comes after another one must not wait for its journal.
-        self.journal = Journal(
-            Path(place.journal), self.voice.say, hold=True, thread=True, after=doomed.gate
-        )
+        file, say = Path(place.journal), self.voice.say
+        self.journal = Journal(file, say, hold=True, thread=True, after=doomed.gate)
         latest = self.journal.latest()
         # The files follow: a disk that does not answer holds nobody up.
         found, self.next_is_over = takeover.config_in_force(place, self.shelf, latest)
@@ -83,7 +81,7 @@ class Runtime:
         self.logs = LogPump(Path(place.logs), self._log_event_from_thread, after=doomed.wait)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: deque[Event] = deque()
-        self._handling = False
+        self._handling = self._broken = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +93,6 @@ class Runtime:
         self._awaited: set[str] = set()
         self._taken: dict[str, int] = {}
         self._signals: list[int] = []
-        self._broken = False
         self.crew = Crew(
             keeper=self.keeper,
             bank=self.bank,
@@ -112,8 +109,7 @@ class Runtime:
         self.drains = Drains(
             self.engine, self.bank, self.cgroups, self.crew, self.dispatch, self.spawn_task
         )
-        self.chores = Chores(self)
-        self.listening = Listening(self)
+        self.chores, self.listening = Chores(self), Listening(self)
         self._performers = {**PERFORMERS, **edges.performers("edge")}
         self.aids = Aids(self.keeper, place, self.dispatch, self.spawn_task, self._prepare_aid)
         self.prober: Prober | None = None
