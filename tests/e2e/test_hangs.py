@@ -69,6 +69,20 @@ def test_a_stopped_zygote_costs_nobody_a_start(everup: Everup) -> None:
     assert "limit" not in said(everup)
 
 
+def test_both_stopped_at_once(everup: Everup) -> None:
+    """Neither can see to the other: the process that forks for the keeper wakes that, and the
+    keeper ends its engine."""
+    everup.up({"idle": everup.server()})
+    idle, own = everup.pid("idle.1"), everup.own()
+    for pid in (own.engine, own.keeper):
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(idle, signal.SIGKILL)
+    everup.wait_for(lambda: everup.own().engine not in (0, own.engine), "another engine", 60.0)
+    everup.wait_new_pid("idle.1", idle)
+    assert everup.own().keeper == own.keeper
+    assert "the engine hangs: it is stopped" in said(everup)
+
+
 def test_a_stop_that_passes_harms_nobody(everup: Everup) -> None:
     everup.up({"idle": everup.server()})
     own = everup.own()

@@ -14,7 +14,6 @@ LARGER = {
     "adapters/probes/_attempt.py": 462,
     "adapters/sockets.py": 485,
     "daemon/crew.py": 489,
-    "daemon/runtime.py": 402,
     "keeper/keeper.py": 425,
     "model/spec.py": 402,
     "supervise/lifecycle.py": 422,

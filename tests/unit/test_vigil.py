@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from everup.keeper.doomed import Doomed, is_doomed
-from everup.keeper.vigil import Activity, Vigil
+from everup.keeper.vigil import HALTED_LOOK_S, HUNG_S, Activity, Halted, Vigil
 
 
 class Watched:
@@ -144,3 +144,25 @@ def test_a_process_is_doomed_from_the_kill_on() -> None:
     assert not is_doomed(child.pid)
     assert doomed.wait()
     assert str(doomed) == ""
+
+
+def test_a_keeper_that_nobody_ends_though_it_is_stopped_is_told_to_go_on() -> None:
+    """Its engine would have ended it by then, so that is stopped as well."""
+    watched = Watched("T")
+    halted = Halted(watched.look)
+    now = 100.0
+    while not halted.look(7, now):
+        now += HALTED_LOOK_S
+        assert now < 200.0
+    assert HUNG_S + 1.0 < now - 100.0 < 3 * HUNG_S
+
+
+@pytest.mark.parametrize("pause_s", [HALTED_LOOK_S, 60.0])
+def test_a_stop_that_passes_and_a_watcher_that_was_stopped_itself_tell_nothing(
+    pause_s: float,
+) -> None:
+    watched = Watched("T")
+    halted = Halted(watched.look)
+    for at in range(40):
+        watched.state = "S" if at % 3 == 2 and pause_s == HALTED_LOOK_S else "T"
+        assert not halted.look(7, at * pause_s)

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from everup.keeper import spawn, wire
 from everup.keeper.spawn import SpawnError
-from everup.keeper.vigil import activity
+from everup.keeper.vigil import HALTED_LOOK_S, Halted, activity
 from everup.keeper.voice import say
 
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
@@ -243,13 +243,19 @@ def _silent(sock: socket.socket, pid: int) -> str:
 
 
 def _zygote(sock: socket.socket) -> NoReturn:
-    """Fork on request until the keeper is gone."""
+    """Fork on request until the keeper is gone. Should that be stopped together with its engine, so
+    that neither can see to the other, it is told to go on; it sees to the engine then."""
+    keeper = os.getppid()
     try:
         os.setsid()  # what is typed at the keeper's terminal is not for us
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked by a keeper that has just exec'd
         _close_all_but(sock.fileno())
         sock.setblocking(True)
+        halted = Halted()
         while True:
+            while not select.select([sock], [], [], HALTED_LOOK_S)[0]:
+                if halted.look(keeper, time.monotonic()) and os.getppid() == keeper:
+                    os.kill(keeper, signal.SIGCONT)
             request, (control, failed) = wire.receive(sock)
             try:
                 pid, placed = _clone(request["cgroup"])

@@ -117,3 +117,25 @@ class Vigil:
         if self._quiet > _TICKS * _PATIENCE:
             return f"it has said nothing for {silent_s:.1f} s, though it runs or waits for a disk"
         return ""
+
+
+HALTED_LOOK_S = 3.0
+_HALTED_LOOKS = 3
+
+
+class Halted:
+    """Whether a keeper stays stopped for longer than an engine would let it: then that is stopped
+    as well, and the two cannot see to each other. To be asked every ``HALTED_LOOK_S``."""
+
+    def __init__(self, look: Callable[[int], Activity] = activity) -> None:
+        self._look = look
+        self._looks = 0
+        self._looked_at: float | None = None
+
+    def look(self, pid: int, now: float) -> bool:
+        """True once it was found stopped several times in a row, by a watcher that ran itself."""
+        late = self._looked_at is not None and now - self._looked_at > 2 * HALTED_LOOK_S
+        self._looked_at = now
+        stopped = self._look(pid).state == "T"
+        self._looks = self._looks + 1 if stopped and not late else int(stopped)
+        return self._looks > _HALTED_LOOKS
