@@ -42,10 +42,11 @@ class Listening:
     def reported(self, message: Mapping[str, Any]) -> None:
         """What the keeper says of a process: at each start and end there is reason to look."""
         role, _, rest = str(message["id"]).partition(":")
-        if role != "main":
+        name = rest.partition(":")[0].rpartition(".")[0]
+        if role != "main" or name not in self._runtime.engine.open_lanes:
             return
         if message["ev"] == "exit":
-            self._look(rest.partition(":")[0].rpartition(".")[0])  # before a successor gets it
+            self._look(name)  # before a successor gets it
         self._quick = list(_AFTER_START_S)
         self._wake.set()
 
