@@ -16,6 +16,7 @@ _NAMES: Final = (
     "supervise",
     "slo",
     "locate",
+    "monitor",
     "detect",
     "incidents",
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from everup.model.journal import Entry
 
@@ -43,4 +42,5 @@ class Sampled:
     """By ``service:listener``: connections that wait for accept, and how many may."""
     disks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By mount point."""
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By instance: the far ends of its connections, as ``host:port``."""

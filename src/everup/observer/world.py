@@ -1,6 +1,6 @@
 """What the observer knows of services and instances, from the journal alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ class Seen:
     """When it came to its state, in seconds since the epoch."""
     started: float = 0.0
     """When its process was started, in seconds since the epoch."""
+    cgroup: str | None = None
+    """The directory of its control group, where it has one."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,10 @@ class View:
     instances: dict[str, Seen] = field(default_factory=dict)
     """By name, such as ``web.1``."""
     pids: dict[int, str] = field(default_factory=dict)
+    sockets: dict[int, str] = field(default_factory=dict)
+    """Whose each listening socket that everup opened is, by inode: the instance."""
+    seen_needs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By service: the services that it was connected to, and when that was seen last."""
     offset_s: float = 0.0
     """From the monotonic clock to the wall clock."""
 
@@ -85,6 +91,10 @@ class View:
             self.pids.pop(seen.pid, None)
             seen = replace(seen, pid=pid, started=started)
             self.pids[pid] = entry.subject
+            cgroup = entry.payload.get("cgroup", seen.cgroup)
+            seen = replace(seen, cgroup=cgroup if isinstance(cgroup, str) else None)
+            for inode in entry.payload.get("sockets") or ():
+                self.sockets[int(inode)] = entry.subject
         if entry.kind in _GONE:
             self.pids.pop(seen.pid, None)
             seen = replace(seen, pid=0)
@@ -92,10 +102,33 @@ class View:
         since = entry.time if state != seen.state else seen.since
         self.instances[entry.subject] = replace(seen, state=state, since=since, run=run)
 
+    def needs(self, service: str) -> set[str]:
+        """Give the services that one needs: those that its config names, and those that its
+        processes were connected to."""
+        known = self.services.get(service)
+        declared = set(known.depends_on) if known is not None else set()
+        return declared | set(self.seen_needs.get(service, ()))
+
+    def connected(self, instance: str, far_ends: Iterable[str], now: float) -> None:
+        """Learn whom an instance is connected to."""
+        service = instance.rpartition(".")[0]
+        for end in far_ends:
+            port = end.rpartition(":")[2]
+            for name, other in self.services.items():
+                if name != service and port in _ports(other):
+                    self.seen_needs.setdefault(service, {})[name] = now
+
     def keep(self, names: set[str]) -> None:
         """Forget the instances that are there no more."""
         for name in [n for n in self.instances if n not in names]:
             self.pids.pop(self.instances.pop(name).pid, None)
+
+
+def _ports(service: Any) -> set[str]:
+    found = {listener.address.rpartition(":")[2] for listener in service.listen}
+    if service.port is not None:
+        found |= {str(service.port + number) for number in range(service.slots)}
+    return found
 
 
 def _is_slot(subject: str) -> bool:

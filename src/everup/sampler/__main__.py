@@ -16,11 +16,12 @@ import threading
 import time
 from typing import Any
 
-from everup.sampler import instance, machine, queues
+from everup.sampler import instance, machine, peers, queues
 
 _BEAT_FD = 3
 _BEAT_S = 1.0
 _DISKS_EVERY_S = 10.0
+_PEERS_EVERY_S = 5.0
 _MOST_LINE = 4 << 20
 _MOST_INSTANCES = 5000
 _UCRED = struct.Struct("3i")
@@ -52,11 +53,13 @@ class Listener:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.interval_s = 1.0
+        self.interval_s = 0.0
+        """0: they have not said yet."""
         self.instances: dict[str, tuple[int, str | None]] = {}
         self.inodes: frozenset[int] = frozenset()
         self.due = 0.0
         self.dropped = 0
+        self.peers_due = 0.0
         self._read = b""
         self._unsent = b""
 
@@ -114,9 +117,16 @@ def sample(listener: Listener, disks: Disks) -> bytes:
     began = time.monotonic()
     grouped = all(group for _, group in listener.instances.values())
     children = {} if grouped else instance.children_of_all()
-    found = {}
+    found, connected = {}, {}
+    far_ends: dict[int, str] = {}
+    if began >= listener.peers_due:
+        listener.peers_due = began + _PEERS_EVERY_S
+        with contextlib.suppress(OSError):
+            far_ends = peers.remotes()
     for name, (pid, group) in listener.instances.items():
         pids = instance.members(pid, group, children)
+        if far_ends and (ends := peers.peers(pids, far_ends)):
+            connected[name] = ends
         if numbers := instance.measure(pids, pid, group):
             found[name] = numbers
     waiting: dict[int, tuple[int, int]] = {}
@@ -130,6 +140,7 @@ def sample(listener: Listener, disks: Disks) -> bytes:
         "instances": found,
         "queues": {str(n): waiting[n] for n in listener.inodes if n in waiting},
         "disks": disks.look(began),
+        "peers": connected,
         "dropped": listener.dropped,
         "took_s": time.monotonic() - began,
     }
@@ -147,13 +158,13 @@ def serve(sock: socket.socket, uids: frozenset[int]) -> None:
             if not _beat():
                 return
         for one in listeners:
-            if one.instances is not None and now >= one.due:
+            if one.interval_s and now >= one.due:
                 one.due = max(one.due + one.interval_s, now)
                 if not one.tell(sample(one, disks)):
                     one.due = float("inf")
                     one.sock.close()
         listeners = [one for one in listeners if one.sock.fileno() >= 0]
-        due = min([beat, *(one.due for one in listeners)])
+        due = min([beat, *(one.due for one in listeners if one.interval_s)])
         timeout_s = max(0.0, due - time.monotonic())
         ready = select.select([sock, *(one.sock for one in listeners)], [], [], timeout_s)[0]
         if sock in ready:

@@ -24,11 +24,16 @@ def queues() -> dict[int, tuple[int, int]]:
     wait for accept and how many may. Raises ``OSError`` where the kernel does not tell."""
     out: dict[int, tuple[int, int]] = {}
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _ASK.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN) + _ID
-        for answer in _answers(request):
+        for answer in dump(family, _LISTEN):
             waiting, limit, _uid, inode = _NUMBERS.unpack_from(answer, _NUMBERS_AT)
             out[inode] = (waiting, limit)
     return out
+
+
+def dump(family: int, state: int) -> Iterator[bytes]:
+    """Give the kernel's answer about each TCP socket of that family in that state: a struct
+    inet_diag_msg with what follows it. Raises ``OSError`` where the kernel does not tell."""
+    return _answers(_ASK.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << state) + _ID)
 
 
 def _answers(request: bytes) -> Iterator[bytes]:

@@ -52,6 +52,7 @@ class Life:
             case "stopping" | "draining" | "outgoing":
                 self.asked = True
             case "unhealthy":
+                self.ready = False
                 self._fail(entry, str(payload.get("reason") or "a verdict of failure"))
             case "exited" | "lost":
                 self._exited(entry, payload)

@@ -42,7 +42,8 @@ async def _look(action: Explain, host: Any) -> None:
             if begin <= line.time_ns / 1e9 <= end and line.stream != "everup"
         ]
 
-    known = Known(entries, output, addresses)
+    needs = {name: host.world.needs(name) for name in host.spec.service}
+    known = Known(entries, output, addresses, needs)
     try:
         answer = await asyncio.wait_for(asyncio.to_thread(why, action.subject, known), _LOOK_S)
     except (LookupError, OSError, TimeoutError, ValueError):

@@ -143,7 +143,7 @@ class Incidents(Quiet):
             incident.state = "acknowledged" if incident.acknowledged_by else "open"
             ctx.publish(IncidentChanged(incident, "graver"))
         if graver or condition.service == incident.subject:
-            ctx.do(Explain(incident.number, condition.service, condition.text, condition.kind))
+            ctx.do(Explain(incident.number, incident.subject, condition.text, condition.kind))
 
     def _ended(self, condition: Condition, ctx: Ctx[Any]) -> None:
         for pending in list(self._pending.values()):
@@ -376,12 +376,11 @@ def _is_about(incident: Incident, root: str, reason: Reason | None) -> bool:
 
 
 def _needs(service: str, world: Any) -> set[str]:
-    """All services that one depends on, as the config says."""
+    """All services that one needs, directly or not."""
     found: set[str] = set()
     waiting = [service]
     while waiting:
-        known = world.services.get(waiting.pop())
-        for name in known.depends_on if known is not None else ():
+        for name in world.needs(waiting.pop()):
             if name not in found:
                 found.add(name)
                 waiting.append(name)

@@ -1,8 +1,8 @@
 """From evidence to causes: each with how sure it is, its evidence, and what to look at next."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -17,6 +17,7 @@ CHANGE_S: Final = 900.0
 """A change that is older than this, at the first failure, is none of its causes."""
 _LAST_WORDS_S: Final = 10.0
 _DEPTH: Final = 4
+_TOGETHER_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Cause:
     """0 to 1."""
     evidence: tuple[Evidence, ...] = ()
     then: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    """The services that lead to it, the one where it began last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Known:
     """Lines of an instance between two times."""
     addresses: Mapping[str, Sequence[str]]
     """Where each service listens."""
+    needs: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """What each service needs, as far as that is declared or was seen."""
 
     @cached_property
     def told(self) -> Mapping[str, Story]:
@@ -113,7 +118,7 @@ def _why(subject: str, known: Known, path: tuple[str, ...]) -> Answer:
         story.last["at"],
         tuple(found),
         _done(story),
-        path,
+        (*path, *(found[0].through if found and found[0].confidence >= CONFIDENT else ())),
     )
     return replace(answer, sentence=_sentence(story, answer))
 
@@ -214,7 +219,7 @@ def _output(story: Story, last: Entry, known: Known, path: tuple[str, ...]) -> l
     if matched.line not in error.headline:
         seen = Evidence("output", matched.line, error.at)
     cause = Cause(matched.rule.kind, matched.says, 0.9 if near else 0.45, (seen,), (matched.then,))
-    return [_through(cause, matched.found.get("at", ""), known, path)]
+    return [_through(cause, _address(matched.found), last["at"], known, path)]
 
 
 def _candidates(error: Said) -> list[str]:
@@ -223,11 +228,15 @@ def _candidates(error: Said) -> list[str]:
     return [error.headline, *reversed(lines)]
 
 
-def _through(cause: Cause, at: str, known: Known, path: tuple[str, ...]) -> Cause:
+def _address(found: Mapping[str, str]) -> str:
+    return found.get("at") or (f":{found['port']}" if found.get("port") else "")
+
+
+def _through(cause: Cause, at: str, when: float, known: Known, path: tuple[str, ...]) -> Cause:
     """Nobody answers at an address: if a service of ours should, the cause is there."""
-    if cause.kind not in ("refused", "timeout") or not at or len(path) > _DEPTH:
+    if cause.kind not in ("refused", "timeout") or len(path) > _DEPTH:
         return cause
-    name = _behind(at, known, path)
+    name = _behind(at, known, path) if at else _failed_behind(when, known, path)
     if name is None:
         return cause
     try:
@@ -235,12 +244,30 @@ def _through(cause: Cause, at: str, known: Known, path: tuple[str, ...]) -> Caus
     except LookupError:
         return cause
     if inner.cause is None and not inner.failing:
-        return replace(cause, says=f"{cause.says} (that is the service {name})")
+        said = f"{cause.says} (that is the service {name})" if at else cause.says
+        return replace(cause, says=said)
     deeper = f", because {inner.cause.says}" if inner.cause else ""
     more = inner.cause.evidence if inner.cause else ()
     then = inner.cause.then if inner.cause else (f"everup why {name}",)
     says = f"{name}, which it needs, was down{deeper}"
-    return Cause("dependency", says, 0.93, (*cause.evidence, *more), then)
+    sure = 0.93 if at else 0.8
+    on = inner.path[len(path) :]
+    return Cause("dependency", says, sure, (*cause.evidence, *more), then, on or (name,))
+
+
+def _failed_behind(when: float, known: Known, path: tuple[str, ...]) -> str | None:
+    """The one service that this one needs, or where nobody knows what it needs the one that listens
+    at all, and that failed at about the same time: the address itself was not said."""
+    needed = known.needs.get(path[-1]) or [name for name, at in known.addresses.items() if at]
+    failed = {
+        story.service
+        for story in known.told.values()
+        if story.service in needed
+        and story.service not in path
+        and story.last is not None
+        and (story.is_down or abs(story.last["at"] - when) <= _TOGETHER_S)
+    }
+    return failed.pop() if len(failed) == 1 else None
 
 
 def _behind(at: str, known: Known, path: tuple[str, ...]) -> str | None:

@@ -40,7 +40,9 @@ class Match:
 
 
 def _filled(text: str, found: Mapping[str, str]) -> str:
-    out = re.sub(r"\{(\w+)\}", lambda match: found.get(match[1], ""), text)
+    known = {name: value for name, value in found.items() if value}
+    out = re.sub(r" at \{(\w+)\}", lambda m: f" at {known[m[1]]}" if m[1] in known else "", text)
+    out = re.sub(r"\{(\w+)\}", lambda m: known.get(m[1], ""), out)
     return re.sub(r" +", " ", out).strip()
 
 

@@ -1,0 +1,80 @@
+"""Listens to the sampler."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from everup.observer.events import Sampled
+
+_INTERVAL_S: Final = 1.0
+_AGAIN_S: Final = 1.0
+_LINE: Final = 8 << 20
+_SILENT_S: Final = 30.0
+
+
+async def _listen(host: Any) -> None:
+    """Take samples, also over the death of samplers, until cancelled."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(
+                host.place.sampler_socket, limit=_LINE
+            )
+        except OSError:
+            await asyncio.sleep(_AGAIN_S)
+            continue
+        try:
+            await _take(host, reader, writer)
+        except (OSError, ValueError, KeyError, TypeError, TimeoutError, asyncio.LimitOverrunError):
+            await asyncio.sleep(_AGAIN_S)
+        finally:
+            writer.close()
+
+
+async def _take(host: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    asked: dict[str, Any] = {}
+    while True:
+        wanted = _wanted(host)
+        if wanted != asked:
+            asked = wanted
+            writer.write(json.dumps(wanted).encode() + b"\n")
+            await writer.drain()
+        line = await asyncio.wait_for(reader.readline(), _SILENT_S)
+        if not line:
+            return
+        sample = _sample(json.loads(line), host.world.sockets)
+        for name, ends in sample.peers.items():
+            host.world.connected(name, ends, sample.at)
+        host.dispatch(sample)
+
+
+def _wanted(host: Any) -> dict[str, Any]:
+    """What is to be measured: who lives, and the listening sockets that everup has opened."""
+    world = host.world
+    alive = {seen.name: (seen.pid, seen.cgroup) for seen in world.instances.values() if seen.pid}
+    return {
+        "interval_s": _INTERVAL_S,
+        "instances": alive,
+        "inodes": sorted(world.sockets),
+    }
+
+
+def _sample(line: Mapping[str, Any], sockets: Mapping[int, str]) -> Sampled:
+    queues: dict[str, tuple[int, int]] = {}
+    for inode, (waiting, limit) in line["queues"].items():
+        name = sockets.get(int(inode), "")
+        if name and waiting >= queues.get(name, (-1, 0))[0]:
+            queues[name] = (int(waiting), int(limit))
+    return Sampled(
+        float(line["at"]),
+        float(line["mono"]),
+        line["machine"],
+        line["instances"],
+        queues,
+        line["disks"],
+        {name: tuple(map(str, ends)) for name, ends in line["peers"].items()},
+    )
+
+
+SOURCES: Final = (_listen,)
+PERFORMERS: Final[dict[type, Any]] = {}
