@@ -1,4 +1,4 @@
-"""What is going on: output as events and templates, series of numbers, pages of metrics."""
+"""What is going on: output as templates."""
 
 from typing import Final
 
@@ -6,5 +6,5 @@ from everup.kernel.manifest import Manifest
 
 ROOM: Final = Manifest(
     name="monitor",
-    doc="Keeps series of what services use and serve, and understands what they write.",
+    doc="Understands what services write.",
 )

@@ -23,12 +23,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from everup.rooms.monitor.slots import SHOWN, SLOT, slots
+
 MOST_TEMPLATES: Final = 10_000
 """Templates in memory. When they are full, the oldest that was seen only once goes, then the one
 that was seen least lately."""
 MOST_CHARACTERS: Final = 4000
 """Characters of a line that are looked at: no template of use is longer."""
-_MOST_WORDS: Final = 200
 _MOST_KNOWN: Final = 50_000
 """Blanked lines remembered, in each of two generations."""
 _MOST_CANDIDATES: Final = 32
@@ -37,30 +38,7 @@ _LEARNING: Final = 64
 """Lines of a template with a word like ``ssh2`` that are looked at in full before it is trusted to
 be always this word."""
 
-_SLOT: Final = "\0"
-_SHOWN: Final = "<*>"
 _BLANK: Final = bytes(48 if 48 <= i < 58 else i for i in range(256))
-
-_STOP = r"\s,;:=|\"'`()\[\]{}<>!#"
-_DAYS = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6}+,?"
-_MONTHS = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}+"
-_CLOCK = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?"
-_FIND: Final = re.compile(
-    rf"(?<!\w)(?P<date>(?:{_DAYS} )?(?:{_MONTHS} +\d\d?|\d\d? {_MONTHS})(?:,? +\d{{4}})?"
-    rf",? +{_CLOCK}(?: [A-Z]{{3,4}})?(?: \d{{4}}\b)?)"
-    rf"|(?<![^{_STOP}])(?P<url>[a-zA-Z][a-zA-Z0-9+.-]*+://[^\s\"'<>(),;\]]++)"
-    r"|(?<=[\w.\])])=(?![=>])(?P<value>\"[^\"]{0,256}\"|[^\s,;|\"'`()\[\]{}<>]*+"
-    r"(?:\{[^{}\s]{0,256}\}|\([^()\s]{0,256}\)|\[[^\[\]\s]{0,256}\])?)"
-    rf"|(?<![^{_STOP}])(?P<word>[^{_STOP}\d./@\\]*+[\d./@\\][^{_STOP}?]*+(?:\?[^\s\"'<>]*+)?)"
-    r"|(?<![^\s])(?:\((?P<none>)\)|\[\]|\"\"|'')"
-)
-_DIGIT: Final = re.compile(r"\d")
-_VARIES: Final = re.compile(r"[\d\s]")
-_INSIDE: Final = re.compile(r"[^\W_][./@\\]+[^\W_]|^[/\\~]")
-_SOFT: Final = re.compile(r"[A-Za-z_-]*[A-Za-z]{2}[A-Za-z_-]*\d{1,3}(?:[A-Za-z_-]+|)$")
-"""A word with a digit that may be a name: ``ssh2``, ``jk2_init``, ``utf8``."""
-_ERROR: Final = re.compile(r"(?:Error|Exception|Fault|Warning)$")
-_LISTS: Final = re.compile(r"\0,? \0,? \0")
 _PLAIN: Final = re.compile(r"\W*([a-z][\w-]*|[A-Z][a-z]+[\w-]*|\0)\W*$")
 _BEFORE_NAMES: Final = frozenset(("for", "from", "by", "user", "host", "named", "called"))
 """Words that a name follows. Not "to", "as", "in": a verb or a state may follow ("failed to read",
@@ -71,7 +49,7 @@ _BEFORE_NAMES: Final = frozenset(("for", "from", "by", "user", "host", "named", 
 class _Template:
     id: int
     signs: list[str]
-    """The words with their slots as ``_SLOT``: what is compared."""
+    """The words with their slots as ``SLOT``: what is compared."""
     shown: list[str]
     """The words as they are shown."""
     unsettled: bool
@@ -203,7 +181,7 @@ class Miner:
         id = self._known_before.get(key, 0)
         found = self._templates.get(id)
         if found is None:
-            signs, shown, soft = _slots(line)
+            signs, shown, soft = slots(line)
             text = " ".join(signs)
             found = self._templates.get(self._exact.get(text, 0))
             if found is None:
@@ -278,82 +256,12 @@ def _bucket(signs: list[str]) -> tuple[int, str]:
     """Where templates that may be the same event are kept. The first word never differs: nothing
     before it says that it is a name."""
     first = signs[0] if signs else ""
-    return len(signs), first if _SLOT not in first else _SLOT
-
-
-def _slots(line: str) -> tuple[list[str], list[str], bool]:
-    """Give the words of a line with their slots, as they are compared and as they are shown."""
-    values: list[str] = []
-    soft = False
-
-    def slot(match: re.Match[str]) -> str:
-        nonlocal soft
-        kind, text = match.lastgroup, match[0]
-        if kind == "word":
-            end = text[len(text.rstrip(".")) :]
-            text = text[: len(text) - len(end)]
-            if _DIGIT.search(text):
-                if _SOFT.match(text):
-                    soft = True
-                    values.append(text)
-                else:
-                    values.append(_SHOWN)
-            elif match.start() and _INSIDE.search(text) and not _ERROR.search(text):
-                values.append(text)
-            else:
-                return match[0]
-            return _SLOT + end
-        if kind == "value":
-            value = text[1:]
-            values.append(_SHOWN if _VARIES.search(value) else value)
-            return "=" + _SLOT
-        if kind in ("date", "url"):
-            values.append(_SHOWN)
-            return _SLOT
-        values.append("")
-        return f"{text[0]}{_SLOT}{text[1]}"
-
-    if _SLOT in line:
-        line = line.replace(_SLOT, "?")
-    signs = _FIND.sub(slot, line).split()[:_MOST_WORDS]
-    shown, at = [], 0
-    for sign in signs:
-        if _SLOT in sign:
-            parts = sign.split(_SLOT)
-            word = parts[0]
-            for part in parts[1:]:
-                word += values[at] + part
-                at += 1
-            shown.append(word)
-        else:
-            shown.append(sign)
-    if _LISTS.search(" ".join(signs)):
-        signs, shown = _without_lists(signs, shown)
-    return signs, shown, soft
-
-
-def _without_lists(signs: list[str], shown: list[str]) -> tuple[list[str], list[str]]:
-    """Three slots or more in a row are a list: its length is no part of the template."""
-    out: tuple[list[str], list[str]] = ([], [])
-    begin = 0
-    while begin < len(signs):
-        end = begin
-        while end < len(signs) and signs[end] in (_SLOT, _SLOT + ","):
-            end += 1
-        if end - begin >= 3:
-            out[0].append(_SLOT)
-            out[1].append(_SHOWN)
-            begin = end
-        else:
-            out[0].append(signs[begin])
-            out[1].append(shown[begin])
-            begin += 1
-    return out
+    return len(signs), first if SLOT not in first else SLOT
 
 
 def _unsettled(signs: list[str], shown: list[str]) -> bool:
     return any(
-        _SLOT in sign and word != sign.replace(_SLOT, _SHOWN)
+        SLOT in sign and word != sign.replace(SLOT, SHOWN)
         for sign, word in zip(signs, shown, strict=True)
     )
 
@@ -364,9 +272,9 @@ def _join(found: _Template, signs: list[str], shown: list[str]) -> None:
         mine = found.signs[i]
         if mine != sign:
             mine = found.signs[i] = _common(mine, sign)
-            found.shown[i] = mine.replace(_SLOT, _SHOWN)
+            found.shown[i] = mine.replace(SLOT, SHOWN)
         elif found.shown[i] != word:
-            found.shown[i] = mine.replace(_SLOT, _SHOWN)
+            found.shown[i] = mine.replace(SLOT, SHOWN)
     found.unsettled = _unsettled(found.signs, found.shown)
     if not found.unsettled:
         found.soft = False
@@ -377,16 +285,16 @@ def _common(one: str, other: str) -> str:
     begin = end = 0
     least = min(len(one), len(other))
     while begin < least and one[begin] == other[begin] and not one[begin].isalnum():
-        begin += one[begin] != _SLOT or least
+        begin += one[begin] != SLOT or least
         if begin > least:
-            return _SLOT
+            return SLOT
     while end < least - begin and one[-1 - end] == other[-1 - end] and _is_mark(one[-1 - end]):
         end += 1
-    return one[:begin] + _SLOT + (one[len(one) - end :] if end else "")
+    return one[:begin] + SLOT + (one[len(one) - end :] if end else "")
 
 
 def _is_mark(character: str) -> bool:
-    return not character.isalnum() and character != _SLOT
+    return not character.isalnum() and character != SLOT
 
 
 def _same_event(known: list[str], signs: list[str]) -> bool:
@@ -395,17 +303,17 @@ def _same_event(known: list[str], signs: list[str]) -> bool:
     same = 0
     for i, (one, other) in enumerate(zip(known, signs, strict=True)):
         if one == other:
-            same += _SLOT not in one
+            same += SLOT not in one
             continue
         differ += 1
         if differ > 2 or i == 0:
             return False
-        if one == _SLOT:
+        if one == SLOT:
             continue
         a, b = _PLAIN.match(one), _PLAIN.match(other)
         if a is None or b is None:
             return False
-        if _SLOT in (a[1], b[1]):
+        if SLOT in (a[1], b[1]):
             continue
         if signs[i - 1].rpartition("=")[0] or signs[i - 1].lower() not in _BEFORE_NAMES:
             return False
