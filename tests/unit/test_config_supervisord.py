@@ -388,3 +388,23 @@ def test_check_warns_of_what_was_drafted_with_losses() -> None:
     assert all(w.line for w in warnings)
     settled = "\n".join(x for x in drafted.text.split("\n") if "not converted" not in x)
     assert check(settled, path="e", directory="/srv").warnings == ()
+
+
+@pytest.mark.parametrize("file", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_program_that_writes_to_the_log_of_the_container_still_does(file: str) -> None:
+    """As most images have it: both outputs, without bounds, which a pipe has not."""
+    services, drafted = convert(
+        f"[program:p]\ncommand=x\nstderr_logfile=/dev/stderr\nstderr_logfile_maxbytes=0\n"
+        f"stdout_logfile={file}\nstdout_logfile_maxbytes=0\n"
+    )
+    assert services["p"].log.forward == "stdout"
+    assert drafted.losses == ()
+    assert "# stderr_logfile = /dev/stderr: log.forward copies both" in drafted.text
+
+
+def test_a_file_of_its_own_beside_the_log_of_the_container_is_told() -> None:
+    services, drafted = convert(
+        "[program:p]\ncommand=x\nstdout_logfile=/dev/stdout\nstderr_logfile=/var/log/e.log\n"
+    )
+    assert services["p"].log.forward == "stdout"
+    assert "# not converted: stderr_logfile = /var/log/e.log" in drafted.text

@@ -190,6 +190,25 @@ def chain(strategy: Strategy) -> Bench:
     return bench
 
 
+def test_a_second_crash_before_a_group_is_down_forgets_nobody() -> None:
+    """Who waits for the first one is none of those that restart with the second."""
+    names = ("first", "second", "third")
+    services = [Service(n, ("serve",), replicas=2 if n == "second" else 1) for n in names]
+    group = Group("app", names, Strategy.REST_FOR_ONE)
+    bench = Bench(*services, groups=[group])
+    bench.up()
+    late = Slot("second", 2)
+    bench.settle(bench.tell(Stop((late,), "ann")))
+    bench.ended(Slot("first", 1), CRASH)  # second.1 and third.1 are told to stop
+    bench.tell(Start((late,), "ann"))
+    bench.born(late)
+    bench.ended(late, CRASH)
+    todo = bench.ended(Slot("third", 1)) + bench.ended(Slot("second", 1))
+    bench.settle(todo)
+    states = {str(i.slot): i.state for i in bench.engine.instances.values()}
+    assert set(states.values()) == {State.READY}, states
+
+
 @pytest.mark.parametrize(
     ("strategy", "stopped"),
     [

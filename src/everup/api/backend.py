@@ -34,7 +34,8 @@ class Backend(Protocol):
     def sample(self) -> None: ...
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Give monotonic seconds, as the engine has them."""
+        ...
 
     def write(self, kind: EntryKind[P], subject: str, payload: P) -> None:
         """Write to the journal what is no event of the engine."""

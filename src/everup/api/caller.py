@@ -36,22 +36,20 @@ _KEY = "everup_caller"
 _REPORTS = ("/v1/observed", "/v1/ask")
 
 
-def identify(request: web.Request) -> Caller | None:
-    """Tell who asks by the socket that they came in by, and their user; None: nobody who may.
+def identify(request: web.Request) -> Caller:
+    """Tell who asks by the socket that they came in by, and their user.
 
     By the observer's own socket nobody has more rights than the observer, root included.
     """
     sock = request.get_extra_info("socket")
     if sock is None:
-        return None
+        return Caller("nobody", frozenset())
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid = int(_UCRED.unpack(raw)[1])
     backend = request.app[BACKEND]
     if os.fsdecode(sock.getsockname()) == backend.place.observer_socket:
         return Caller("the observer", _OBSERVER)
-    if uid in (0, os.getuid()):
-        return Caller(f"uid {uid}", _OPERATOR)
-    return None
+    return Caller(f"uid {uid}", _OPERATOR if uid in (0, os.getuid()) else frozenset())
 
 
 def needed(request: web.Request) -> Right:

@@ -36,6 +36,8 @@ def openapi() -> dict[str, Any]:
             "/v1/signal": {"post": _post("signal", "Signal the main processes", "Signal")},
             "/v1/reexec": {"post": _reexec()},
             "/v1/down": {"post": _post("down", "Stop all services, then end", None)},
+            "/v1/observed": {"post": _observed()},
+            "/v1/ask": {"post": _post("ask", "Have done what passes the guard", "Ask")},
             "/v1/openapi.json": {"get": _plain("openapi", "This description", _JSON)},
             "/metrics": {"get": _plain("metrics", "Prometheus text format", "text/plain")},
             "/v1/rooms": {"get": _plain("rooms", "What each room shows of itself", _JSON)},
@@ -84,6 +86,11 @@ def _reload() -> dict[str, Any]:
     return out | {"responses": _answers({_JSON: {"schema": _ref("Reloading")}})}
 
 
+def _observed() -> dict[str, Any]:
+    out = _post("observed", "Write entries of the observer's kinds to the journal", "Observed")
+    return out | {"responses": _answers({_JSON: {"schema": _ref("Written")}})}
+
+
 def _reexec() -> dict[str, Any]:
     text = "Become another version of everup; services go on"
     return _post("reexec", text, "Reexec")
@@ -91,6 +98,18 @@ def _reexec() -> dict[str, Any]:
 
 def _query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": schema}
+
+
+def _observing() -> dict[str, Any]:
+    """What the observer brings and asks for."""
+    entry = _object(
+        ["kind", "subject", "payload"], kind=_TEXT, subject=_TEXT, payload={"type": "object"}
+    )
+    return {
+        "Observed": _object(["entries"], entries={"type": "array", "items": entry}),
+        "Written": _object(["last_seq"], last_seq=_INT),
+        "Ask": _object(["command", "targets", "why"], command=_TEXT, targets=_TEXTS, why=_TEXT),
+    }
 
 
 def _changing(flag: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +223,7 @@ def _schemas() -> dict[str, Any]:
         "Signal": _object(["signal"], signal=_TEXT, targets=_TEXTS),
         "Accepted": _object(["after"], slots=_TEXTS, after=_INT, keeper=process, engine=process),
         **_changing(flag),
+        **_observing(),
         "Event": _object(
             ["seq", "time", "kind", "subject"],
             seq=_INT, time=_TIME, mono=number, kind=kinds, subject=_TEXT,

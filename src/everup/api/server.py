@@ -114,8 +114,8 @@ def _listen(path: str, mode: int = 0o600) -> socket.socket:
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check who speaks; turn what goes wrong into one form of answer."""
     who = identify(request)
-    if who is None:
-        return _error(403, "only root and the user that runs this everup may speak to it")
+    if not who.rights:
+        return _error(403, f"{who.name} may not speak to this everup")
     remember(request, who)
     if needed(request) not in who.rights:
         return _error(403, f"{who.name} may not {needed(request).value}")

@@ -12,6 +12,7 @@ from everup.config._draft import PASSED_ON, Draft, argv
 from everup.config._problem import toml_list, toml_string
 from everup.config._secrets import masked
 from everup.config._signals import SIGNALS, signal_name
+from everup.config._supervisord_logs import forwarded, log_size
 from everup.config._supervisord_values import (
     Filler,
     Split,
@@ -25,7 +26,6 @@ from everup.config._supervisord_values import (
     whole_number,
 )
 
-_BYTES = re.compile(r"([0-9]+)\s*([KMG]?)B?", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOG_OPTION = re.compile(r"std(out|err)_.*")
 _OFF = frozenset({"false", "no", "off", "0", "0b", "0kb", "0mb", "auto", "none", ""})
@@ -331,6 +331,8 @@ class _Conversion:
 
     def _option(self, key: str, value: str) -> None:
         off = value.strip().lower() in _OFF
+        if forwarded(self.draft, self.program.options, key, value, off):
+            return
         if key in _SAME or (key in _LOST and off and key != "startretries"):
             why = _SAME.get(key) or _LOST[key]
             if key != "process_name" and value.strip().lower() not in ("false", "auto"):
@@ -369,7 +371,7 @@ class _Conversion:
                     raise Unknown("expected octal digits")
                 keys["umask"] = toml_string(f"{int(value, 8):03o}")
             case "stdout_logfile_maxbytes":
-                keys["log.max_size"] = _log_size(value)
+                keys["log.max_size"] = log_size(value)
             case "stdout_logfile_backups":
                 keys["log.files"] = str(whole_number(value, 1, 1000))
             case _:  # pragma: no cover  # every one of _CONVERTED has its case
@@ -388,13 +390,3 @@ def _signal(value: str) -> str:
     if name is None:
         raise Unknown("unknown signal")
     return name
-
-
-def _log_size(value: str) -> str:
-    match = _BYTES.fullmatch(value)
-    if match is None or len(match[1]) > 12:
-        raise Unknown("expected a size")
-    size = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
-    if size < 4096:
-        raise Unknown("everup's logs are always bounded, by 4K at least")
-    return toml_string(f"{match[1]}{match[2].upper()}" if match[2] else f"{match[1]}B")

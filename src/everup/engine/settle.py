@@ -105,7 +105,9 @@ def regroup(engine: Supervised, crashed: Slot, now: float) -> None:
     if group.strategy is Strategy.REST_FOR_ONE:
         names = names[names.index(crashed.service) :]
     members = frozenset(i.slot for name in names for i in engine.of(name) if i.want)
-    engine.regrouping[group.name] = members
+    # Who waits since an earlier crash waits on, together with these.
+    waiting = engine.regrouping.get(group.name, frozenset())
+    engine.regrouping[group.name] = members | waiting
     engine.record(Kind.GROUP, group.name, crashed=str(crashed), members=sorted(map(str, members)))
     reason = f"{crashed} crashed ({group.strategy.value})"
     for name in names:

@@ -22,12 +22,15 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
 
 from everup.keeper import spawn, wire
 from everup.keeper.spawn import SpawnError
 from everup.keeper.vigil import HALTED_LOOK_S, Halted, activity
 from everup.keeper.voice import say
+
+TYPE_CHECKING = False  # see wire
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _CLONE3 = 435  # the same number on every architecture: clone3 is younger than the common table
 _CLONE_PARENT = 0x8000
@@ -93,7 +96,7 @@ class Body:
         """Its birth is known to have failed."""
         return self._pid is not None and self._pid < 0
 
-    def born(self, answer: Mapping[str, Any]) -> None:
+    def born(self, answer: wire.Message) -> None:
         self._lost = "lost" in answer
         self._pid = answer.get("pid", -answer.get("errno", errno.EAGAIN))
 
@@ -112,7 +115,7 @@ class Body:
             raise SpawnError("fork", -(self._pid or -errno.EAGAIN))
         return self._pid
 
-    def become(self, request: Mapping[str, Any], sources: Mapping[int, int]) -> tuple[int, int]:
+    def become(self, request: wire.Message, sources: Mapping[int, int]) -> tuple[int, int]:
         """Run ``request["argv"]``; ``sources`` maps descriptor numbers of the child to ours.
 
         Returns the pid and the read end of a pipe that ends when the exec has succeeded, or
@@ -242,7 +245,7 @@ def _silent(sock: socket.socket, pid: int) -> str:
     return ""
 
 
-def _zygote(sock: socket.socket) -> NoReturn:
+def _zygote(sock: socket.socket) -> "NoReturn":
     """Fork on request until the keeper is gone. Should that be stopped together with its engine, so
     that neither can see to the other, it is told to go on; it sees to the engine then."""
     keeper = os.getppid()

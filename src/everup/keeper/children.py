@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from everup.keeper import birth
 from everup.keeper.escaped import Escaped, is_zombie, name_of
@@ -51,7 +50,7 @@ class Child:
     )
 
     def __init__(
-        self, child_id: str, pid: int, start: int, cgroup: str | None, meta: dict[str, Any]
+        self, child_id: str, pid: int, start: int, cgroup: str | None, meta: Record
     ) -> None:
         self.id = child_id
         self.pid = pid
@@ -97,7 +96,7 @@ class Child:
             child.ended_at = ended.get("t") or time.monotonic()
         return child
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Record:
         """For an engine that has just started."""
         state = {
             "id": self.id,
@@ -121,11 +120,11 @@ class Child:
         """For an estate."""
         return self.describe() | ({"report": self.report} if self.report >= 0 else {})
 
-    def left_report(self) -> dict[str, Any]:
+    def left_report(self) -> Record:
         """The main process has ended, and others have yet to."""
         return {"ev": "left", "id": self.id, "status": self.status, "pids": self.left}
 
-    def exit_report(self) -> dict[str, Any]:
+    def exit_report(self) -> Record:
         return {
             "ev": "exit",
             "id": self.id,

@@ -10,10 +10,11 @@ import os
 import select
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
 
+from everup.keeper.estate import Record
 from everup.keeper.spawn import start_ticks
 
+TYPE_CHECKING = False  # see wire
 if TYPE_CHECKING:
     from everup.keeper.children import Child
 
@@ -110,7 +111,7 @@ class Escaped:
         return found
 
 
-def told(child: "Child", pids: list[int]) -> dict[str, Any]:
+def told(child: "Child", pids: list[int]) -> Record:
     """For the engine: these were killed."""
     names = [name_of(pid) for pid in pids]
     return {"ev": "escaped", "id": child.id, "pids": pids, "names": names}

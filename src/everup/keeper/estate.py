@@ -8,31 +8,55 @@ keeper was killed, and by one that ``everup up`` starts after both were.
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
-Record = dict[str, Any]
+TYPE_CHECKING = False
+"""``typing`` itself is not loaded: it is a tenth of what each fork of the keeper has to copy."""
+if TYPE_CHECKING:
+    from typing import Any
+
+Record = dict[str, "Any"]
 """A child: ``id``, ``pid``, ``start`` (ticks since boot), ``leader`` of its session and
 ``leader_start``, ``cgroup``, ``meta``; and where it applies ``uid``, ``exit`` (a report that nobody
 has acknowledged), ``report`` (descriptor), ``failed``, ``signalled``, ``respawn``, ``rest`` (the
 signal for whom its main process leaves), ``left`` (a report that it has left somebody)."""
 
 
-class Estate(NamedTuple):
+class Estate:
     """All that a keeper knows. Descriptors are numbers of this process."""
 
-    held: dict[str, int] = {}  # noqa: RUF012
-    children: Sequence[Record] = ()
-    engine_starts: int = 0
-    signal: int | None = None
-    """The wish to end that was last heard, for the next engine."""
-    after: int | None = None
-    """Pid of an engine that is about to leave: none is to be started before it has."""
-    notes: Sequence[Sequence[str]] = ()
-    """(subject, text): what could not be taken over."""
+    __slots__ = ("after", "children", "engine_starts", "held", "notes", "signal")
+
+    def __init__(
+        self,
+        held: dict[str, int] | None = None,
+        children: Sequence[Record] = (),
+        engine_starts: int = 0,
+        signal: int | None = None,
+        after: int | None = None,
+        notes: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.held = {} if held is None else held
+        self.children = children
+        self.engine_starts = engine_starts
+        self.signal = signal
+        """The wish to end that was last heard, for the next engine."""
+        self.after = after
+        """Pid of an engine that is about to leave: none is to be started before it has."""
+        self.notes = notes
+        """(subject, text): what could not be taken over."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Estate) and self.record() == other.record()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def record(self) -> Record:
+        """Show it as plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def command(
-    argv: Sequence[str], meta: dict[str, Any], engine: Sequence[str], *, lock: int, memory: int
+    argv: Sequence[str], meta: Record, engine: Sequence[str], *, lock: int, memory: int
 ) -> list[str]:
     """The command line of a keeper that takes over. ``argv``: interpreter, options and file;
     ``lock``: descriptor of the locked file; ``memory``: of the estate."""
@@ -51,7 +75,7 @@ def write(estate: Estate) -> tuple[int, list[int]]:
     those that it names. None is made inheritable here. Raises ``OSError``."""
     memory = os.memfd_create("everup-estate", os.MFD_CLOEXEC)
     try:
-        data = memoryview(json.dumps(estate._asdict(), separators=(",", ":")).encode())
+        data = memoryview(json.dumps(estate.record(), separators=(",", ":")).encode())
         while data:
             data = data[os.write(memory, data) :]
     except BaseException:

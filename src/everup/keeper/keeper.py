@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from everup.keeper import birth, remains, spawn, succession, voice, wire
 from everup.keeper.children import Child, Children, subreaper
@@ -41,7 +40,7 @@ class Keeper:
     """The whole of it: one epoll loop."""
 
     def __init__(
-        self, engine_argv: list[str], meta: dict[str, Any], lock: int, estate: Estate
+        self, engine_argv: list[str], meta: wire.Message, lock: int, estate: Estate
     ) -> None:
         self.engine_argv = engine_argv
         self.meta = meta

@@ -8,8 +8,8 @@ front of a program ends first, and the program has its data still to write.
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
 
+from everup.keeper import wire
 from everup.keeper.children import Child, Children
 
 LOOK_S = 0.05
@@ -22,7 +22,7 @@ class Remains:
     def __init__(
         self,
         children: Children,
-        send: Callable[[dict[str, Any]], None],
+        send: Callable[[wire.Message], None],
         ended: Callable[[Child], None],
     ) -> None:
         self._children = children

@@ -7,10 +7,15 @@ import os
 import resource
 import signal
 import socket
+import warnings  # noqa: F401 - Python itself asks for it at times; a user may be unable to read it
 from collections.abc import Mapping
-from typing import Any, NoReturn
 
 from everup.keeper import wire
+
+TYPE_CHECKING = False
+"""``typing`` itself is not loaded: it is a tenth of what each fork of the keeper has to copy."""
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "core": resource.RLIMIT_CORE}
 
@@ -29,7 +34,7 @@ _OOM_FILE = "/proc/self/oom_score_adj"
 _OOM_OURS = -900
 
 
-def protect(known: Mapping[str, Any]) -> None:
+def protect(known: wire.Message) -> None:
     """Take what the hard limit of descriptors allows, for a keeper holds several for each
     instance, and stay out of the kernel's sight when memory runs out.
 
@@ -49,7 +54,7 @@ def protect(known: Mapping[str, Any]) -> None:
             oom = now if oom is None else oom
 
 
-def found() -> dict[str, Any]:
+def found() -> wire.Message:
     """How everup itself was started, for ``protect`` of the next keeper."""
     return {"nofile": nofile} | ({} if oom is None else {"oom": oom})
 
@@ -95,7 +100,7 @@ def _whole(path: str) -> bytes:
         os.close(file)
 
 
-def child(theirs: socket.socket, failed: int, cgroup: str | None) -> NoReturn:
+def child(theirs: socket.socket, failed: int, cgroup: str | None) -> "NoReturn":
     """Never returns. ``failed`` is told what went wrong; ``cgroup``: a group still to enter."""
     stage = "set-up"
     try:
@@ -132,7 +137,7 @@ def _tell(failed: int, stage: str, error: BaseException) -> None:
     os.write(failed, note.encode())
 
 
-def _become(request: Mapping[str, Any], failed: int) -> None:
+def _become(request: wire.Message, failed: int) -> None:
     stage = "control group"
     try:
         for directory in request.get("cgroups", ()):

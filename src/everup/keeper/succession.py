@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from everup.keeper import estate as estates
 from everup.keeper import spawn
@@ -16,6 +15,7 @@ from everup.keeper.estate import Estate
 from everup.keeper.strangers import own
 from everup.keeper.voice import say
 
+TYPE_CHECKING = False  # see wire
 if TYPE_CHECKING:
     from everup.keeper.keeper import Keeper
 

@@ -9,7 +9,6 @@ is given up: no other sign of its end comes before that disk answers. Used by ke
 
 import contextlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 from everup.keeper.doomed import is_doomed
 
@@ -27,15 +26,18 @@ _IDLE = 0.02
 writes output may wake it now and then."""
 
 
-class Activity(NamedTuple):
+class Activity:
     """What the kernel says of a process's first thread."""
 
-    state: str
-    """As in /proc/PID/stat; empty: it is gone, or nobody can tell."""
-    active_s: float
-    """It has run, or waited for a CPU."""
-    dies: bool = False
-    """It has ended or been killed, and is still there."""
+    __slots__ = ("active_s", "dies", "state")
+
+    def __init__(self, state: str, active_s: float, dies: bool = False) -> None:
+        self.state = state
+        """As in /proc/PID/stat; empty: it is gone, or nobody can tell."""
+        self.active_s = active_s
+        """It has run, or waited for a CPU."""
+        self.dies = dies
+        """It has ended or been killed, and is still there."""
 
 
 def activity(pid: int) -> Activity:

@@ -14,7 +14,6 @@ import os
 import select
 import stat
 import sys
-import threading
 import time
 from collections import deque
 
@@ -32,8 +31,9 @@ class Outlet:
         self._own: int | None = None
         self._whole = True
         self._lines: deque[bytes] = deque()
-        self._wake: threading.Event | None = None
-        """Of the thread that writes to a file; None: there is none, or not yet."""
+        self._wake: _thread.LockType | None = None
+        """The thread that writes to a file takes it for each round; None: there is no such thread,
+        or not yet. (A threading.Event would have every keeper load ``threading``.)"""
         self.dropped = 0
         """Lines that nobody will read."""
 
@@ -51,7 +51,7 @@ class Outlet:
     def flush(self) -> None:
         """Write what waits, as far as somebody takes it."""
         if self._wake is not None:
-            self._wake.set()
+            _set(self._wake)
         elif self._lines and self._is_file():
             self._start()
         else:
@@ -61,7 +61,7 @@ class Outlet:
         """At the end of the process: give a file some time to take what waits."""
         until = time.monotonic() + timeout_s
         while self._wake is not None and self._lines and time.monotonic() < until:
-            self._wake.set()
+            _set(self._wake)
             time.sleep(0.002)
 
     def _is_file(self) -> bool:
@@ -71,8 +71,7 @@ class Outlet:
             return False
 
     def _start(self) -> None:
-        wake = self._wake = threading.Event()
-        wake.set()
+        wake = self._wake = _thread.allocate_lock()
         try:
             _thread.start_new_thread(self._work, (wake,))  # its start never waits
         except (
@@ -85,10 +84,9 @@ class Outlet:
         """In the child of a fork there is no thread."""
         self._wake = None
 
-    def _work(self, wake: threading.Event) -> None:
+    def _work(self, wake: _thread.LockType) -> None:
         while True:
-            wake.wait()
-            wake.clear()
+            wake.acquire()
             self._send()
 
     def _send(self) -> None:
@@ -128,6 +126,11 @@ class Outlet:
                     self._own = os.open(f"/proc/self/fd/{self._fd}", flags)
             self._whole = self._own != self._fd
         return self._own
+
+
+def _set(wake: _thread.LockType) -> None:
+    with contextlib.suppress(RuntimeError):  # it is set already
+        wake.release()
 
 
 def _takes(fd: int) -> bool:

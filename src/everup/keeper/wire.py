@@ -9,9 +9,13 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+"""``typing`` itself is not loaded: it is a tenth of what each fork of the keeper has to copy."""
+if TYPE_CHECKING:
+    from typing import Any
+
+Message = dict[str, "Any"]
 
 MAX_PACKET = 60_000
 MAX_FDS = 64

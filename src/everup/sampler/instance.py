@@ -9,6 +9,9 @@ _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGESIZE")
 _MOST = 256
 """Processes of one instance that are looked at; more tell nothing new."""
+_SUMS: tuple[str, ...] = (
+    "cpu_s", "rss_bytes", "threads", "fds", "read_bytes", "written_bytes", "run_s", "wait_s"
+)  # fmt: skip
 _UNREAD = (OSError, ValueError, IndexError)
 
 
@@ -30,10 +33,7 @@ def members(pid: int, cgroup: str | None, children: dict[int, list[int]]) -> lis
 
 def measure(pids: Iterable[int], main: int, cgroup: str | None) -> dict[str, float]:
     """Give the numbers of an instance, all its processes together. Empty: none lives."""
-    out = dict.fromkeys(
-        ("cpu_s", "rss_bytes", "threads", "fds", "read_bytes", "written_bytes", "run_s", "wait_s"),
-        0.0,
-    )
+    out: dict[str, float] = dict.fromkeys(_SUMS, 0.0)
     count = 0
     for pid in pids:
         try:

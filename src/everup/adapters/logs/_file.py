@@ -73,15 +73,22 @@ class _Steps:
     """Enters every write of a batch in the ledger, and takes from the pipe what it stored."""
 
     def __init__(
-        self, ledger: Ledger, move: Move, data: bytes, size_bytes: int, begins: Callable[[], None]
+        self,
+        ledger: Ledger,
+        move: Move,
+        data: bytes,
+        size_bytes: int,
+        begins: Callable[[], None],
+        stored: Callable[[bytes, Place], None] = lambda _records, _place: None,
     ) -> None:
         """``data``: records of move.data[:size_bytes]; ``begins``: called before the beginning of
-        a line is written without its end."""
+        a line is written without its end; ``stored``: with what is in the file, and where."""
         self._ledger = ledger
         self._move = move
         self._data = data
         self._end = size_bytes
-        self._begins = begins
+        self._begins, self._stored = begins, stored
+        self._last = (b"", Place(0, 0, 0, 0))
 
     def before(self, place: Place, at: int, end: int) -> None:
         left = self._end - self._move.at
@@ -91,9 +98,11 @@ class _Steps:
         # A part of the batch ends between two records, so that counting them is exact.
         taken = left if end == len(self._data) else min(left, _cri.lost(records)[0])
         self._ledger.begin(self._move, taken, place)
+        self._last = records, place
 
     def after(self) -> None:
         self._ledger.consume(self._move)
+        self._stored(*self._last)
 
 
 class SlotFile:
@@ -114,6 +123,7 @@ class SlotFile:
         self._ledger = ledger or Ledger(None, directory)
         self._file = RotatingFile(directory, f"{slot}.log")
         self._report = report
+        self._copied = _forward.Copied(directory / f"{slot}.copied")
         self._scanned = False
         # Whose line the last record of a stream left open; None: that of an earlier pump.
         self._open: dict[str, object | None] = {}
@@ -135,6 +145,8 @@ class SlotFile:
         self._file.files = log.files
         self._file.prune()
         self._forward = log.forward == "stdout"
+        if not self._forward:
+            self._copied.forget()
 
     def adopt(self, stream: str, writer: object, pipe: int = 0) -> None:
         """``writer`` goes on with the line that an earlier pump left open, if there is one and it
@@ -165,12 +177,11 @@ class SlotFile:
         if not batch.data:
             return
         move = move or Move(b"", -1, b"")
-        if self._forward:
-            _forward.stdout.put(self._slot, batch.data)
         if self.retry(when, now_s):
             self._store(batch, stream, writer, when, now_s, move)
         else:
             self._drop(batch.size_bytes, batch.lines)
+            self._copy(batch.data)
         self._ledger.skip(move, batch.size_bytes)
 
     def _store(
@@ -190,6 +201,7 @@ class SlotFile:
             data,
             batch.size_bytes,
             lambda: self._ledger.own(self._slot, stream, move.pipe),
+            self._copy,
         )
         try:
             self._scan()
@@ -208,6 +220,7 @@ class SlotFile:
             self._lines += batch.lines
             return
         size_bytes, lines = batch.size_bytes, batch.lines
+        self._copy(data[stored:])
         if stored:
             self._mark(data[:stored], stream, writer)
             rest_bytes, rest_lines = _cri.lost(data[stored:])
@@ -215,6 +228,11 @@ class SlotFile:
             self._bytes += batch.size_bytes - size_bytes
             self._lines += batch.lines - lines
         self._fail(failure, now_s, size_bytes, lines)
+
+    def _copy(self, records: bytes, place: Place | None = None) -> None:
+        """Records go to everup's own stdout, too; those in a file once they are there."""
+        if self._forward and records:
+            _forward.stdout.put(self._slot, records, self._copied, place)
 
     def _append_own(self, records: bytes) -> None:
         """Records that are nobody's output."""
@@ -271,6 +289,9 @@ class SlotFile:
             elif found is not None:
                 self._open.pop(found.stream, None)
         self._scanned = True
+        if self._forward and (last := self._copied.read()) is not None:
+            for records, place in self._file.after(last, _forward.MOST_BYTES // 2):
+                self._copy(records, place)  # the engine before had stored them, and died
 
     def _mark(self, data: bytes, stream: str, writer: object) -> None:
         if _cri.ends_open(data):

@@ -115,6 +115,28 @@ class RotatingFile:
                 data = file.read(left) + data
         return data
 
+    def after(self, place: Place, most_bytes: int) -> list[tuple[bytes, Place]]:
+        """Give the whole records behind a place, oldest first, a file each, and at most so many
+        bytes of a file; nothing where the file of that place is not there any more."""
+        found: list[tuple[bytes, Place]] = []
+        for index in range(self.files + 1):
+            path = f"{self._path}.{index}" if index else self._path
+            try:
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+                    status = os.fstat(file.fileno())
+                    last = (status.st_dev, status.st_ino) == (place.device, place.inode)
+                    begin = place.after if last else 0
+                    file.seek(max(begin, status.st_size - most_bytes))
+                    data = file.read(most_bytes)
+            except OSError:
+                return []
+            data = data[: data.rfind(b"\n") + 1]
+            end = Place(status.st_dev, status.st_ino, 0, status.st_size)
+            found.insert(0, (data, end))
+            if last:
+                return [(data, end) for data, end in found if data]
+        return []
+
     def free_bytes(self) -> int:
         """Room on the file's disk."""
         status = os.fstatvfs(self.open())
