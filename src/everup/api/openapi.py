@@ -222,8 +222,7 @@ def _schemas() -> dict[str, Any]:
         "Scale": _object(["service", "replicas"], service=_TEXT, replicas=_INT),
         "Signal": _object(["signal"], signal=_TEXT, targets=_TEXTS),
         "Accepted": _object(["after"], slots=_TEXTS, after=_INT, keeper=process, engine=process),
-        **_changing(flag),
-        **_observing(),
+        **(_changing(flag) | _observing()),
         "Event": _object(
             ["seq", "time", "kind", "subject"],
             seq=_INT, time=_TIME, mono=number, kind=kinds, subject=_TEXT,
