@@ -35,6 +35,8 @@ class _Pending:
     due: float
     subject: str
     conditions: dict[Key, Condition] = field(default_factory=dict)
+    over: set[Key] = field(default_factory=set)
+    """Those that have ended meanwhile. They happened all the same."""
 
 
 class Incidents(Quiet):
@@ -84,7 +86,8 @@ class Incidents(Quiet):
 
     def check_invariants(self) -> None:
         seen: set[Key] = set()
-        held = [i.active for i in self.open()] + [p.conditions for p in self._pending.values()]
+        held = [i.active for i in self.open()]
+        held += [p.conditions for p in self._pending.values()]
         for active in held:
             for key in active:
                 assert key not in seen, f"{key} belongs to two incidents"
@@ -106,6 +109,7 @@ class Incidents(Quiet):
         for pending in self._pending.values():
             if pending.subject == condition.service:
                 pending.conditions[condition.key] = condition
+                pending.over.discard(condition.key)
                 return
         token = next(self._tokens)
         pending = _Pending(token, ctx.now + EXPLAIN_S, condition.service)
@@ -146,9 +150,9 @@ class Incidents(Quiet):
             ctx.do(Explain(incident.number, incident.subject, condition.text, condition.kind))
 
     def _ended(self, condition: Condition, ctx: Ctx[Any]) -> None:
-        for pending in list(self._pending.values()):
-            if condition.key in pending.conditions and len(pending.conditions) > 1:
-                del pending.conditions[condition.key]
+        for pending in self._pending.values():
+            if condition.key in pending.conditions:
+                pending.over.add(condition.key)
         for incident in self.open():
             if incident.active.pop(condition.key, None) is None:
                 continue
@@ -192,11 +196,13 @@ class Incidents(Quiet):
         if found is not None:
             for condition in pending.conditions.values():
                 self._join(found, condition, ctx)
-            return
-        incident = self._open(root, first, pending.conditions.values(), reason, ctx)
-        if reason is not None:
-            self._explain(incident, reason, ctx)
-        ctx.publish(IncidentChanged(incident, "opened"))
+        else:
+            found = self._open(root, first, pending.conditions.values(), reason, ctx)
+            if reason is not None:
+                self._explain(found, reason, ctx)
+            ctx.publish(IncidentChanged(found, "opened"))
+        for key in pending.over:
+            self._ended(pending.conditions[key], ctx)
 
     def _open(
         self,
