@@ -4,8 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from _everup import SLEEP, Everup
 from test_upgrade import Installed
+
+from everup.adapters.place import Place
+from everup.cli import ground
+from everup.cli.client import keeper_lives
+from everup.cli.context import Failure
 
 
 def test_what_three_engines_fail_at_is_left_out(everup: Everup, tmp_path: Path) -> None:
@@ -32,7 +38,7 @@ def test_what_three_engines_fail_at_is_left_out(everup: Everup, tmp_path: Path) 
     everup.wait_new_pid("web.1", pid)
 
 
-def test_the_folder_is_moved(everup: Everup, tmp_path: Path) -> None:
+def test_the_folder_is_moved(tmp_path: Path) -> None:
     """What runs is looked after, by what is known outside of the disk; nobody starts it twice."""
     project = tmp_path / "project"
     project.mkdir()
@@ -45,10 +51,10 @@ def test_the_folder_is_moved(everup: Everup, tmp_path: Path) -> None:
         moved.kill(engine)
         found = moved.wait_for(lambda: [p for p in moved.own().engines if p != engine], "another")
         assert found
-        again = everup.popen("-c", str(there), "up", "-d")
-        said = again.communicate(timeout=20)[0].decode()
-        assert again.returncode != 0
-        assert f"keeper pid {keeper}" in said
+        place = Place.of(str(there), ".everup")
+        assert keeper_lives(place)
+        with pytest.raises(Failure, match=f"already running .*keeper pid {keeper}"):
+            ground.lock(place)  # as `up` does
         moved.kill(pid)
         fresh = moved.wait_for(
             lambda: [run[1] for run in moved.members().get("web.1", []) if run[1] != pid], "web"
