@@ -226,6 +226,10 @@ class KeeperClient:
         if not self._queue:
             self._send({"op": "alive"})
 
+    def begun(self) -> None:
+        """To be said once: this engine has taken everything over."""
+        self._send({"op": "begun"})
+
     def reexec(self, argv: Sequence[str], engine: Sequence[str]) -> None:
         """Once this engine has left, become the keeper that ``argv`` names (interpreter, options,
         file), which starts ``engine``. Where that cannot be executed the keeper goes on as it is,

@@ -99,6 +99,11 @@ class Place:
         return os.path.join(self.state_dir, "config.accepted.toml")
 
     @property
+    def sealed(self) -> str:
+        """The same with its checksum (see ``accepted``)."""
+        return os.path.join(self.state_dir, "config.accepted.sealed")
+
+    @property
     def next(self) -> str:
         """Config text that ``everup up`` accepted while instances of an earlier everup go on by
         the old one: to be applied as a reload."""

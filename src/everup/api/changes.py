@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from everup import config
-from everup.adapters import aside, named, trusted
+from everup.adapters import accepted, aside, named, trusted
 from everup.adapters.launch import user_exists
 from everup.adapters.place import Place
 from everup.api import first
@@ -32,7 +32,7 @@ async def reload(backend: Backend, body: dict[str, Any], by: str) -> dict[str, A
     if body.get("dry_run"):
         return answer
     _refuse_while_busy(backend, plan)
-    await _store(backend, place.next if plan else place.accepted, text)
+    await _store(backend, text, waits=bool(plan))
     if plan:
         try:
             _refuse_while_busy(backend, plan)  # meanwhile another one may have come
@@ -89,15 +89,19 @@ async def _read(place: Place) -> tuple[str, Spec]:
     return text, report.spec
 
 
-async def _store(backend: Backend, path: str, text: str) -> None:
+async def _store(backend: Backend, text: str, *, waits: bool) -> None:
     """Nothing is changed where the text cannot be kept for the next engine."""
     place, shelf = backend.place, backend.shelf
+
+    def write() -> None:
+        trusted.write_file(place.next, text) if waits else accepted.write(place, text)
+
     try:
-        await shelf.done(lambda: trusted.write_file(path, text), _WRITE_S)
+        await shelf.done(write, _WRITE_S)
     except OSError as error:
-        if path == place.next:  # should it get there after all, it must not be applied some time
+        if waits:  # should it get there after all, it must not be applied some time
             with contextlib.suppress(OSError):
-                shelf.put(lambda: Path(path).unlink(missing_ok=True))
+                shelf.put(lambda: Path(place.next).unlink(missing_ok=True))
         why = error.strerror or str(error)
         raise Refusal(
             507, f"cannot write to {place.state_dir}: {why}; nothing was changed"

@@ -7,14 +7,14 @@ import resource
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import everup
-from everup.adapters import aside, trusted
+from everup.adapters import accepted, aside, trusted
 from everup.adapters.place import Place
 from everup.cli import ground
 from everup.cli.client import Client, keeper_lives
@@ -66,7 +66,7 @@ def up(here: Here, detach: bool, timeout: float, as_json: bool) -> None:
     if refusal is not None and keeper_lives(place):
         raise refusal
     if keeper_lives(place) and _other_version(place):
-        changed = text != _read(place.accepted)
+        changed = text != _in_force(place)
         upgrade(Client(place), place, as_json, "everup reload" if changed else "everup status")
         return
     if not keeper_lives(place):
@@ -145,7 +145,7 @@ def _take_back(
     store, inherited = _from_systemd()
     if store is not None:
         meta["systemd"] = True
-    old = _read(place.accepted)
+    old = _in_force(place)
     if refusal is not None and old is None:
         raise refusal
     gathered = None
@@ -164,11 +164,11 @@ def _take_back(
             echo("a reload was under way and goes on first; then: everup reload", err=True)
     elif gathered is None or not gathered.children or old in (None, text):
         if old != text:
-            _keep(place.accepted, text, old)
+            _keep(place.accepted, lambda: accepted.write(place, text), old)
         with contextlib.suppress(OSError):
             os.unlink(place.next)
     else:
-        _keep(place.next, text, old)
+        _keep(place.next, lambda: trusted.write_file(place.next, text), old)
     if not gathered:
         return []
     if store is not None:
@@ -241,6 +241,14 @@ def _gather(
     return estate.gather(place, spec, entries, boot, inherited)
 
 
+def _in_force(place: Place) -> str | None:
+    """The text that was accepted before."""
+    try:
+        return accepted.read(place)
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text("utf-8")
@@ -248,11 +256,11 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _keep(path: str, text: str, old: str | None) -> None:
+def _keep(path: str, write: Callable[[], None], old: str | None) -> None:
     """Keep the accepted text: a new engine starts from it, whatever the file says by then. Where
     that cannot be written, the one before stays in force, if there is one."""
     try:
-        aside.call(_WRITE_S, trusted.write_file, path, text)
+        aside.call(_WRITE_S, write)
     except OSError as error:
         why = f"cannot write {path}: {error.strerror or error}"
         if old is None:

@@ -16,11 +16,12 @@ import importlib
 import json
 import os
 import select
+import shlex
 import sys
 import threading
 from typing import Any, NoReturn
 
-from everup.adapters import aside, named
+from everup.adapters import accepted, aside, named
 from everup.adapters.journal import JournalError
 from everup.adapters.place import Place
 from everup.config import MAX_BYTES, ConfigError, load
@@ -48,7 +49,14 @@ def main() -> int:
         )
         sys.stderr.write(shown(text))
         return CANNOT_BEGIN
-    spec = _config(place)
+    try:
+        spec = _config(place)
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        _say(
+            f"{place.config}: {error}\nThere is no config to go by, and the services go on "
+            f"unattended until it is mended: everup -c {shlex.quote(place.config)} check"
+        )
+        return CANNOT_BEGIN
     threading.excepthook = _thread_ended
     sys.unraisablehook = _unraisable
     with asyncio.Runner() as runner:
@@ -65,18 +73,29 @@ def _config(place: Place) -> Spec:
     """The text that `everup up` accepted, not the file: that may have changed for the worse. Where
     it cannot be used any more (a damaged disk), the file is better than nobody to look after the
     services. ``ConfigError``, ``OSError``, ``UnicodeDecodeError`` where that is none either."""
-    try:
-        return _load(place, place.accepted)
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
-        sys.stderr.write(
-            shown(f"everup: {place.accepted}: {error}; going by {place.config} as it is now\n")
-        )
-        return _load(place, place.config)
+    spec = None
+    for read, path in ((accepted.read, place.accepted), (accepted.read_memory, "its copy")):
+        try:
+            text = aside.call(_READ_S, read, place)
+            spec = _load(place, text)
+            break
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            _say(f"{path}: {error}")
+    if spec is None:
+        _say(f"going by {place.config} as it is now")
+        return _load(place, aside.call(_READ_S, named.read_text, place.config, MAX_BYTES))
+    with contextlib.suppress(OSError):  # a full disk, for example: what there is has to do
+        if aside.call(_READ_S, accepted.mend, place, text):
+            _say(f"{place.accepted} was damaged or gone; it is as it was accepted again")
+    return spec
 
 
-def _load(place: Place, path: str) -> Spec:
-    text = aside.call(_READ_S, named.read_text, path, MAX_BYTES)
+def _load(place: Place, text: str) -> Spec:
     return load(text, path=place.config, directory=place.config_dir)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(shown(f"everup: {text}\n"))
 
 
 class _Runtime(Runtime):

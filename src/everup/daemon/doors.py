@@ -96,6 +96,8 @@ def _lock_anew(runtime: "Runtime", held: int) -> int:
     """A descriptor of a lock file in the place of one that is not there any more; -1: it is.
     ``OSError``, where another everup has it, too."""
     place, found = runtime.place, os.fstat(held)
+    if found.st_nlink:  # moved, with the folder: while we hold that, nobody starts a second one
+        return -1
     with contextlib.suppress(FileNotFoundError):
         there = os.lstat(place.lock)
         if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):

@@ -199,6 +199,7 @@ class Runtime:
         for source in edges.sources():
             self.spawn_task(source(self))
         self.began.set()
+        self.keeper.begun()
         beats.end()
 
     @property
@@ -319,16 +320,13 @@ class Runtime:
 
     def quit(self, status: int) -> None:
         """End for good: all services are down."""
-        for slot in self.engine.instances:
-            self.cgroups.forget(slot)
-            self.cgroups.forget(slot, second=True)
+        takeover.let_go(self)
         self.spawn_task(self._leave(status))
 
     async def _leave(self, status: int) -> None:
         """Nothing of everup's is left behind."""
         await self.aids.close()
-        self.keeper.drop(["notify", "api"])
-        self.shelf.put(self.place.clear_sockets)
+        takeover.clear(self)
         self._end(status)
 
     # -- the keeper

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import random
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everup.adapters import aside, named, proof, python
+from everup.adapters import accepted, aside, named, proof, python
 from everup.adapters.aside import Shelf
 from everup.adapters.fdstore import FdStore
 from everup.adapters.leftovers import end_leftovers
@@ -21,9 +22,11 @@ from everup.api.commands import Refusal
 from everup.config import MAX_BYTES, ConfigError, load
 from everup.daemon import handover
 from everup.daemon.doors import Doors
-from everup.engine.fold import ChildFact, bearable, fold, gave_up, reload_is_open
+from everup.engine.core import Engine
+from everup.engine.fold import ChildFact, bearable, fold, gave_up, reload_is_open, replicas
 from everup.engine.records import CannotChangeError
 from everup.engine.reload import plan_of
+from everup.keeper.starts import FAILED_STARTS, MOST_FAILED_STARTS
 from everup.model.display import shown_line
 from everup.model.event import Reload, Up
 from everup.model.instance import Slot
@@ -93,25 +96,36 @@ def _fold(
     *,
     takeover: bool,
 ) -> Up:
-    """What is known. An entry that it fails at is damaged: that one is left out, and said."""
+    """What is known. An entry that it fails at is damaged: that one is left out, and said. After
+    engines that could not begin, the first step is tried with it as well, by an engine that does
+    nothing: half of what it knows is better than to fail at it for ever."""
     spec, boot, now = runtime.engine.spec, runtime.boot, time.monotonic()
 
     def check(entries: list[Entry]) -> Up:
         up = fold(spec, entries, facts, boot, now, candidate=pending, takeover=takeover)
         for adopted in up.adopted:
             dict(adopted.facts)
+        if careful:
+            Engine(spec, random=random.random, scaled=replicas(entries)).handle(up, now)
         return up
 
+    careful = int(os.environ.pop(FAILED_STARTS, "0")) >= MOST_FAILED_STARTS
     for what in runtime.journal.damaged:
-        runtime.record(Kind.FACILITY, "everup", detail=f"{_LEFT_OUT}: {what}")
+        _left_out(runtime, what)
     try:
         return check(latest)
+    except MemoryError:
+        raise
     except Exception:
         good, bad = bearable(latest, check)
-        for entry in bad:
-            what = f"{entry.kind} of {entry.subject} (number {entry.seq})"
-            runtime.record(Kind.FACILITY, "everup", detail=f"{_LEFT_OUT}: {what}")
-        return check(good)
+    for entry in bad:
+        _left_out(runtime, f"{entry.kind} of {entry.subject} (number {entry.seq})")
+    careful = careful and bool(good)  # where all fails, what runs is known at least
+    return check(good)
+
+
+def _left_out(runtime: "Runtime", what: str) -> None:
+    runtime.record(Kind.FACILITY, "everup", detail=f"{_LEFT_OUT}: {what}")
 
 
 def _salvage(runtime: "Runtime", held: dict[str, int]) -> None:
@@ -293,7 +307,7 @@ def _last(latest: list[Entry], kind: Kind) -> Entry | None:
 
 def commit(place: Place, shelf: Shelf) -> None:
     """The config of the reload is the accepted one from now on."""
-    shelf.put(lambda: os.replace(place.next, place.accepted))
+    shelf.put(lambda: accepted.commit(place))
 
 
 def discard(place: Place, shelf: Shelf) -> None:
@@ -302,6 +316,20 @@ def discard(place: Place, shelf: Shelf) -> None:
 
 
 # -- leaving
+
+
+def let_go(runtime: "Runtime") -> None:
+    """All services are down: their control groups are of no use any more."""
+    for slot in runtime.engine.instances:
+        runtime.cgroups.forget(slot)
+        runtime.cgroups.forget(slot, second=True)
+
+
+def clear(runtime: "Runtime") -> None:
+    """All is down: what nobody needs any more goes."""
+    runtime.keeper.drop(["notify", "api"])
+    runtime.shelf.put(runtime.place.clear_sockets)
+    runtime.shelf.put(lambda: accepted.forget(runtime.place))
 
 
 def succeed(runtime: "Runtime", hello: Mapping[str, Any] | None) -> None:

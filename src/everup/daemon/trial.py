@@ -9,10 +9,12 @@ import importlib
 import os
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from everup import __version__
+from everup.adapters import accepted
 from everup.adapters.journal import SCHEMA_VERSION
 from everup.adapters.place import Place
 from everup.config import ConfigError, load
@@ -52,11 +54,15 @@ def journal_problem(path: str) -> str | None:
 
 
 def _config_problem(place: Place) -> str | None:
-    for path in (place.accepted, place.next):
+    reads: dict[str, Callable[[], str]] = {
+        place.accepted: lambda: accepted.read(place),
+        place.next: lambda: Path(place.next).read_text("utf-8"),
+    }
+    for path, read in reads.items():
         if not os.path.exists(path):
             continue
         try:
-            load(Path(path).read_text("utf-8"), path=place.config, directory=place.config_dir)
+            load(read(), path=place.config, directory=place.config_dir)
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             first = str(error).strip().splitlines()[0]
             return f"it cannot read the config in force, {path}: {first}"

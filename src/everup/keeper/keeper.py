@@ -23,6 +23,7 @@ from everup.keeper.estate import Estate
 from everup.keeper.link import Link
 from everup.keeper.remains import Remains
 from everup.keeper.spawn import SpawnError, start_ticks
+from everup.keeper.starts import Starts
 from everup.keeper.strangers import LOOK_S, Strangers, own
 from everup.keeper.succession import FORWARDED, LOCK
 from everup.keeper.vigil import BEAT_S, HUNG_S, Vigil
@@ -67,6 +68,7 @@ class Keeper:
         self.engine_delay_s = 0.0
         self.engine_due: float | None = 0.0
         self.engine_starts = estate.engine_starts
+        self.starts = Starts()
         self.last_signal: int | None = estate.signal
         self.exit_status: int | None = None
         self.leaving: int | None = None
@@ -179,7 +181,7 @@ class Keeper:
             directory = "/"
         request = {
             "argv": self.engine_argv,
-            "env": dict(os.environ, **_told(self.hung_s, self.doomed)),
+            "env": dict(os.environ, **_told(self.hung_s, self.doomed), **self.starts.told()),
             "cwd": directory,
             "nofile": "ours",
             "oom": "ours",
@@ -229,6 +231,7 @@ class Keeper:
             self.exit_status = os.WEXITSTATUS(status)
             return
         say(f"the engine ended ({_status_text(status)}); starting it again, services go on")
+        self.starts.ended(status)
         self._engine_later()
 
     # -- requests
@@ -261,6 +264,8 @@ class Keeper:
                     self._drop(name)
             case "main":
                 self._set_main(self.children.get(message["id"]), message["pid"])
+            case "begun":
+                self.starts.begun()
             case "alive":
                 self.notes.clear()  # it has had them for a while
             case "beat":  # of an engine that is still loading
@@ -276,10 +281,10 @@ class Keeper:
                 raise ValueError(f"unknown request {op!r}")
 
     def _hold(self, name: str, fd: int) -> None:
-        old = self.held.get(name)
-        self.held[name] = fd  # of the lock, too: its file may have been removed, and made again
-        if old is not None:
-            os.close(old)
+        if name != LOCK or succession.may_lock(fd):
+            fd, self.held[name] = self.held.get(name, -1), fd
+        if fd >= 0:
+            os.close(fd)
 
     def _drop(self, name: str) -> None:
         if name != LOCK and (fd := self.held.pop(name, None)) is not None:
@@ -383,8 +388,7 @@ class Keeper:
 
 
 def _told(hung_s: float, doomed: Doomed) -> dict[str, str]:
-    """What the engine has to know before we can speak: where, that we do each second, and whose
-    files are not to be touched yet."""
+    """What the engine has to know before we can speak: where, how often, whose files to leave."""
     told = {"EVERUP_KEEPER_FD": str(ENGINE_FD), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
     return told | ({DOOMED: str(doomed)} if doomed.left() else {})
 

@@ -2,9 +2,11 @@
 
 import _thread
 import contextlib
+import fcntl
 import os
 import select
 import signal
+import stat
 import time
 
 from everup.keeper import estate as estates
@@ -65,6 +67,15 @@ def sign(lock: int, pid: int | None = None) -> None:
     except RuntimeError:  # no thread can be had
         write()
     done.acquire(timeout=_SIGN_S)
+
+
+def may_lock(fd: int) -> bool:
+    """Whether it can take the lock's place, whose file was removed and made again: the keeper has
+    a lock in every moment of its life."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no more than is held by it already
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    return False
 
 
 def inherit(keeper: "Keeper") -> None:
