@@ -215,7 +215,7 @@ class _Conversion:
         self.filler.variables.update(own)
         needed = {name for value in values.values() for name in variables(value)}
         for name, value in values.items():
-            if not name or "\x01" in name:
+            if not name or "=" in name or "\x01" in name:
                 self._lost("environment", name, "no name of a variable")
             elif variables(value) or name in needed:  # others mean it as it was before
                 self.at_start[name] = value

@@ -39,7 +39,7 @@ KINDS: Final = {
              "silent until the verdict, or its accept queue was not served for a second.",
              "another process of it is ready, or the queue is served"),
         Kind("deploy_failing", _C, "A new version did not come up; the old one goes on, or came "
-             "back.", "a rollout or a reload succeeds"),
+             "back.", "a rollout or a reload succeeds, or nobody tries again for 10 minutes"),
         Kind("budget_burning", _W, "The error budget is spent faster than the objective allows.",
              "it is not any more"),
         Kind("output_lost", _W, "Output could not be stored.", "output is stored again"),

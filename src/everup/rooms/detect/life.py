@@ -15,68 +15,92 @@ class Life:
     """One instance."""
 
     name: str
-    asked: bool = False
-    """Its end was asked for, by an operator, a rollout or everup going down."""
+    asked: set[int] = field(default_factory=set)
+    """The processes whose end was asked for, by an operator, a rollout or everup going down."""
     stopped: bool = False
     """Nobody wants it to run now, or it has done its work."""
     failed: bool = False
     """It ended unasked, was condemned or could not start, and has not been ready since."""
-    ready: bool = False
+    runs: set[int] = field(default_factory=set)
+    """The processes that are ready: for a while there may be two."""
     ready_at: float = 0.0
     failed_at: float = 0.0
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=LOOP_ENDS))
     why: str = ""
     """How it failed last."""
     state: str = ""
+    run: int = 0
 
     @property
     def service(self) -> str:
         return self.name.rpartition(".")[0]
 
+    @property
+    def ready(self) -> bool:
+        return bool(self.runs)
+
+    @property
+    def number(self) -> int:
+        return int(self.name.rpartition(".")[2])
+
     def take(self, entry: Entry) -> None:
         """Learn from one entry about this instance."""
         kind, payload = entry.kind.removeprefix("instance."), entry.payload
+        run = payload.get("run")
+        run = run if isinstance(run, int) else self.run
+        self.run = max(self.run, run)
         match kind:
             case "starting":
-                self.asked = self.stopped = self.ready = False
+                self.stopped = False
                 self.state = "is starting"
+            case "adopted" if payload.get("state") == "ready":
+                self._ready(run, entry.time)
             case "ready":
-                self.ready, self.failed, self.ready_at = True, False, entry.time
-                self.state = "is ready"
-            case "running":
-                was = self.ready
-                self.ready = False
-                if was:
-                    self._fail(entry, "its readiness probe fails")
+                self._ready(run, entry.time)
+            case "running" if run in self.runs:
+                self.runs.discard(run)
                 self.state = "runs and is not ready"
+                self._fail(entry, "its readiness probe fails")
+            case "outgoing" if payload.get("state") == "ready":
+                self._ready(run, entry.time)
+                self.asked.add(run)
             case "stopping" | "draining" | "outgoing":
-                self.asked = True
+                self.asked.add(run)
             case "unhealthy":
-                self.ready = False
+                self.runs.discard(run)
                 self._fail(entry, str(payload.get("reason") or "a verdict of failure"))
             case "exited" | "lost":
-                self._exited(entry, payload)
+                self._exited(entry, payload, run)
             case "stopped":
-                self.stopped, self.ready, self.failed = True, False, False
+                self.stopped, self.failed = True, False
+                self.runs.clear()
+                self.asked.clear()
                 self.ends.clear()
             case "failed" | "parked" | "backoff":
                 self._fail(entry, str(payload.get("reason") or self.why or "it failed"))
                 self.state = {"failed": "has failed", "parked": "is parked"}.get(kind, "waits")
             case "waiting":
                 # Of one that has not failed, what it waits for is the one to tell of.
-                self.ready, self.state = False, str(payload.get("reason") or "waits")
+                self.state = str(payload.get("reason") or "waits")
 
-    def _exited(self, entry: Entry, payload: dict[str, Any]) -> None:
-        self.ready = False
-        if self.asked and not payload.get("killed_for"):
-            self.asked = False
-            return
-        if payload.get("exit_kind") == "code" and payload.get("value") == 0 and self.asked:
+    def _ready(self, run: int, at: float) -> None:
+        if not self.runs:
+            self.ready_at = at
+        self.runs.add(run)
+        self.failed, self.state = False, "is ready"
+
+    def _exited(self, entry: Entry, payload: dict[str, Any], run: int) -> None:
+        self.runs.discard(run)
+        asked = run in self.asked
+        self.asked.discard(run)
+        if asked and not payload.get("killed_for"):
             return
         self.ends.append(entry.time)
         self._fail(entry, str(payload.get("cause") or "it ended"))
 
     def _fail(self, entry: Entry, why: str) -> None:
+        if self.runs:
+            return  # another process of it serves
         if not self.failed:
             ago = entry.payload.get("failed_s")
             self.failed_at = entry.time - (ago if isinstance(ago, int | float) else 0.0)

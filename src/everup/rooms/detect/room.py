@@ -10,6 +10,7 @@ from everup.model.journal import Entry
 from everup.observer.events import Journaled, Resumed, Sampled
 from everup.rooms.detect import entries
 from everup.rooms.detect.board import Board
+from everup.rooms.detect.life import Life
 from everup.rooms.detect.resources import Resources
 from everup.rooms.detect.services import Services
 
@@ -23,6 +24,9 @@ _PAIRS: Final = {
     "config.rolling_back": ("deploy_failing", True),
     "config.reloaded": ("deploy_failing", False),
 }
+_TRIED_S: Final = 600.0
+_SOON_S: Final = 0.01
+"""The clocks of entries and of this process differ: a time that is all but come has come."""
 
 Event = Journaled | Resumed | Sampled | Reconcile
 
@@ -53,13 +57,14 @@ class Detect(Quiet):
                 self._journaled(entry)
             case Resumed(now=now):
                 self._now, self._past = now, False
-                self._services.forget(lambda name: name in ctx.world.services)
+                self._services.forget(lambda life: _is_there(life, ctx.world))
                 ctx.publish(ActiveNow(tuple(self.board)))
                 for name in ctx.world.services:
                     self._services.look(name, now)
             case Sampled():
                 self._now = event.at
                 self._resources.take(event)
+                self._grow_old()
             case Reconcile(subject=subject) if subject in ctx.world.services:
                 self._now = ctx.world.wall(ctx.now)
                 self._services.look(subject, self._now)
@@ -81,12 +86,20 @@ class Detect(Quiet):
         elif entry.kind == entries.ENDED.value:
             if self._past:
                 self.board.end(str(payload.get("condition")), entry.subject)
+        elif entry.kind == "service.scaled":
+            self._services.scaled(entry)
         elif entry.kind.startswith("instance."):
             self._services.take(entry)
             if not self._past:
                 self._services.look(entry.subject.rpartition(".")[0], entry.time)
         elif (pair := _PAIRS.get(entry.kind)) is not None:
             self._pair(entry, *pair)
+
+    def _grow_old(self) -> None:
+        """Nobody has tried again: the old version goes on, and nothing is wrong with that."""
+        for condition in self.board:
+            if condition.kind == "deploy_failing" and self._now - condition.since > _TRIED_S:
+                self._end(condition.kind, condition.subject, "nobody has tried again")
 
     def _pair(self, entry: Entry, kind: str, begins: bool) -> None:
         why = str(entry.payload.get("reason") or entry.kind)
@@ -124,7 +137,8 @@ class Detect(Quiet):
             self._changed.append(Ended(found, self._now, why))
 
     def _wake(self, service: str, after_s: float) -> None:
-        self._wakes[service] = min(self._wakes.get(service, after_s), max(0.01, after_s))
+        after_s = max(_SOON_S, after_s)
+        self._wakes[service] = min(self._wakes.get(service, after_s), after_s)
 
     def _tell(self, ctx: Ctx[Any]) -> None:
         """Journal what has changed, and let the other rooms know."""
@@ -144,3 +158,9 @@ class Detect(Quiet):
         for service, after_s in self._wakes.items():
             ctx.wake(service, ctx.now + after_s)
         self._wakes.clear()
+
+
+def _is_there(life: Life, world: Any) -> bool:
+    """Whether the config in force has the instance."""
+    service = world.services.get(life.service)
+    return service is not None and life.number <= service.slots

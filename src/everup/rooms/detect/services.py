@@ -101,9 +101,16 @@ class Services:
         if waits:
             self._wake(life.service, min(waits))
 
-    def forget(self, keep: Callable[[str], bool]) -> None:
-        """Forget instances of services that are there no more."""
-        for name in [name for name, life in self.lives.items() if not keep(life.service)]:
+    def scaled(self, entry: Entry) -> None:
+        """Forget the instances that a service has no more."""
+        replicas = entry.payload.get("replicas")
+        if isinstance(replicas, int):
+            gone = entry.subject
+            self.forget(lambda life: life.service != gone or life.number <= replicas)
+
+    def forget(self, keep: Callable[[Life], bool]) -> None:
+        """Forget instances that are there no more."""
+        for name in [name for name, life in self.lives.items() if not keep(life)]:
             for kind in ("crashed", "crash_looping", "parked", "hung"):
                 self._end(kind, name, "its service is gone")
             self._end("down", self.lives[name].service, "it is gone")
