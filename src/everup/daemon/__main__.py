@@ -73,7 +73,7 @@ def _config(place: Place) -> Spec:
     """The text that `everup up` accepted, not the file: that may have changed for the worse. Where
     it cannot be used any more (a damaged disk), the file is better than nobody to look after the
     services. ``ConfigError``, ``OSError``, ``UnicodeDecodeError`` where that is none either."""
-    spec = None
+    spec, text = None, ""
     for read, path in ((accepted.read, place.accepted), (accepted.read_memory, "its copy")):
         try:
             text = aside.call(_READ_S, read, place)

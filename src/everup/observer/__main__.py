@@ -13,8 +13,9 @@ import signal
 import sys
 
 from everup import app, edges
+from everup.adapters import accepted
 from everup.adapters.place import Place
-from everup.config import MAX_BYTES, load
+from everup.config import load
 from everup.keeper.voice import never_wait
 from everup.kernel.manifest import load as load_name
 from everup.model.aid import BEAT_FD, STATE_FD
@@ -28,8 +29,7 @@ def main() -> int:
     words = json.loads(sys.argv[1])
     place = Place(**words["place"])
     never_wait()
-    with open(place.accepted, encoding="utf-8") as file:
-        text = file.read(MAX_BYTES)
+    text = accepted.read(place)
     spec = load(text, path=place.config, directory=place.config_dir)
     # Its user may not be let in where Python and everup are installed: what is to be loaded later
     # has to be loaded now.
