@@ -116,6 +116,31 @@ def test_symptoms_are_folded_by_the_cause_that_was_found() -> None:
     assert incident.subject == "db"
 
 
+def test_what_was_opened_before_its_cause_was_known_becomes_a_part_of_it() -> None:
+    bench = Bench()
+    symptom = bench.begin("down", "mail")
+    bench.roots = {"mail": "db"}
+    root = bench.begin("down", "db")
+    bench.begin("crashed", "mail.1", Severity.WARNING)
+    assert [i.subject for i in bench.room.open()] == ["db"]
+    (incident,) = bench.room.open()
+    assert symptom.key in incident.active
+    assert {i.number: i.state for i in told(bench.journal)} == {1: "merged", 2: "open"}
+    bench.end(symptom)
+    bench.end(root)
+    bench.end(Condition("crashed", "mail.1", Severity.WARNING, "", 0.0))
+    bench.wait(QUIET_S + 1)
+    assert list(bench.room.open()) == []
+
+
+def test_what_needs_it_and_was_opened_first_becomes_a_part_of_it() -> None:
+    bench = Bench()
+    bench.begin("down", "web")
+    bench.begin("down", "db")
+    assert [i.subject for i in bench.room.open()] == ["db"]
+    assert bench.kinds().count("merged") == 1
+
+
 def test_without_an_answer_it_is_opened_all_the_same() -> None:
     bench = Bench(answers=False)
     bench.begin("down", "db")
@@ -202,4 +227,5 @@ def test_every_incident_ends_once_all_is_well(steps: list[Any], answers: bool) -
         bench.end(condition)
     bench.wait(60.0)
     assert list(bench.room.open()) == []
-    assert bench.kinds().count("opened") == bench.kinds().count("resolved")
+    over = bench.kinds().count("resolved") + bench.kinds().count("merged")
+    assert bench.kinds().count("opened") == over

@@ -48,6 +48,15 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """An incident was found to be a part of another one."""
+
+    number: int
+    into: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """A person has taken an incident on."""
 
@@ -88,6 +97,11 @@ JOINED: Final[EntryKind[Any]] = EntryKind(
     "incidents.joined", Joined,
     "A further condition belongs to an open incident: it is a symptom of it.", Severity.NOTE,
 )  # fmt: skip
+MERGED: Final[EntryKind[Any]] = EntryKind(
+    "incidents.merged", Merged,
+    "An incident turned out to be a symptom of another one, ``into``, and goes on as a part of it.",
+    Severity.NOTE,
+)  # fmt: skip
 ACKNOWLEDGED: Final[EntryKind[Any]] = EntryKind(
     "incidents.acknowledged", Acknowledged, "A person (``by``) has taken an incident on.",
     Severity.NOTE, "incident acknowledged",
@@ -100,4 +114,4 @@ RESOLVED: Final[EntryKind[Any]] = EntryKind(
     "incidents.resolved", Resolved, "An incident is over, after ``after_s``.", Severity.GOOD,
     "incident resolved",
 )  # fmt: skip
-KINDS: Final = (OPENED, EXPLAINED, JOINED, ACKNOWLEDGED, MITIGATED, RESOLVED)
+KINDS: Final = (OPENED, EXPLAINED, JOINED, MERGED, ACKNOWLEDGED, MITIGATED, RESOLVED)

@@ -33,7 +33,7 @@ class Incident:
     severity: Severity
     sentence: str = ""
     state: str = "open"
-    """``open``, ``acknowledged``, ``mitigated`` or ``resolved``."""
+    """``open``, ``acknowledged``, ``mitigated``, ``resolved`` or ``merged`` into another one."""
     active: dict[Key, Condition] = field(default_factory=dict)
     symptoms: list[str] = field(default_factory=list)
     """Every condition that ever belonged to it, as words."""

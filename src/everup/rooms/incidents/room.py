@@ -13,6 +13,7 @@ from everup.observer.events import Journaled, Resumed
 from everup.rooms.incidents import entries
 from everup.rooms.incidents.actions import Explain
 from everup.rooms.incidents.facts import Incident, IncidentChanged, Reason
+from everup.rooms.incidents.parts import add, is_about, needs_of, remember, take_over
 
 SUBJECT: Final = "@incidents"
 """What the room is woken by."""
@@ -20,6 +21,8 @@ QUIET_S: Final = 10.0
 """An incident is over once nothing of it has been active for so long."""
 EXPLAIN_S: Final = 3.0
 """An incident is opened without a cause if none was found by then."""
+NEAR_S: Final = 30.0
+"""What was opened so shortly before what it needs failed may be a part of that."""
 KEPT: Final = 500
 """Incidents that are remembered."""
 _GRAVITY: Final = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
@@ -123,7 +126,7 @@ class Incidents(Quiet):
         for incident in self.open():
             if condition.service == incident.subject or condition.service in incident.services:
                 return incident
-        needs = _needs(condition.service, ctx.world)
+        needs = needs_of(condition.service, ctx.world)
         for incident in self.open():
             root = incident.reason.root if incident.reason is not None else incident.subject
             if root in needs or incident.subject in needs:
@@ -134,7 +137,7 @@ class Incidents(Quiet):
         graver = _GRAVITY[condition.severity] > _GRAVITY[incident.severity]
         words = f"{condition.subject} {condition.text}"
         again = words in incident.symptoms
-        _add(incident, condition)
+        add(incident, condition)
         incident.quiet_since = None
         if again:
             incident.occurrences += 1
@@ -186,12 +189,26 @@ class Incidents(Quiet):
         if before is not None and replace(before, number=reason.number) == reason:
             return
         self._explain(incident, reason, ctx)
+        for other in list(self.open()):
+            if other is not incident and other.subject == reason.root:
+                self._merge(incident, other, reason.sentence, ctx)
+                return
+
+    def _merge(self, part: Incident, whole: Incident, why: str, ctx: Ctx[Any]) -> None:
+        """What was opened before its cause was known goes on as a part of its cause."""
+        take_over(part, whole)
+        part.resolved_at, part.state = ctx.world.wall(ctx.now), "merged"
+        if whole.active:
+            whole.quiet_since = None
+        said = entries.Merged(part.number, whole.number, why)
+        ctx.write(entries.MERGED, part.subject, said)
+        ctx.publish(IncidentChanged(part, "merged"))
 
     def _place(self, pending: _Pending, reason: Reason | None, ctx: Ctx[Any]) -> None:
         """Its cause is known, or will not be: join it to what has the same one, or open."""
         root = reason.root if reason is not None and reason.root else pending.subject
         first = min(pending.conditions.values(), key=lambda c: c.since)
-        found = next((i for i in self.open() if _is_about(i, root, reason)), None)
+        found = next((i for i in self.open() if is_about(i, root, reason)), None)
         found = found or self._of(first, ctx)
         if found is not None:
             for condition in pending.conditions.values():
@@ -200,6 +217,10 @@ class Incidents(Quiet):
             found = self._open(root, first, pending.conditions.values(), reason, ctx)
             if reason is not None:
                 self._explain(found, reason, ctx)
+            for other in list(self.open()):
+                near = abs(other.since - found.since) <= NEAR_S
+                if other is not found and near and root in needs_of(other.subject, ctx.world):
+                    self._merge(other, found, f"{other.subject} needs {root}", ctx)
             ctx.publish(IncidentChanged(found, "opened"))
         for key in pending.over:
             self._ended(pending.conditions[key], ctx)
@@ -218,7 +239,7 @@ class Incidents(Quiet):
         incident = Incident(self._next, root, first.since, severity, sentence)
         self._next += 1
         for condition in found:
-            _add(incident, condition)
+            add(incident, condition)
         incident.services.setdefault(first.service)
         self.incidents[incident.number] = incident
         self._forget()
@@ -302,7 +323,7 @@ class Incidents(Quiet):
             self._next = max(self._next, number + 1)
             for words in said.conditions:
                 name, _, subject = words.partition(" ")
-                _remember(incident, Key(name, subject))
+                remember(incident, Key(name, subject))
             self._forget()
         incident_or_none = self.incidents.get(number)
         if incident_or_none is None:
@@ -319,9 +340,14 @@ class Incidents(Quiet):
             for name in told.path:
                 incident.services.setdefault(name)
         elif kind == entries.JOINED.value:
-            _remember(incident, Key(str(payload.get("condition")), entry.subject))
+            remember(incident, Key(str(payload.get("condition")), entry.subject))
             grave = Severity(str(payload.get("severity", "warning")))
             incident.severity = max(incident.severity, grave, key=lambda s: _GRAVITY[s])
+        elif kind == entries.MERGED.value:
+            whole = self.incidents.get(int(payload.get("into", 0)))
+            if whole is not None:
+                take_over(incident, whole)
+            incident.state, incident.resolved_at = "merged", entry.time
         elif kind == entries.ACKNOWLEDGED.value:
             incident.acknowledged_by, incident.state = str(payload.get("by")), "acknowledged"
         elif kind == entries.MITIGATED.value:
@@ -359,35 +385,3 @@ def told(found: Iterable[Entry]) -> list[Incident]:
         if entry.kind.startswith("incidents."):
             room._restore(entry)  # its own class
     return list(room.incidents.values())
-
-
-def _add(incident: Incident, condition: Condition) -> None:
-    incident.active[condition.key] = condition
-    words = f"{condition.subject} {condition.text}"
-    if words not in incident.symptoms and len(incident.symptoms) < KEPT:
-        incident.symptoms.append(words)
-    incident.services.setdefault(condition.service)
-
-
-def _remember(incident: Incident, key: Key) -> None:
-    incident.active[key] = Condition(key.kind, key.subject, Severity.WARNING, "", 0.0)
-    incident.services.setdefault(incident.active[key].service)
-
-
-def _is_about(incident: Incident, root: str, reason: Reason | None) -> bool:
-    """Whether a finding with that cause belongs to an incident."""
-    if root in (incident.subject, incident.reason.root if incident.reason else ""):
-        return True
-    return reason is not None and incident.subject in reason.path
-
-
-def _needs(service: str, world: Any) -> set[str]:
-    """All services that one needs, directly or not."""
-    found: set[str] = set()
-    waiting = [service]
-    while waiting:
-        for name in world.needs(waiting.pop()):
-            if name not in found:
-                found.add(name)
-                waiting.append(name)
-    return found
