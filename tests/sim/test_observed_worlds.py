@@ -8,8 +8,9 @@ import pytest
 from everup.kernel.ctx import Outbox
 from everup.kernel.step import Kernel
 from everup.model.action import Record
+from everup.model.event import Tick
 from everup.model.journal import Entry
-from everup.observer.events import Journaled, Resumed, Sampled, Tick
+from everup.observer.events import Journaled, Resumed, Sampled
 from everup.observer.world import View
 from everup.rooms.detect.room import Detect
 from everup.rooms.incidents.actions import Explain

@@ -103,13 +103,20 @@ class TcpSocket(NamedTuple):
     inode: int
 
 
+def dump(family: int, state: int, port: int = 0) -> Iterator[bytes]:
+    """Give the kernel's answer about each TCP socket of this network namespace of that family, in
+    that state and with that local port (0: any): a struct inet_diag_msg with what follows it.
+    Raises ``OSError`` where the kernel does not tell."""
+    request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << state)
+    request += _INET_ID.pack(port, 0, b"", b"") + _INET_ID_REST
+    return _ask(request, dump=True)
+
+
 def tcp(state: int, port: int = 0) -> Iterator[TcpSocket]:
     """Give all TCP sockets of this network namespace in that state with that local port (0: any).
     Raises ``OSError`` where the kernel does not tell."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << state)
-        request += _INET_ID.pack(port, 0, b"", b"") + _INET_ID_REST
-        for answer in _ask(request, dump=True):
+        for answer in dump(family, state, port):
             if len(answer) < _INET_INODE_AT + 4:
                 raise OSError("sock_diag: an answer is cut")
             (number,) = struct.unpack_from("!H", answer, _INET_ANSWER.size)
@@ -122,9 +129,7 @@ def listening(port: int, families: tuple[int, ...]) -> list[Listening] | None:
     found = []
     try:
         for family in families:
-            request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << LISTEN)
-            request += _INET_ID.pack(port, 0, b"", b"") + _INET_ID_REST
-            for answer in _ask(request, dump=True):
+            for answer in dump(family, LISTEN, port):
                 number, _, source, _ = _INET_ID.unpack_from(answer, _INET_ANSWER.size)
                 if number == port:
                     size = 4 if family == socket.AF_INET else 16

@@ -24,11 +24,6 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """A time that a room wanted to be woken at has come."""
-
-
-@dataclass(frozen=True, slots=True)
 class Sampled:
     """One look at the machine and at each instance."""
 

@@ -35,16 +35,6 @@ class Feed(Protocol):
         """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
         ...
 
-    async def report(
-        self, source: str, subject: str, ok: bool | None, text: str, detail: Mapping[str, Any]
-    ) -> None:
-        """Tell everup what another system says of a subject: journaled as ``signal.reported``.
-
-        ``ok`` is None where that system does not know. Control characters in ``text`` are kept; who
-        shows it makes them harmless. Raises ``OSError`` while there is no engine.
-        """
-        ...
-
     async def ask(self, command: str, subject: str, why: str) -> None:
         """Ask for ``start``, ``stop`` or ``restart`` of a subject, as an operator would, with a
         reason: it passes the guard. Raises ``PermissionError`` where that refuses, with its reason,

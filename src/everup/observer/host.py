@@ -20,9 +20,10 @@ from everup.kernel.room import Room
 from everup.kernel.step import Kernel
 from everup.model.action import Record
 from everup.model.aid import ANEW
+from everup.model.event import Tick
 from everup.model.journal import Entry
 from everup.model.spec import Spec
-from everup.observer.events import Journaled, Resumed, Tick
+from everup.observer.events import Journaled, Resumed
 from everup.observer.link import Link, RefusedError
 from everup.observer.world import View
 
@@ -242,13 +243,12 @@ class Host:
         """Have them journaled, each once: an engine may die after it has written and before it has
         answered."""
         left = [{"kind": str(r.kind), "subject": r.subject, "payload": r.payload} for r in batch]
-        before: int | None = None
+        before, again = self.last_seq, False
         while left:
             try:
-                if before is None:
-                    before = (await self.link.get("/v1/status"))["last_seq"]
-                else:
+                if again:
                     left = await self._missing(left, before)
+                again = True
                 if left:
                     await self.link.post("/v1/observed", {"entries": left})
                 return

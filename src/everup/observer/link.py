@@ -5,18 +5,17 @@ import contextlib
 import json
 import ssl  # noqa: F401 - loaded before the process gives up its rights
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import aiohttp
 
 from everup.model.journal import Entry
+from everup.observer.shown import entry_of
 
 _ANSWER_S = 30.0
 _AGAIN_S, _MOST_AGAIN_S = 0.2, 2.0
 _LONGEST_LINE = 4 << 20
 _BATCH = 1000
-_OWN = ("seq", "time", "mono", "kind", "subject", "node")
 
 
 class RefusedError(Exception):
@@ -101,10 +100,3 @@ async def _taken(answer: aiohttp.ClientResponse) -> Any:
     if answer.status >= 400:
         raise RefusedError(answer.status, str(found.get("error")))
     return found
-
-
-def entry_of(shown: Mapping[str, Any]) -> Entry:
-    """Read an entry as the API shows it."""
-    payload = {key: value for key, value in shown.items() if key not in _OWN}
-    time = datetime.fromisoformat(shown["time"]).timestamp()
-    return Entry(shown["seq"], time, shown["mono"], "", shown["kind"], shown["subject"], payload)

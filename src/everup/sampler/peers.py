@@ -6,9 +6,8 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from everup.sampler.queues import dump
+from everup.adapters.sock_diag import ESTABLISHED, dump
 
-_ESTABLISHED = 1
 _ID_AT = 4
 """struct inet_diag_sockid in struct inet_diag_msg, behind four bytes."""
 _PORTS = struct.Struct("!HH")
@@ -25,7 +24,7 @@ def remotes() -> dict[int, str]:
     out: dict[int, str] = {}
     for family in (socket.AF_INET, socket.AF_INET6):
         size = 4 if family == socket.AF_INET else 16
-        for answer in dump(family, _ESTABLISHED):
+        for answer in dump(family, ESTABLISHED):
             _near, far = _PORTS.unpack_from(answer, _ID_AT)
             at = _ID_AT + _PORTS.size + 16
             host = socket.inet_ntop(family, answer[at : at + size])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from everup.kernel.ctx import Outbox
 from everup.kernel.step import Kernel
 from everup.model.action import Record
+from everup.model.event import Tick
 from everup.model.journal import Entry
 from everup.model.spec import Service, Spec
-from everup.observer.events import Journaled, Resumed, Sampled, Tick
+from everup.observer.events import Journaled, Resumed, Sampled
 from everup.observer.world import View
 from everup.rooms.detect.limits import Level, Levels
 from everup.rooms.detect.room import Detect

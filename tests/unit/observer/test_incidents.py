@@ -9,9 +9,10 @@ from everup.kernel.ctx import Outbox
 from everup.kernel.step import Kernel
 from everup.model.action import Record
 from everup.model.condition import ActiveNow, Began, Condition, Ended, Key, Severity
+from everup.model.event import Tick
 from everup.model.journal import Entry
 from everup.model.spec import Service, Spec
-from everup.observer.events import Journaled, Resumed, Tick
+from everup.observer.events import Journaled, Resumed
 from everup.observer.world import View
 from everup.rooms.incidents.actions import Explain
 from everup.rooms.incidents.facts import Reason

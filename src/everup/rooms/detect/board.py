@@ -1,11 +1,15 @@
 """The board of conditions: which are active, and how they come and go."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from everup.model.condition import Condition, Key
 from everup.rooms.detect.kinds import KINDS
 
+Begin = Callable[[str, str, str, float, Iterable[str]], None]
+"""``begin(kind, subject, text, since, evidence)``: raise a condition, unless it is active."""
+End = Callable[[str, str, str], None]
+"""``end(kind, subject, why)``: take a condition back, if it is active."""
 MOST: Final = 2000
 """Active conditions; with more, new ones are not taken (and counted)."""
 

@@ -1,9 +1,10 @@
 """Conditions of resources, from the samples of the machine and of each instance."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from everup.observer.events import Sampled
+from everup.rooms.detect.board import Begin, End
 from everup.rooms.detect.limits import Level, Levels
 
 MEMORY: Final = Level("memory_short", 0.90, 0.85, 10.0)
@@ -17,8 +18,6 @@ STARVED: Final = Level("starved", 60.0, 40.0, 30.0, 30.0)
 PRESSED: Final = Level("memory_pressure", 10.0, 5.0, 10.0, 10.0)
 OUT_OF_MEMORY: Final = Level("out_of_memory", 1.0, 1.0, 0.0, 60.0)
 _FORGET_S: Final = 120.0
-Begin = Callable[[str, str, str, float, Iterable[str]], None]
-End = Callable[[str, str, str], None]
 
 
 class Resources:

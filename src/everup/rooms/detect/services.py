@@ -1,17 +1,16 @@
 """Conditions of services and instances, from what the journal tells of their lives."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from everup.model.journal import Entry
+from everup.rooms.detect.board import Begin, End
 from everup.rooms.detect.life import LOOP_S, Life
 
 HOLD_S: Final = 1.0
 """A service that is ready again sooner has restarted, and was not down."""
 WELL_S: Final = 5.0
 STABLE_S: Final = 10.0
-Begin = Callable[[str, str, str, float, Iterable[str]], None]
-End = Callable[[str, str, str], None]
 Wake = Callable[[str, float], None]
 
 

@@ -3,7 +3,7 @@
 import getpass
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from everup.cli.context import (
 from everup.cli.screen import echo, style
 from everup.model.display import shown_line
 from everup.model.journal import Entry
+from everup.observer.shown import entry_of
 from everup.rooms.incidents.entries import KINDS
 from everup.rooms.incidents.facts import Incident
 from everup.rooms.incidents.room import told
@@ -126,14 +127,7 @@ def _entries(here: Here, kinds: Sequence[str], **more: Any) -> list[Entry]:
         rows: Any = Client(here.place).lines("/v1/events", query)
     else:
         rows = offline.events(here.place, query)
-    return [_entry(row) for row in rows]
-
-
-def _entry(row: Mapping[str, Any]) -> Entry:
-    own = ("seq", "time", "mono", "kind", "subject", "node")
-    payload = {key: value for key, value in row.items() if key not in own}
-    at = datetime.fromisoformat(row["time"]).timestamp()
-    return Entry(row["seq"], at, row["mono"], "", row["kind"], row["subject"], payload)
+    return [entry_of(row) for row in rows]
 
 
 def _timeline(here: Here, found: Incident) -> list[Entry]:

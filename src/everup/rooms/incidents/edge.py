@@ -1,19 +1,18 @@
 """Looks for causes: the journal's newest entries, the output, and where services listen."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from everup.adapters.logs import tail
 from everup.rooms.incidents.actions import Explain
 from everup.rooms.incidents.facts import Reason
 from everup.rooms.locate.causes import Answer, Known, why
-from everup.rooms.locate.output import Line
+from everup.rooms.locate.stored import between
 
 _LAST_WORDS_S: Final = 0.15
 """The last lines of a process are stored a moment after its end."""
 _LOOK_S: Final = 5.0
-_LINES: Final = 2000
 _EVIDENCE: Final = 8
 
 
@@ -32,18 +31,8 @@ async def _look(action: Explain, host: Any) -> None:
         + ([f":{service.port}"] if service.port else [])
         for name, service in host.spec.service.items()
     }
-    logs = Path(host.place.logs)
-
-    def output(slot: str, begin: float, end: float) -> list[Line]:
-        lines = tail(logs, [slot], _LINES)
-        return [
-            Line(line.time_ns / 1e9, line.text.decode("utf-8", "replace"))
-            for line in lines
-            if begin <= line.time_ns / 1e9 <= end and line.stream != "everup"
-        ]
-
     needs = {name: host.world.needs(name) for name in host.spec.service}
-    known = Known(entries, output, addresses, needs)
+    known = Known(entries, partial(between, Path(host.place.logs)), addresses, needs)
     try:
         answer = await asyncio.wait_for(asyncio.to_thread(why, action.subject, known), _LOOK_S)
     except (LookupError, OSError, TimeoutError, ValueError):

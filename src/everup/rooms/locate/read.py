@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from everup.adapters import trusted
-from everup.adapters.logs import tail
 from everup.adapters.place import Place
 from everup.cli import offline
 from everup.cli.client import Client, keeper_lives
 from everup.cli.context import Failure
 from everup.rooms.locate.causes import Known, why
 from everup.rooms.locate.output import Line
+from everup.rooms.locate.stored import between
 
 MOST_ENTRIES: Final = 5000
 """The newest events are looked at, no more."""
-MOST_LINES: Final = 2000
 _BRIEF_ENTRIES: Final = 300
 
 
@@ -86,13 +85,8 @@ def _addresses(value: object) -> list[str]:
 
 
 def _output(place: Place) -> Callable[[str, float, float], Sequence[Line]]:
-    def between(slot: str, begin: float, end: float) -> Sequence[Line]:
+    def said(slot: str, begin: float, end: float) -> Sequence[Line]:
         with trusted.as_owner(place.weakness()):
-            lines = tail(Path(place.logs), [slot], MOST_LINES)
-        return [
-            Line(line.time_ns / 1e9, line.text.decode("utf-8", "replace"))
-            for line in lines
-            if begin <= line.time_ns / 1e9 <= end and line.stream != "everup"
-        ]
+            return between(Path(place.logs), slot, begin, end)
 
-    return between
+    return said
