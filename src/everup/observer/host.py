@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import json
 import os
 import random
 import socket
@@ -242,7 +243,9 @@ class Host:
     async def _put(self, batch: Sequence[Record]) -> None:
         """Have them journaled, each once: an engine may die after it has written and before it has
         answered."""
-        left = [{"kind": str(r.kind), "subject": r.subject, "payload": r.payload} for r in batch]
+        told = [{"kind": str(r.kind), "subject": r.subject, "payload": r.payload} for r in batch]
+        # As they are read back, where they are written already: a tuple is a list by then.
+        left: list[dict[str, Any]] = json.loads(json.dumps(told))
         before, again = self.last_seq, False
         while left:
             try:
