@@ -104,14 +104,21 @@ def commands() -> str:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        parts.append(_command(command, click.Context(command, info_name=name, parent=context)))
+        own = click.Context(command, info_name=name, parent=context)
+        parts.append(_command(command, own))
+        if isinstance(command, click.Group):
+            parts += [
+                _command(sub, click.Context(sub, info_name=part, parent=own))
+                for part, sub in command.commands.items()
+            ]
     return "\n".join(parts)
 
 
 def _command(command: click.Command, context: click.Context) -> str:
-    usage = " ".join([f"everup {command.name}", *command.collect_usage_pieces(context)])
+    name = context.command_path
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
     text = inspect.cleandoc(command.help or "").replace("``", "`")
-    lines = [f"## `everup {command.name}`", "", "```", usage, "```", "", text, ""]
+    lines = [f"## `{name}`", "", "```", usage, "```", "", text, ""]
     options = [p for p in command.params if isinstance(p, click.Option) and p.name != "as_json"]
     if options:
         lines += ["| Option | Meaning |", "|---|---|"]

@@ -20,8 +20,11 @@ _NAMES: Final = (
     "detect",
     "incidents",
 )
-ROOMS: Final[tuple[Manifest, ...]] = tuple(
-    _SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES
+_INTEGRATIONS: Final = ("nagios",)
+"""Systems that everup speaks with; the observer runs their edges."""
+ROOMS: Final[tuple[Manifest, ...]] = (
+    *(_SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES),
+    *(load(f"everup.integrations.{name}:ROOM") for name in _INTEGRATIONS),
 )
 
 

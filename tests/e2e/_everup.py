@@ -134,15 +134,19 @@ class Everup:
         services: Mapping[str, Mapping[str, Any]],
         *,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
         **settings: Any,
     ) -> None:
-        """Write the config; keywords go to the table [everup]."""
+        """Write the config; ``tables`` are further ones by header, keywords go to [everup]."""
         settings = {"observer": False} | settings
         lines = ["[everup]", *(f"{key} = {toml(value)}" for key, value in settings.items())]
-        for kind, tables in (("service", services), ("group", groups or {})):
-            for name, table in tables.items():
+        for kind, named in (("service", services), ("group", groups or {})):
+            for name, table in named.items():
                 lines.append(f"[{kind}.{name}]")
                 lines += [f"{key} = {toml(value)}" for key, value in table.items()]
+        for header, table in (tables or {}).items():
+            lines.append(f"[{header}]")
+            lines += [f"{key} = {toml(value)}" for key, value in table.items()]
         self.config.write_text("\n".join(lines) + "\n")
         if "state_dir" in settings:
             self.state_dir = self.directory / settings["state_dir"]

@@ -9,12 +9,12 @@ from everup.kernel.ctx import Outbox
 from everup.kernel.step import Kernel
 from everup.model.action import Record
 from everup.model.event import Tick
+from everup.model.incident import Reason
 from everup.model.journal import Entry
 from everup.observer.events import Journaled, Resumed, Sampled
 from everup.observer.world import View
 from everup.rooms.detect.room import Detect
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.facts import Reason
 from everup.rooms.incidents.room import Incidents
 from everup.testing.sim import SimWorld
 

@@ -41,12 +41,24 @@ def identity(place: Place) -> tuple[int, int] | None:
     raise OSError("no user number is left for the observer")
 
 
+def groups(uid: int, gid: int) -> list[int]:
+    """Give the further groups of that user: those that an operator has put the account into, so
+    that it may write another system's files. Never root's."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+        return [found for found in os.getgrouplist(name, gid) if found not in (0, gid)]
+    except (KeyError, OSError):
+        return []
+
+
 def prepare(place: Place, name: str) -> Mapping[str, Any]:
     """Make what the process needs; gives the words that it is started with. Blocks: it writes."""
     who = identity(place)
-    words: dict[str, Any] = {"place": asdict(place), "uid": None, "gid": None}
+    words: dict[str, Any] = {"place": asdict(place), "uid": None, "gid": None, "groups": []}
     if who is not None:
         words |= {"uid": who[0], "gid": who[1]}
+        if name == "observer":
+            words["groups"] = groups(*who)
     if name == "observer":
         trusted.make_directory(place.logs, 0o750)
         _give(place.observer, who, 0o700)

@@ -8,13 +8,15 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
 from everup.config._problem import Path
 from everup.model.units import (
+    ABSOLUTE,
     DURATION_HELP,
+    PATH_HELP,
     SIZE_HELP,
     format_duration,
     format_size,
@@ -91,6 +93,8 @@ class Kind:
                 return 'a table of strings, like { NAME = "value" }'
             case "table":
                 return "a table"
+            case "string" if self.pattern == ABSOLUTE:
+                return PATH_HELP
             case "string":
                 return "a string in quotes"
 
@@ -168,6 +172,9 @@ def kind_at(path: Path, whole: type[Any]) -> Kind | None:
     return kind
 
 
+_FORMS: Final[dict[Any, Form]] = {parse_duration: "duration", parse_size: "size"}
+
+
 def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
     meta = list(metadata)
     while get_origin(annotation) is Annotated:
@@ -192,7 +199,7 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
     form = plain[annotation]
     for item in meta:
         if isinstance(item, BeforeValidator):
-            form = "duration" if item.func is parse_duration else "size"
+            form = _FORMS.get(item.func, form)
     return Kind(
         form, ge=limits.ge, gt=limits.gt, le=limits.le, lt=limits.lt, pattern=limits.pattern
     )

@@ -1,5 +1,6 @@
 """The whole config as one class: the core's tables, and those that rooms bring."""
 
+from collections.abc import Iterator
 from dataclasses import field
 from functools import cache
 from types import GenericAlias
@@ -8,6 +9,7 @@ from typing import Any, cast
 from pydantic.dataclasses import dataclass
 
 from everup import app
+from everup.config._fields import keys_of
 from everup.kernel.manifest import Table, load
 from everup.model.spec import CONFIG, Spec
 
@@ -29,8 +31,17 @@ def whole() -> type[Spec]:
 
 
 def rows() -> tuple[tuple[str, type[Any]], ...]:
-    """Give header and class of each table of a room, for the reference."""
-    return tuple((header(table), load(table.spec)) for table in app.tables())
+    """Give header and class of each table of a room and of those in it, for the reference."""
+    return tuple(
+        row for table in app.tables() for row in _with_inner(header(table), load(table.spec))
+    )
+
+
+def _with_inner(name: str, table: type[Any]) -> Iterator[tuple[str, type[Any]]]:
+    yield name, table
+    for key in keys_of(table).values():
+        if key.kind.form == "table" and key.kind.table is not None:
+            yield from _with_inner(f"{name[:-1]}.{key.name}]", key.kind.table)
 
 
 def header(table: Table) -> str:

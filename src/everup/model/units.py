@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -13,6 +13,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 DURATION_HELP = 'a duration with a unit, like "500ms", "5s", "1m30s", "2h" or "30d"'
 SIZE_HELP = 'a size with a unit, like "64K", "512M" or "2G" (1K is 1024 bytes)'
+ABSOLUTE = "^/"
+PATH_HELP = 'an absolute path, like "/var/lib/nagios4/rw/nagios.cmd"'
 
 
 def parse_duration(value: object) -> float:
@@ -79,3 +81,4 @@ Duration = Annotated[
 Size = Annotated[
     int, BeforeValidator(parse_size), _schema(SIZE_HELP, r"^\d+(\.\d+)? ?[KMGTkmgt]?i?B?$")
 ]
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE)]

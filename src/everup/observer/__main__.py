@@ -20,7 +20,7 @@ from everup.keeper.voice import never_wait
 from everup.kernel.manifest import load as load_name
 from everup.model.aid import BEAT_FD, STATE_FD
 from everup.model.spec import Spec
-from everup.observer import drop
+from everup.observer import drop, secrets
 from everup.observer.host import Host
 
 
@@ -38,14 +38,15 @@ def main() -> int:
     for room in app.hosted("observer"):
         if room.room:
             load_name(room.room)
+    held = secrets.of(spec, place.config_dir)
     # Its user may not be let through the directories above; so it goes by where it stands.
     os.fchdir(STATE_FD)
     if words["uid"] is not None:
-        drop.become(words["uid"], words["gid"])
+        drop.become(words["uid"], words["gid"], words["groups"])
     os.set_inheritable(BEAT_FD, False)
     os.set_inheritable(STATE_FD, False)
     os.set_blocking(BEAT_FD, False)
-    return asyncio.run(_run(spec, _beside(place)))
+    return asyncio.run(_run(spec, _beside(place), held))
 
 
 def _beside(place: Place) -> Place:
@@ -54,8 +55,8 @@ def _beside(place: Place) -> Place:
     return Place(place.config, place.config_dir, ".", run_dir)
 
 
-async def _run(spec: Spec, place: Place) -> int:
-    host = Host(spec, place, BEAT_FD, "observer")
+async def _run(spec: Spec, place: Place, held: secrets.Secrets) -> int:
+    host = Host(spec, place, BEAT_FD, "observer", held)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, host.end, 0)

@@ -39,3 +39,18 @@ class Sampled:
     """By mount point."""
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By instance: the far ends of its connections, as ``host:port``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An integration, a route or another system tells how something is: a condition that others
+    than everup's own senses find."""
+
+    kind: str
+    """A kind of condition that is reported: ``unreached``, ``reported``, ``stale``, ..."""
+    subject: str
+    ok: bool
+    text: str
+    """What is the matter, without its subject; why it is over."""
+    at: float
+    """Seconds since the epoch."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from everup.model.incident import Incident
 from everup.model.journal import Entry
 
 
@@ -22,6 +23,15 @@ class Feed(Protocol):
         """
         ...
 
+    def secret(self, path: str) -> str:
+        """Give the first line of a file that a key ``..._file`` of the observer's tables names.
+        Raises ``OSError`` or ``ValueError`` with what is wrong with it."""
+        ...
+
+    def secret_bytes(self, path: str) -> bytes:
+        """Give all of such a file: a key or a certificate. Raises ``OSError``."""
+        ...
+
     def table(self, key: str) -> Any:
         """Give the top-level table ``key`` of the config in force; None where there is none."""
         ...
@@ -33,6 +43,15 @@ class Feed(Protocol):
 
     async def status(self) -> Mapping[str, Any]:
         """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
+        ...
+
+    def incidents(self) -> Sequence[Incident]:
+        """Give the incidents that are known, open or over, oldest first. To be read only."""
+        ...
+
+    def report(self, kind: str, subject: str, ok: bool, text: str) -> None:
+        """Tell how something is that everup's own senses do not see: a condition of that ``kind``
+        begins, or ends where all is ``ok``. Saying the same again changes nothing."""
         ...
 
     async def ask(self, command: str, subject: str, why: str) -> None:

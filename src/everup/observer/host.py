@@ -22,10 +22,12 @@ from everup.kernel.step import Kernel
 from everup.model.action import Record
 from everup.model.aid import ANEW
 from everup.model.event import Tick
+from everup.model.incident import Incident
 from everup.model.journal import Entry
 from everup.model.spec import Spec
-from everup.observer.events import Journaled, Resumed
+from everup.observer.events import Journaled, Reported, Resumed
 from everup.observer.link import Link, RefusedError
+from everup.observer.secrets import Secrets
 from everup.observer.world import View
 
 DEFECT, ALONE = 72, 0
@@ -43,13 +45,16 @@ _CONFIG_KINDS = ("config.reloaded", "config.rolled_back")
 class Host:
     """One observer, from its first entry to its last. It is the ``Feed`` of the integrations."""
 
-    def __init__(self, spec: Spec, place: Any, beat_fd: int, folder: str) -> None:
+    def __init__(
+        self, spec: Spec, place: Any, beat_fd: int, folder: str, secrets: Secrets | None = None
+    ) -> None:
         self.spec = spec
         self.place = place
         self.link = Link(place.observer_socket)
         self.world = View(spec, socket.gethostname())
         self._beat_fd = beat_fd
         self._folder = folder
+        self._secrets = secrets or Secrets()
         self.box = Outbox()
         rooms: dict[str, Room] = {
             room.name: load(room.room)() for room in app.hosted("observer") if room.room
@@ -277,6 +282,12 @@ class Host:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
+    def secret(self, path: str) -> str:
+        return self._secrets.text(path)
+
+    def secret_bytes(self, path: str) -> bytes:
+        return self._secrets.bytes(path)
+
     def table(self, key: str) -> Any:
         return getattr(self.spec, key, None)
 
@@ -286,6 +297,13 @@ class Host:
     async def status(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = await self.link.get("/v1/status")
         return found
+
+    def incidents(self) -> Sequence[Incident]:
+        room: Any = self.kernel.rooms["incidents"]
+        return tuple(room.incidents.values())
+
+    def report(self, kind: str, subject: str, ok: bool, text: str) -> None:
+        self.dispatch(Reported(kind, subject, ok, text, time.time()))
 
     async def ask(self, command: str, subject: str, why: str) -> None:
         try:

@@ -10,12 +10,12 @@ from everup.kernel.step import Kernel
 from everup.model.action import Record
 from everup.model.condition import ActiveNow, Began, Condition, Ended, Key, Severity
 from everup.model.event import Tick
+from everup.model.incident import Reason
 from everup.model.journal import Entry
 from everup.model.spec import Service, Spec
 from everup.observer.events import Journaled, Resumed
 from everup.observer.world import View
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.facts import Reason
 from everup.rooms.incidents.room import QUIET_S, Incidents, told
 
 SERVICES = {

@@ -77,6 +77,8 @@ KINDS: Final = {
              "it succeeds"),
         Kind("reported", _C, "Another system reports a failure of a subject.",
              "it reports that it is over"),
+        Kind("unreached", _W, "A system that everup tells, or a way to notify people, cannot be "
+             "reached or refuses what it is told.", "it takes again what it is told"),
         Kind("stale", _W, "A heartbeat did not come in time.", "it comes"),
         Kind("observer_blind", _N, "The observer gets no samples.", "it gets samples again"),
     )

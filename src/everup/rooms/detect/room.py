@@ -7,7 +7,7 @@ from everup.kernel.ctx import Ctx
 from everup.kernel.room import Quiet, Reconcile
 from everup.model.condition import ActiveNow, Began, Ended
 from everup.model.journal import Entry
-from everup.observer.events import Journaled, Resumed, Sampled
+from everup.observer.events import Journaled, Reported, Resumed, Sampled
 from everup.rooms.detect import entries
 from everup.rooms.detect.board import Board
 from everup.rooms.detect.life import Life
@@ -28,7 +28,7 @@ _TRIED_S: Final = 600.0
 _SOON_S: Final = 0.01
 """The clocks of entries and of this process differ: a time that is all but come has come."""
 
-Event = Journaled | Resumed | Sampled | Reconcile
+Event = Journaled | Reported | Resumed | Sampled | Reconcile
 
 
 class Detect(Quiet):
@@ -65,6 +65,13 @@ class Detect(Quiet):
                 self._now = event.at
                 self._resources.take(event)
                 self._grow_old()
+            case Reported():
+                self._now = event.at
+                if event.ok:
+                    self._end(event.kind, event.subject, event.text)
+                else:
+                    said = (f"reported: {event.text}",)
+                    self._begin(event.kind, event.subject, event.text, event.at, said)
             case Reconcile(subject=subject) if subject in ctx.world.services:
                 self._now = ctx.world.wall(ctx.now)
                 self._services.look(subject, self._now)

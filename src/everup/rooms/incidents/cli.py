@@ -24,10 +24,10 @@ from everup.cli.context import (
 )
 from everup.cli.screen import echo, style
 from everup.model.display import shown_line
+from everup.model.incident import Incident
 from everup.model.journal import Entry
 from everup.observer.shown import entry_of
 from everup.rooms.incidents.entries import KINDS
-from everup.rooms.incidents.facts import Incident
 from everup.rooms.incidents.room import told
 
 _MOST = 5000

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from everup.model.incident import Reason
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.facts import Reason
 from everup.rooms.locate.causes import Answer, Known, why
 from everup.rooms.locate.stored import between
 

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from everup.model.condition import Condition, Key, Severity
-from everup.rooms.incidents.facts import Incident, Reason
+from everup.model.incident import Incident, Reason
 
 _MOST: Final = 500
 """Symptoms of one incident that are remembered as words."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Final
 from everup.kernel.ctx import Ctx
 from everup.kernel.room import Quiet, Reconcile
 from everup.model.condition import ActiveNow, Began, Condition, Ended, Key, Severity
+from everup.model.incident import Incident, IncidentChanged, Reason
 from everup.model.journal import Entry
 from everup.observer.events import Journaled, Resumed
 from everup.rooms.incidents import entries
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.facts import Incident, IncidentChanged, Reason
 from everup.rooms.incidents.parts import add, is_about, needs_of, remember, take_over
 
 SUBJECT: Final = "@incidents"

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
+from everup.model.incident import Reason
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.facts import Reason
 
 _FOUND_S = 0.2
 

@@ -1,4 +1,4 @@
-"""What the room of incidents hears and tells."""
+"""Incidents: the record of a failure and of the response to it, one for each cause."""
 
 from dataclasses import dataclass, field
 

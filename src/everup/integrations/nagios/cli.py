@@ -1,0 +1,57 @@
+"""``everup nagios``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from everup.cli.context import USAGE, Failure, Here
+from everup.cli.screen import echo
+
+
+@click.group()
+def nagios() -> None:
+    """Set Nagios up for what everup keeps."""
+
+
+@nagios.command()
+@click.option("--host", metavar="NAME", help="Default: the config's nagios.host, else this host's.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="The host's address.")
+@click.option("--contact-group", "groups", multiple=True, help="Who is notified. Default: nobody.")
+@click.option("--plugins", default="$USER1$", show_default=True, help="Folder of the plugins.")
+@click.pass_obj
+def objects(
+    here: Here, host: str | None, address: str, groups: tuple[str, ...], plugins: str
+) -> None:
+    """Write Nagios' object definitions: the host, its services, freshness, dependencies.
+
+    Put them into a file below Nagios' cfg_dir and reload Nagios; again when services are added.
+    """
+    import socket
+
+    from everup.integrations.nagios.objects import objects as written
+
+    spec = _spec(here)
+    services = {name: service.depends_on for name, service in spec.service.items()}
+    table = spec.nagios
+    name = host or table.host or socket.gethostname()
+    text = written(
+        name,
+        services,
+        address=address,
+        beat_s=table.heartbeat,
+        contact_groups=groups,
+        plugins=plugins,
+    )
+    echo(text.rstrip("\n"))
+
+
+def _spec(here: Here) -> Any:
+    from everup import config
+    from everup.cli.config import read_config
+
+    path = here.config
+    report = config.check(read_config(path), path=path, directory=str(Path(path).parent))
+    if report.spec is None:
+        raise Failure(f"{path} is not valid", "everup check", USAGE)
+    return report.spec

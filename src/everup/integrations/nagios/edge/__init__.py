@@ -1,0 +1,57 @@
+"""All I/O with Nagios and its kin: ``run`` is what the observer calls."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from everup.integrations.delivery import Channel, Delivery
+from everup.integrations.following import looks
+from everup.integrations.nagios.command import Result, performance
+from everup.integrations.nagios.config import Nagios
+from everup.integrations.nagios.edge.files import CommandFile, Spool
+from everup.integrations.standing import Standing
+from everup.observer.feed import Feed
+
+
+async def run(feed: Feed) -> None:
+    """Tell whom the table ``[nagios]`` names, until cancelled."""
+    table = feed.table("nagios") or Nagios()
+    host = table.host or feed.node
+    deliveries = [Delivery(feed, channel) for channel in _channels(table)]
+    if not deliveries:
+        return
+    async with asyncio.TaskGroup() as group:
+        for delivery in deliveries:
+            group.create_task(delivery.run())
+        group.create_task(_tell(feed, table, host, deliveries))
+
+
+def _channels(table: Nagios) -> Sequence[Channel[Result]]:
+    channels: list[Channel[Result]] = []
+    if table.command_file is not None:
+        channels.append(CommandFile(table.command_file))
+    if table.spool is not None:
+        channels.append(Spool(table.spool))
+    return channels
+
+
+async def _tell(
+    feed: Feed, table: Nagios, host: str, deliveries: Sequence[Delivery[Result]]
+) -> None:
+    async for look in looks(feed, table.heartbeat):
+        for standing in look.told:
+            result = result_of(host, standing, look.at)
+            for delivery in deliveries:
+                delivery.put(result)
+
+
+def result_of(host: str, standing: Standing, at: float) -> Result:
+    """Give the passive result that tells of a standing."""
+    text = f"{standing.level.name}: {standing.text}"
+    return Result(
+        host, standing.service, standing.level, text, at, perf=performance(standing.numbers)
+    )
+
+
+SOURCES: Final = (run,)
+PERFORMERS: Final[dict[type, Any]] = {}
