@@ -77,6 +77,12 @@ def complaint(line: str) -> str:
             return f"no command {rest[0]}"
         below = click.Context(command, info_name=rest[0], parent=context)
         _, left, _ = command.make_parser(below).parse_args(rest[1:])
+        if left and isinstance(command, click.Group):
+            part = command.commands.get(left[0])
+            if part is None:
+                return f"{rest[0]} has no command {left[0]}"
+            own = click.Context(part, info_name=left[0], parent=below)
+            _, left, _ = part.make_parser(own).parse_args(left[1:])
         if left:
             return f"{rest[0]} takes no argument {left[0]}"
     except click.UsageError as error:
