@@ -40,10 +40,11 @@ def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEA
 class Nagios:
     """One Nagios that takes passive results of the objects it is given."""
 
-    def __init__(self, folder: Path, objects: str) -> None:
+    def __init__(self, folder: Path, objects: str, account: tuple[str, str] | None = None) -> None:
         self.root = packages()
         self.folder = folder
-        user, group = _myself()
+        self.account = account
+        user, group = account or _myself()
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("rw", "spool", "log", "archive"):
             (folder / name).mkdir(parents=True)
@@ -54,6 +55,13 @@ class Nagios:
         self.spool = folder / "spool"
         self.spool.chmod(0o777)
         self.process: subprocess.Popen[bytes] | None = None
+        if account is not None:  # as Debian sets it up, and a group may write
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, user, group)
+            # The cache is in a home that others may not enter.
+            shutil.copy(self.root / "usr/sbin/nagios4", folder / "nagios4")
+            self.spool.chmod(0o770)
+            (folder / "rw").chmod(0o2710)
 
     def check(self) -> str:
         """Verify the config; give what Nagios says of it."""
@@ -65,7 +73,9 @@ class Nagios:
         return done.stdout
 
     def start(self) -> "Nagios":
-        argv = [str(self.root / "usr/sbin/nagios4"), str(self.config)]
+        copied = self.folder / "nagios4"
+        program = copied if copied.exists() else self.root / "usr/sbin/nagios4"
+        argv = [str(program), str(self.config)]
         with open(self.folder / "said", "wb") as said:
             self.process = subprocess.Popen(
                 argv, env=environment(self.root), stdout=said, stderr=subprocess.STDOUT
@@ -77,8 +87,9 @@ class Nagios:
             return self.command_file.exists() and (self.folder / "status.dat").exists()
 
         wait_for(there, "Nagios has started")
-        # The observer is another user. On a real machine it is in Nagios' group.
-        self.command_file.chmod(0o666)
+        if self.account is None:
+            # The observer is another user. On a real machine it is in Nagios' group.
+            self.command_file.chmod(0o666)
         return self
 
     def stop(self) -> None:

@@ -1,6 +1,10 @@
 """A real Nagios is told how real services are."""
 
+import grp
 import os
+import pwd
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -87,6 +91,39 @@ def test_files_of_the_spool_folder(nagios: Nagios) -> None:
     assert len(found["plugin_output"]) == 3900
     assert found["long_plugin_output"].count("more") == 200
     assert found["performance_data"] == "n=1"
+
+
+AS_A_MEMBER = """
+import asyncio, sys, time
+from everup.integrations.nagios.command import Result
+from everup.integrations.nagios.edge.files import CommandFile, Spool
+from everup.integrations.standing import Level
+from everup.observer.drop import become
+become(61000, 61000, [int(sys.argv[3])])
+for channel, service in ((CommandFile(sys.argv[1]), "web"), (Spool(sys.argv[2]), "db")):
+    result = Result("box", service, Level.CRITICAL, "told by a member", time.time())
+    asyncio.run(channel.send([result]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of other users")
+def test_nagios_reads_what_a_member_of_its_group_writes() -> None:
+    """Nagios and everup's user are two accounts that have a group in common."""
+    with tempfile.TemporaryDirectory(prefix="everup-nagios-") as folder:
+        os.chmod(folder, 0o755)
+        group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
+        where = Path(folder) / "nagios"
+        it = Nagios(where, written({"web": [], "db": []}, 30.0), ("nobody", group.gr_name))
+        try:
+            it.start()
+            argv = [sys.executable, "-c", AS_A_MEMBER, str(it.command_file), str(it.spool)]
+            argv.append(str(group.gr_gid))
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            it.wait("web", 2, "told by a member")
+            it.wait("db", 2, "told by a member")
+        finally:
+            it.stop()
 
 
 def test_an_outage_is_seen_with_its_cause_and_its_end(everup: Everup, nagios: Nagios) -> None:

@@ -84,11 +84,21 @@ class Spool:
         path = self._folder / f"c{secrets.token_hex(3)}"  # Nagios takes names of seven characters
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o660), "wb") as file:
-            owner = os.stat(self._folder)
-            if os.geteuid() == 0:  # Nagios takes no files of others, and must remove them
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            _give(file.fileno(), os.stat(self._folder))
             file.write(data)
         path.with_name(f"{path.name}.ok").touch()
+
+
+def _give(file: int, folder: os.stat_result) -> None:
+    """Have Nagios read it, whoever we are: it cannot where the file is of a group of ours alone."""
+    if os.geteuid() == 0:
+        os.fchown(file, folder.st_uid, folder.st_gid)
+        return
+    try:
+        os.fchown(file, -1, folder.st_gid)
+        os.fchmod(file, 0o660)
+    except PermissionError:  # not in that group; there is no secret in it
+        os.fchmod(file, 0o644)
 
 
 def _words(error: OSError) -> str:
