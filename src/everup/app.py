@@ -20,7 +20,7 @@ _NAMES: Final = (
     "detect",
     "incidents",
 )
-_INTEGRATIONS: Final = ("nagios",)
+_INTEGRATIONS: Final = ("nagios", "zabbix")
 """Systems that everup speaks with; the observer runs their edges."""
 ROOMS: Final[tuple[Manifest, ...]] = (
     *(_SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES),

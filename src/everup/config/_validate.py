@@ -24,6 +24,7 @@ NAME_HELP = "a letter, then at most 62 letters, digits, - and _"
 _PATTERNS = {
     "name": f"expected a name: {NAME_HELP}",
     "umask": 'expected three octal digits, like "027"',
+    "servers": 'expected addresses, like "192.0.2.1:10051" or "zabbix.example:10051"',
 }
 _MISSING = {
     "command": 'a service needs a command, like command = ["python3", "-m", "app"]',
@@ -54,7 +55,11 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
             for detail in error.errors(include_url=False):
                 path: Path = tuple(detail["loc"])
                 if found.sound(path):
-                    _report(path, detail["type"], detail["input"], found)
+                    kind = kind_at(path, whole())
+                    if detail["type"] == "value_error" and kind and kind.form == "table":
+                        found.add(path, detail["msg"].removeprefix("Value error, "))
+                    else:
+                        _report(path, detail["type"], detail["input"], found)
                 _prune(data, path)
     return None
 

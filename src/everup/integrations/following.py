@@ -34,9 +34,10 @@ class Look:
     """What ``GET /v1/status`` gives; None: the engine does not answer."""
 
 
-async def looks(feed: Feed, beat_s: float) -> AsyncIterator[Look]:
+async def looks(feed: Feed, beat_s: float, *, every: bool = False) -> AsyncIterator[Look]:
     """Give what is to be told, for ever: the first time everything, then each change, and
-    everything again each ``beat_s`` seconds."""
+    everything again each ``beat_s`` seconds. ``every``: also looks at which no service has changed,
+    for who tells of more than services."""
     follower = _Follower(feed)
     watching = asyncio.create_task(follower.watch())
     try:
@@ -57,7 +58,7 @@ async def looks(feed: Feed, beat_s: float) -> AsyncIterator[Look]:
             if beat:
                 beat_at = now + beat_s
             told = follower.look(now, status, beat)
-            if told or beat:
+            if told or beat or every:
                 yield Look(time.time(), beat, told, status)
             await follower.wait(beat_at)
     finally:

@@ -1,0 +1,33 @@
+"""The table ``[zabbix]``."""
+
+from typing import Annotated, Final
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from everup.model.spec import CONFIG
+from everup.model.units import Duration
+
+_ONE: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?"
+Server = Annotated[str, Field(pattern=rf"^{_ONE}(;{_ONE})*$")]
+
+
+@dataclass(frozen=True, slots=True, config=CONFIG)
+class Zabbix:
+    """How Zabbix is told of the services: one value, from which a template makes the rest."""
+
+    servers: tuple[Server, ...] = ()
+    """Zabbix servers and proxies, each is told: `"zabbix.example"`, `"192.0.2.1:10051"`. The nodes
+    of a cluster are one, like `"a;b"`: the first that answers is told. Port: 10051 if not said."""
+    host: str | None = None
+    """Name of this machine in Zabbix. Default: its own host name."""
+    heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 30.0
+    """Everything is sent this often, 1s to 1h; changes are sent at once."""
+    psk_identity: str | None = None
+    """Name of the pre-shared key; needs `psk_file`, and Python 3.13 or later."""
+    psk_file: str | None = None
+    """File with the pre-shared key, 32 to 512 hexadecimal digits. With it, all goes by TLS."""
+
+    def __post_init__(self) -> None:
+        if (self.psk_identity is None) is not (self.psk_file is None):
+            raise ValueError("psk_identity and psk_file need each other")

@@ -1,0 +1,94 @@
+"""All I/O with Zabbix: ``run`` is what the observer calls."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from everup.integrations.delivery import Delivery
+from everup.integrations.following import Look, looks
+from everup.integrations.zabbix import status
+from everup.integrations.zabbix.config import Zabbix
+from everup.integrations.zabbix.edge.sender import Push, Sender, psk
+from everup.observer.feed import Feed
+
+_APART_S: Final = 0.25
+"""Nothing is sent more often, however much happens: what is newest has it all."""
+
+
+async def run(feed: Feed) -> None:
+    """Do what the table ``[zabbix]`` asks for, until cancelled."""
+    table = feed.table("zabbix") or Zabbix()
+    deliveries = [Delivery(feed, sender) for sender in _senders(feed, table)]
+    if not deliveries:
+        return
+    teller = Teller(feed, table.host or feed.node, deliveries)
+    async with asyncio.TaskGroup() as group:
+        for delivery in deliveries:
+            group.create_task(delivery.run())
+        group.create_task(teller.run(table.heartbeat))
+
+
+def _senders(feed: Feed, table: Zabbix) -> Sequence[Sender]:
+    tls = None
+    if table.psk_file is not None and table.psk_identity is not None:
+        try:
+            tls = psk(table.psk_identity, feed.secret(table.psk_file))
+        except (OSError, ValueError, RuntimeError) as error:
+            # Without it, nothing goes: neither what is told nor the key is for others.
+            feed.report("unreached", "zabbix", False, f"cannot be told by TLS: {error}")
+            return ()
+    if table.servers:
+        feed.report("unreached", "zabbix", True, "TLS can be used")
+    return [Sender(server, tls) for server in table.servers]
+
+
+class Teller:
+    """Puts the status together whenever something happens, and tells what has changed."""
+
+    def __init__(self, feed: Feed, host: str, deliveries: Sequence[Delivery[Push]]) -> None:
+        self._feed = feed
+        self._host = host
+        self._deliveries = deliveries
+        self._look: Look | None = None
+        self._told: status.Told | None = None
+        self._again = asyncio.Event()
+
+    async def run(self, beat_s: float) -> None:
+        """Go on until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._later())
+            async for look in looks(self._feed, beat_s, every=True):
+                self._look = look
+                self._tell(look, beat=look.beat)
+                await asyncio.sleep(_APART_S)
+
+    def _tell(self, look: Look, *, beat: bool) -> None:
+        found = self._found(look)
+        if found is None:
+            return
+        before, self._told = self._told, found
+        if found.again_s is not None:
+            self._again.set()
+        if beat or before is None or found.essence != before.essence:
+            for delivery in self._deliveries:
+                delivery.put(Push(self._host, found.text))
+
+    def _found(self, look: Look) -> status.Told | None:
+        if look.status is not None:
+            return status.told(time.time(), self._feed.node, look.status, self._feed.incidents())
+        return None if self._told is None else status.silent(self._told.text)
+
+    async def _later(self) -> None:
+        """Look again when an incident has waited for long enough: nothing else may happen then."""
+        while True:
+            await self._again.wait()
+            self._again.clear()
+            if self._told is not None and self._told.again_s is not None:
+                await asyncio.sleep(self._told.again_s)
+                if self._look is not None:
+                    self._tell(self._look, beat=False)
+
+
+SOURCES: Final = (run,)
+PERFORMERS: Final[dict[type, Any]] = {}
