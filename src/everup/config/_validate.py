@@ -12,6 +12,8 @@ from everup.config._whole import whole
 from everup.model.spec import Listener, Service, Spec
 
 _ROUNDS = 50
+_OWN_WORDS = ("table", "string")
+"""Kinds whose classes check more than the form: what they raise says what is wrong."""
 
 
 @cache
@@ -56,8 +58,9 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
                 path: Path = tuple(detail["loc"])
                 if found.sound(path):
                     kind = kind_at(path, whole())
-                    if detail["type"] == "value_error" and kind and kind.form == "table":
-                        found.add(path, detail["msg"].removeprefix("Value error, "))
+                    if detail["type"] == "value_error" and kind and kind.form in _OWN_WORDS:
+                        shown = detail["input"] if kind.form == "string" else None
+                        found.add(path, str(detail["ctx"]["error"]), value=shown)
                     else:
                         _report(path, detail["type"], detail["input"], found)
                 _prune(data, path)

@@ -108,16 +108,17 @@ class _Follower:
         services = standing.of_all(status)
         everup = standing.of_everup(status, services)
         # A service may be called so, too: everup itself is not told then.
-        others = telling.with_causes(services, self._why())
+        others = telling.with_causes(services, causes(self._feed))
         names = {service.service for service in others}
         itself = [] if everup.service in names else [everup]
         return self._teller.step(now, [*others, *itself], beat=beat)
 
-    def _why(self) -> Mapping[str, str]:
-        """The causes of what fails, by service."""
-        return {
-            service: incident.reason.says
-            for incident in self._feed.incidents()
-            if incident.resolved_at is None and incident.reason and incident.reason.cause
-            for service in incident.services
-        }
+
+def causes(feed: Feed) -> Mapping[str, str]:
+    """Give why what fails does, by service, from the incidents that are open."""
+    return {
+        service: incident.reason.says
+        for incident in feed.incidents()
+        if incident.resolved_at is None and incident.reason and incident.reason.cause
+        for service in incident.services
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everup.integrations import standing
+from everup.integrations import standing, telling
 from everup.integrations.nagios.command import one_line, performance
 from everup.integrations.standing import Level
 
@@ -40,9 +40,11 @@ def unknown(text: str) -> Answer:
     return Answer.of(Level.UNKNOWN, text)
 
 
-def services(status: Mapping[str, Any], subject: str = "") -> Answer:
-    """Answer how all services are, or one of them."""
-    found = standing.of_all(status)
+def services(
+    status: Mapping[str, Any], subject: str = "", causes: Mapping[str, str] | None = None
+) -> Answer:
+    """Answer how all services are, or one of them; with causes by service where they are known."""
+    found = telling.with_causes(standing.of_all(status), causes or {})
     if subject:
         one = next((s for s in found if s.service == subject), None)
         if one is None:

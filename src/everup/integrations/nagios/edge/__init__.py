@@ -9,21 +9,23 @@ from everup.integrations.following import looks
 from everup.integrations.nagios.command import Result, performance
 from everup.integrations.nagios.config import Nagios
 from everup.integrations.nagios.edge.files import CommandFile, Spool
+from everup.integrations.nagios.edge.nrpe import Server
 from everup.integrations.standing import Standing
 from everup.observer.feed import Feed
 
 
 async def run(feed: Feed) -> None:
-    """Tell whom the table ``[nagios]`` names, until cancelled."""
+    """Tell and answer whom the table ``[nagios]`` names, until cancelled."""
     table = feed.table("nagios") or Nagios()
     host = table.host or feed.node
     deliveries = [Delivery(feed, channel) for channel in _channels(table)]
-    if not deliveries:
-        return
     async with asyncio.TaskGroup() as group:
+        if table.nrpe is not None:
+            group.create_task(Server(feed, table.nrpe).run())
         for delivery in deliveries:
             group.create_task(delivery.run())
-        group.create_task(_tell(feed, table, host, deliveries))
+        if deliveries:
+            group.create_task(_tell(feed, table, host, deliveries))
 
 
 def _channels(table: Nagios) -> Sequence[Channel[Result]]:
