@@ -19,6 +19,7 @@ _NAMES: Final = (
     "monitor",
     "detect",
     "incidents",
+    "console",
 )
 _INTEGRATIONS: Final = ("nagios", "zabbix")
 """Systems that everup speaks with; the observer runs their edges."""

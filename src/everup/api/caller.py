@@ -18,6 +18,7 @@ class Right(enum.Enum):
 
     READ = "read"
     REPORT = "report what was observed, and ask for what passes the guard"
+    CONSOLE = "bring what people ask for in the console, each by their own session"
     OPERATE = "operate services"
 
 
@@ -31,9 +32,15 @@ class Caller:
 
 
 _OPERATOR = frozenset(Right)
-_OBSERVER = frozenset({Right.READ, Right.REPORT})
+_OBSERVER = frozenset({Right.READ, Right.REPORT, Right.CONSOLE})
 _KEY = "everup_caller"
-_REPORTS = ("/v1/observed", "/v1/ask")
+_NEEDED = {
+    "/v1/observed": Right.REPORT,
+    "/v1/ask": Right.REPORT,
+    **{f"/v1/console/{what}": Right.CONSOLE for what in ("redeem", "session", "act", "close")},
+}
+"""What posting there needs; elsewhere it is an operator's right. The links that begin a session in
+the console are made by operators alone."""
 
 
 def identify(request: web.Request) -> Caller:
@@ -56,7 +63,7 @@ def needed(request: web.Request) -> Right:
     """Give the right that a request needs."""
     if request.method in ("GET", "HEAD"):
         return Right.READ
-    return Right.REPORT if request.path in _REPORTS else Right.OPERATE
+    return _NEEDED.get(request.path, Right.OPERATE)
 
 
 def remember(request: web.Request, caller: Caller) -> None:

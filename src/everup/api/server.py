@@ -13,14 +13,15 @@ from aiohttp import web
 from everup import __version__
 from everup import app as rooms
 from everup.adapters import aid_ground, aside, trusted
-from everup.api import changes, first, malformed, observed, streams, view
+from everup.api import changes, malformed, observed, streams, view
 from everup.api.backend import Backend
 from everup.api.body import body_of
 from everup.api.caller import caller, identify, needed, remember
-from everup.api.commands import Refusal, command
+from everup.api.commands import Refusal
 from everup.api.key import BACKEND
 from everup.api.metrics_page import metrics_page
 from everup.api.openapi import openapi
+from everup.api.operate import operate
 from everup.kernel.manifest import load
 from everup.kernel.step import DefectError
 from everup.model.event import Down
@@ -192,17 +193,10 @@ async def _reexec(request: web.Request) -> web.Response:
 
 
 async def _command(request: web.Request) -> web.Response:
-    backend = request.app[BACKEND]
     body = await body_of(request)
-    by = caller(request).name
     name = request.path.rpartition("/")[2]
-    event, slots = command(name, body, backend.engine, by)
-    if name in ("start", "restart"):
-        await first.can_start(backend, slots, name)
-        event, slots = command(name, body, backend.engine, by)  # things may have changed meanwhile
-    before = backend.journal.last_seq
-    backend.dispatch(event)
-    return web.json_response({"slots": [str(slot) for slot in slots], "after": before})
+    by = caller(request).name
+    return web.json_response(await operate(request.app[BACKEND], name, body, by))
 
 
 async def _down(request: web.Request) -> web.Response:

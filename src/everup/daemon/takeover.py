@@ -44,7 +44,7 @@ _MAX_DELAY_S = 5.0
 
 def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) -> None:
     """The keeper has told all it holds: start, or take over. ``held`` are its descriptors."""
-    for name in ("lock", "api"):  # the client has one, too
+    for name in ("lock", "api", "console"):  # the client has one, too
         if (copy := held.pop(name, None)) is not None:
             os.close(copy)
     _open_notify(runtime, held.pop("notify", None))

@@ -50,6 +50,28 @@ class Feed(Protocol):
         """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
         ...
 
+    async def read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+        """Give what the journal has by now: ``service`` and ``kind`` (each may be repeated),
+        ``since``, ``until``, ``after`` and ``n`` as ``GET /v1/events`` takes them. Raises
+        ``ValueError`` with the reason where that makes no sense, and ``OSError`` while there is no
+        engine."""
+        ...
+
+    async def output(self, subject: str, most: int) -> Sequence[Mapping[str, Any]]:
+        """Give the newest lines that a service or an instance has said, as ``GET /v1/logs`` does.
+        Raises as ``read``."""
+        ...
+
+    def config(self) -> str:
+        """Give the config in force with every default spelt out; what may be a secret is masked."""
+        ...
+
+    async def console(self, what: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Bring what a person asks in the console: ``POST /v1/console/WHAT``. Raises
+        ``PermissionError`` where their session does not allow it, ``ValueError`` with the reason
+        where it is refused, ``OSError`` while there is no engine."""
+        ...
+
     def incidents(self) -> Sequence[Incident]:
         """Give the incidents that are known, open or over, oldest first. To be read only."""
         ...

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from everup import app, edges
+from everup.config import explain
 from everup.kernel.ctx import Outbox
 from everup.kernel.manifest import load
 from everup.kernel.room import Room
@@ -39,6 +40,7 @@ _BATCH = 200
 _RECENT = 5000
 _AGAIN_S = 0.5
 _BEAT_S = 1.0
+_FORBIDDEN = 403
 _CONFIG_KINDS = ("config.reloaded", "config.rolled_back")
 
 
@@ -299,6 +301,29 @@ class Host:
 
     async def status(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = await self.link.get("/v1/status")
+        return found
+
+    async def read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+        try:
+            return await self.link.read(query)
+        except RefusedError as error:
+            raise ValueError(str(error)) from error
+
+    async def output(self, subject: str, most: int) -> Sequence[Mapping[str, Any]]:
+        try:
+            return await self.link.lines("/v1/logs", (("service", subject), ("n", str(most))))
+        except RefusedError as error:
+            raise ValueError(str(error)) from error
+
+    def config(self) -> str:
+        return explain(self.spec)
+
+    async def console(self, what: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            found: Mapping[str, Any] = await self.link.post(f"/v1/console/{what}", body)
+        except RefusedError as error:
+            kind = PermissionError if error.status == _FORBIDDEN else ValueError
+            raise kind(str(error)) from error
         return found
 
     def incidents(self) -> Sequence[Incident]:

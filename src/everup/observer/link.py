@@ -54,6 +54,13 @@ class Link:
         """Read what the journal has by now. Raises ``RefusedError``, ``OSError``."""
         return [entry async for batch in self._stream(query) for entry in batch]
 
+    async def lines(self, path: str, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Read lines of JSON to their end. Raises ``RefusedError``, ``OSError``."""
+        async with _plain(self._session.get(path, params=list(query))) as answer:
+            if answer.status >= 400:
+                await _taken(answer)
+            return [json.loads(line) for line in (await answer.read()).split(b"\n") if line]
+
     async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         """Follow the journal from the entry behind ``after`` on, over the death of engines."""
         delay_s = _AGAIN_S
