@@ -50,7 +50,7 @@ class Feed(Protocol):
         """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
         ...
 
-    async def read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+    async def select(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         """Give what the journal has by now: ``service`` and ``kind`` (each may be repeated),
         ``since``, ``until``, ``after`` and ``n`` as ``GET /v1/events`` takes them. Raises
         ``ValueError`` with the reason where that makes no sense, and ``OSError`` while there is no
@@ -59,7 +59,7 @@ class Feed(Protocol):
 
     async def output(self, subject: str, most: int) -> Sequence[Mapping[str, Any]]:
         """Give the newest lines that a service or an instance has said, as ``GET /v1/logs`` does.
-        Raises as ``read``."""
+        Raises as ``select``."""
         ...
 
     def config(self) -> str:

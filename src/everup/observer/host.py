@@ -303,7 +303,7 @@ class Host:
         found: Mapping[str, Any] = await self.link.get("/v1/status")
         return found
 
-    async def read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+    async def select(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         try:
             return await self.link.read(query)
         except RefusedError as error:

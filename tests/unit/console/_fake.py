@@ -128,7 +128,7 @@ class FakeFeed:
             raise OSError("away")
         return self.now
 
-    async def read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+    async def select(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         if self.away:
             raise OSError("away")
         if ("kind", "no.*") in query:

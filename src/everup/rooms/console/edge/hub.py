@@ -71,8 +71,8 @@ class Hub:
                 status = await self._feed.status()
                 since = datetime.fromtimestamp(time.time() - WINDOW_S, UTC).isoformat()
                 query = [("since", since), ("n", str(_MOST_PAST))]
-                past = await self._feed.read([*query, *(("kind", kind) for kind in KINDS)])
-                news = await self._feed.read([("n", str(10 * _NEWS))])
+                past = await self._feed.select([*query, *(("kind", kind) for kind in KINDS)])
+                news = await self._feed.select([("n", str(10 * _NEWS))])
                 break
             except (OSError, ValueError):
                 await asyncio.sleep(_AGAIN_S)

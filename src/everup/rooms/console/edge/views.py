@@ -233,7 +233,7 @@ class Views:
 
     async def _read(self, query: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         try:
-            return await self._feed.read(query)
+            return await self._feed.select(query)
         except ValueError as refused:
             raise Refused(400, shown.clean(str(refused))) from None
         except OSError:
