@@ -20,6 +20,7 @@ _NAMES: Final = (
     "detect",
     "incidents",
     "console",
+    "notify",
 )
 _INTEGRATIONS: Final = ("nagios", "zabbix")
 """Systems that everup speaks with; the observer runs their edges."""

@@ -27,6 +27,13 @@ def sources(host: str = "engine") -> Sequence[Source]:
     return [source for module in _modules("edge", host) for source in module.SOURCES]
 
 
+def prepare(host: str, spec: Any) -> None:
+    """Let the edges of a process load what they need for a config, while it still may."""
+    for module in _modules("edge", host):
+        if (step := getattr(module, "PREPARE", None)) is not None:
+            step(spec)
+
+
 def doubles(host: str = "engine") -> Sequence[Callable[[Any], None]]:
     """Give what stands for the sources in the simulated world, which each plans its events in."""
     return [source for module in _modules("double", host) for source in module.SOURCES]

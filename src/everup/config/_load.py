@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
+from everup import app
 from everup.config._cross import check_services
 from everup.config._draft import warn_of_losses
 from everup.config._normalise import PHANTOM, normalise
@@ -14,6 +15,7 @@ from everup.config._scan import key_lines
 from everup.config._shape import shape
 from everup.config._sockets import check_sockets
 from everup.config._validate import validate
+from everup.kernel import manifest
 from everup.model.spec import Spec
 
 _SIZE_MAX = 1 << 20
@@ -72,6 +74,9 @@ def check(
         check_services(spec, names, found, known_users)
         check_probes(spec, found)
         check_sockets(spec, found)
+        for table in app.tables():
+            if table.check:
+                manifest.load(table.check)(spec, found)
     warn_of_losses(text, found)
     problems = found.problems()
     return Report(None if problems else spec, problems, found.warnings())

@@ -113,8 +113,8 @@ def _type(key: Key) -> str:
         case "choice":
             return ", ".join(f'`"{choice}"`' for choice in kind.choices)
         case "list" if kind.item is not None:
-            items = {"string": "strings", "integer": "whole numbers", "table": "tables"}
-            text = f"list of {items[kind.item.form]}"
+            items = {"integer": "whole numbers", "table": "tables"}
+            text = f"list of {items.get(kind.item.form, 'strings')}"
         case "map":
             text = "table of strings"
         case "integer":

@@ -19,6 +19,9 @@ class Table:
     """The pydantic dataclass behind it. Its docstrings are the reference."""
     named: bool = False
     """There may be many, as ``[key.NAME]``; else it is one, ``[key]``."""
+    check: str = ""
+    """A function ``check(spec, found)`` that finds what no single key shows to be wrong, and says
+    so by ``found.add(path, message, value=...)``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ class Incident:
     reason: Reason | None = None
     acknowledged_by: str = ""
     resolved_at: float | None = None
+    """Seconds since the epoch; also of one that was merged."""
+    merged_into: int = 0
+    """The number of the incident that it is a part of; 0: none."""
     quiet_since: float | None = None
     """Since when no condition of it is active."""
     occurrences: int = 1
@@ -50,7 +53,9 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class IncidentChanged:
-    """An incident was opened, explained, mitigated or resolved, or grew graver."""
+    """Something about an incident is new, or an observer has just begun and tells of each one."""
 
     incident: Incident
     what: str
+    """``opened``, ``explained``, ``graver``, ``acknowledged``, ``mitigated``, ``merged``,
+    ``resolved``; ``resumed``: told again by an observer that has just begun."""

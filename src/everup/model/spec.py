@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from everup.model.units import Duration, Size
 
 CONFIG = ConfigDict(extra="forbid", defer_build=True)  # checks are compiled once, for all of Spec
-_Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -230,7 +230,7 @@ ACCEPTS = Probe(tcp="listen", interval=1.0, timeout=10.0, failure_threshold=1000
 class Service:
     """One service: a command, how many of it, and what keeping it up means."""
 
-    name: _Name
+    name: Name
     """Taken from the table's name."""
     command: _Argv
     """Program and arguments, no shell. ``{replica}`` (1, 2, ...), ``{port}`` and ``{service}`` are
@@ -337,7 +337,7 @@ class Service:
 class Group:
     """Services that share a restart strategy."""
 
-    name: _Name
+    name: Name
     """Taken from the table's name."""
     services: Annotated[tuple[str, ...], Field(min_length=1)]
     """Members, in the order that ``rest_for_one`` goes by."""

@@ -35,6 +35,7 @@ def main() -> int:
     # has to be loaded now.
     edges.sources("observer")
     edges.performers("edge", "observer")
+    edges.prepare("observer", spec)
     for room in app.hosted("observer"):
         if room.room:
             load_name(room.room)

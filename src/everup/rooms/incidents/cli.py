@@ -1,16 +1,10 @@
 """``everup incidents``, ``everup incident`` and ``everup ack``."""
 
-import getpass
-import os
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
-from everup.cli import offline
-from everup.cli.client import Client, keeper_lives
 from everup.cli.context import (
     NOT_WELL,
     OK,
@@ -22,15 +16,15 @@ from everup.cli.context import (
     leave,
     print_json,
 )
+from everup.cli.people import clock, read_entries, user, write_entry
 from everup.cli.screen import echo, style
 from everup.model.display import shown_line
 from everup.model.incident import Incident
 from everup.model.journal import Entry
-from everup.observer.shown import entry_of
+from everup.observer.shown import plain_incident
 from everup.rooms.incidents.entries import KINDS
 from everup.rooms.incidents.room import told
 
-_MOST = 5000
 _AROUND_S = 30.0
 _TIMELINE = 60
 _COLOURS = {"critical": "red", "warning": "yellow"}
@@ -43,11 +37,11 @@ _COLOURS = {"critical": "red", "warning": "yellow"}
 @click.pass_obj
 def incidents(here: Here, everything: bool, most: int, as_json: bool) -> None:
     """List incidents: what failed, since when, because of what. Exit status 4: one is open."""
-    found = told(_entries(here, [str(kind) for kind in KINDS]))
+    found = told(read_entries(here, [str(kind) for kind in KINDS]))
     open_ones = [incident for incident in found if incident.resolved_at is None]
     shown = (found if everything else open_ones)[-most:]
     if as_json:
-        print_json([_plain(incident) for incident in shown])
+        print_json([plain_incident(incident) for incident in shown])
     elif not shown:
         over = len(found) - len(open_ones)
         tail = f"{over} over: everup incidents --all" if over else "everup status"
@@ -74,13 +68,13 @@ def incident(here: Here, number: int, as_json: bool) -> None:
             {"time": _utc(e.time), "kind": e.kind, "subject": e.subject, **e.payload}
             for e in timeline
         ]
-        print_json(_plain(found) | {"timeline": events})
+        print_json(plain_incident(found) | {"timeline": events})
         return
     _show(found)
     echo()
     for entry in timeline[-_TIMELINE:]:
         words = " ".join(f"{k}={v}" for k, v in entry.payload.items() if k in _TELLING and v)
-        echo(shown_line(f"  {_clock(entry.time)}  {entry.subject:<12} {entry.kind:<22} {words}"))
+        echo(shown_line(f"  {clock(entry.time)}  {entry.subject:<12} {entry.kind:<22} {words}"))
     _advise(found)
 
 
@@ -94,10 +88,9 @@ def ack(here: Here, number: int, note: str, as_json: bool) -> None:
     found = _one(here, number)
     if found.resolved_at is not None:
         raise Failure(f"incident {number} is over", "everup incidents", USAGE)
-    by = _user()
+    by = user()
     payload = {"number": number, "by": by, "note": note[:500]}
-    entry = {"kind": "incidents.acknowledged", "subject": found.subject, "payload": payload}
-    Client(here.place).post("/v1/observed", {"entries": [entry]})
+    write_entry(here, "incidents.acknowledged", found.subject, payload)
     done(as_json, payload, f"incident {number} is yours, {by}", f"everup incident {number}")
 
 
@@ -106,28 +99,12 @@ _TELLING = (
 )  # fmt: skip
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
 def _one(here: Here, number: int) -> Incident:
-    found = {i.number: i for i in told(_entries(here, [str(kind) for kind in KINDS]))}
+    found = {i.number: i for i in told(read_entries(here, [str(kind) for kind in KINDS]))}
     if number not in found:
         there = f"the last is {max(found)}" if found else "there has been none"
         raise Failure(f"there is no incident {number}: {there}", "everup incidents --all", USAGE)
     return found[number]
-
-
-def _entries(here: Here, kinds: Sequence[str], **more: Any) -> list[Entry]:
-    query = {"service": (), "kind": kinds, "follow": 0, "n": _MOST, **more}
-    if keeper_lives(here.place):
-        rows: Any = Client(here.place).lines("/v1/events", query)
-    else:
-        rows = offline.events(here.place, query)
-    return [entry_of(row) for row in rows]
 
 
 def _timeline(here: Here, found: Incident) -> list[Entry]:
@@ -136,7 +113,7 @@ def _timeline(here: Here, found: Incident) -> list[Entry]:
     span = {"since": _utc(found.since - _AROUND_S), "until": _utc(until + _AROUND_S)}
     names = set(found.services) | {found.subject}
     out = []
-    for entry in _entries(here, (), **span):
+    for entry in read_entries(here, (), **span):
         service = entry.subject.rpartition(".")[0] or entry.subject
         about = entry.payload.get("number") == found.number
         ours = not entry.kind.startswith("incidents.") and names & {service, entry.subject}
@@ -148,13 +125,13 @@ def _timeline(here: Here, found: Incident) -> list[Entry]:
 def _line(incident: Incident) -> str:
     colour = _COLOURS.get(incident.severity.value, "white") if not incident.resolved_at else "green"
     mark = style(f"{incident.state:<12}", fg=colour)
-    text = shown_line(f"{_clock(incident.since)}  {incident.sentence}")
+    text = shown_line(f"{clock(incident.since)}  {incident.sentence}")
     return f"{incident.number:>4}  {mark} {text}"
 
 
 def _show(incident: Incident) -> None:
     echo(style(shown_line(f"{incident.sentence}."), bold=True))
-    state = f"incident {incident.number}, {incident.state}, since {_clock(incident.since)}"
+    state = f"incident {incident.number}, {incident.state}, since {clock(incident.since)}"
     if incident.resolved_at is not None:
         state += f", over after {incident.resolved_at - incident.since:.1f} s"
     if incident.acknowledged_by:
@@ -186,34 +163,5 @@ def _advise(incident: Incident) -> None:
         echo(f"  yours? everup ack {incident.number}")
 
 
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M:%S")
-
-
 def _utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
-
-
-def _plain(incident: Incident) -> dict[str, Any]:
-    reason = incident.reason
-    over = incident.resolved_at
-    return {
-        "number": incident.number,
-        "subject": incident.subject,
-        "state": incident.state,
-        "severity": incident.severity.value,
-        "since": _utc(incident.since),
-        "resolved": _utc(over) if over is not None else None,
-        "sentence": incident.sentence,
-        "services": list(incident.services),
-        "acknowledged_by": incident.acknowledged_by or None,
-        "cause": None if reason is None or not reason.cause else {
-            "kind": reason.cause,
-            "says": reason.says,
-            "confidence": reason.confidence,
-            "path": list(reason.path),
-            "evidence": list(reason.evidence),
-            "then": list(reason.then),
-            "runner_up": reason.runner_up or None,
-        },
-    }  # fmt: skip

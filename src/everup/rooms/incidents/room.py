@@ -139,7 +139,7 @@ class Incidents(Quiet):
         again = words in incident.symptoms
         add(incident, condition)
         incident.quiet_since = None
-        if again:
+        if again and not graver:
             incident.occurrences += 1
             return
         severity = condition.severity.value
@@ -198,6 +198,7 @@ class Incidents(Quiet):
         """What was opened before its cause was known goes on as a part of its cause."""
         take_over(part, whole)
         part.resolved_at, part.state = ctx.world.wall(ctx.now), "merged"
+        part.merged_into = whole.number
         if whole.active:
             whole.quiet_since = None
         said = entries.Merged(part.number, whole.number, why)
@@ -348,6 +349,7 @@ class Incidents(Quiet):
             if whole is not None:
                 take_over(incident, whole)
             incident.state, incident.resolved_at = "merged", entry.time
+            incident.merged_into = int(payload.get("into", 0))
         elif kind == entries.ACKNOWLEDGED.value:
             incident.acknowledged_by, incident.state = str(payload.get("by")), "acknowledged"
         elif kind == entries.MITIGATED.value:
@@ -367,6 +369,8 @@ class Incidents(Quiet):
             claimed.update(incident.active)
             if not incident.active:
                 incident.quiet_since = ctx.now
+        for incident in self.incidents.values():
+            ctx.publish(IncidentChanged(incident, "resumed"))
         for key, condition in found.items():
             if key not in claimed:
                 self._began(condition, ctx)
