@@ -63,7 +63,7 @@ def wait_for(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE
     until = time.monotonic() + deadline_s
     while not (found := condition()):
         assert time.monotonic() < until, f"not within {deadline_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.1)  # each look at the API is a process' work of 20 ms
     return found
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from everup.kernel.manifest import Manifest, Table
+from everup.kernel.manifest import Command, Manifest, Table
 
 ROOM: Final = Manifest(
     name="zabbix",
@@ -10,4 +10,7 @@ ROOM: Final = Manifest(
     host="observer",
     edge="everup.integrations.zabbix.edge",
     tables=(Table("zabbix", "everup.integrations.zabbix.config:Zabbix"),),
+    commands=(
+        Command("zabbix", "everup.integrations.zabbix.cli:zabbix", "Set Zabbix up for everup."),
+    ),
 )
