@@ -22,7 +22,7 @@ _NAMES: Final = (
     "console",
     "notify",
 )
-_INTEGRATIONS: Final = ("nagios", "zabbix")
+_INTEGRATIONS: Final = ("nagios", "zabbix", "elasticsearch")
 """Systems that everup speaks with; the observer runs their edges."""
 ROOMS: Final[tuple[Manifest, ...]] = (
     *(_SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES),

@@ -49,7 +49,7 @@ def of(spec: Spec, directory: str) -> Secrets:
     ``directory``."""
     keys = [table.key for room in app.hosted("observer") for table in room.tables]
     named = {path for key in keys for path in _named(getattr(spec, key, None))}
-    return Secrets({path: _read(os.path.join(directory, path)) for path in named})
+    return Secrets({path: read(os.path.join(directory, path)) for path in named})
 
 
 def _named(value: Any) -> Iterator[str]:
@@ -68,7 +68,8 @@ def _named(value: Any) -> Iterator[str]:
                 yield from _named(found)
 
 
-def _read(path: str) -> bytes | OSError:
+def read(path: str) -> bytes | OSError:
+    """Read one such file; give what is wrong with it where that cannot be done."""
     try:
         # A FIFO would have us wait for its writer.
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
