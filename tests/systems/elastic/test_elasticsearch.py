@@ -32,8 +32,8 @@ EVENTS, INCIDENTS = "logs-everup.events-default", "everup-incidents-default"
 CRASHING = {
     "command": python("import sys; sys.exit('connection to server at \"db\" failed')"),
     "restart": {
-        "delay": "20ms",
-        "max_delay": "20ms",
+        "delay": "200ms",
+        "max_delay": "200ms",
         "jitter": "none",
         "intensity": {"limit": 10000},
     },
@@ -139,7 +139,7 @@ def test_a_real_everup_ships_what_happens(everup: Everup, folder: Path) -> None:
             observer = own(everup, "observer", but=observer)
         search.kill()
         before = everup.last_seq()
-        everup.wait_for(lambda: everup.last_seq() > before + 40, "it goes on")
+        everup.wait_for(lambda: everup.last_seq() > before + 20, "it goes on")
         search.start()
         settled(everup)
         found = sequences(search)

@@ -96,8 +96,8 @@ async def _events(client: Client, target: str, *, streams: bool) -> str:
     if streams:
         await _do(client, "PUT", f"/_data_stream/{quote(target)}", None)
         return f"data stream {target}: made"
-    body = {"aliases": {target: {}}}
-    await _do(client, "PUT", f"/{quote(target)}-000001", body)
+    aliases: dict[str, Any] = {"aliases": {target: {}}}
+    await _do(client, "PUT", f"/{quote(target)}-000001", aliases)
     return f"index {target}-000001 behind the alias {target}: made"
 
 
