@@ -148,6 +148,10 @@ def test_texts_of_services_are_one_harmless_line(sentence: str, by: str) -> None
         ('servers = "a"', "a list of strings"),
         ('psk_identity = "box"', "psk_identity and psk_file need each other"),
         ('heartbeat = "2h"', "1s to 1h"),
+        ('agent = "localhost:10050"', "expected an IP address with a port"),
+        ('agent = "10050"', "expected an IP address with a port"),
+        ('agent_allow = ["zabbix.example"]', "expected IP addresses or networks"),
+        ('agent_allow = ["192.0.2.0/99"]', "'192.0.2.0/99' does not appear to be an IPv4 or IPv6"),
     ],
 )
 def test_a_table_that_is_not_valid(key: str, words: str) -> None:

@@ -1,5 +1,6 @@
 """The table ``[zabbix]``."""
 
+from ipaddress import ip_network
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -9,6 +10,8 @@ from everup.model.spec import CONFIG
 from everup.model.units import Duration
 
 _ONE: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?"
+Network = Annotated[str, Field(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")]
+Listen = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9]+(\.[0-9]+){3}):[0-9]{1,5}$")]
 Server = Annotated[str, Field(pattern=rf"^{_ONE}(;{_ONE})*$")]
 
 
@@ -28,6 +31,14 @@ class Zabbix:
     psk_file: str | None = None
     """File with the pre-shared key, 32 to 512 hexadecimal digits. With it, all goes by TLS."""
 
+    agent: Listen | None = None
+    """Answer passive checks there as a Zabbix agent does, like `"127.0.0.1:10050"`. Nothing is
+    encrypted. Default: nothing listens."""
+    agent_allow: tuple[Network, ...] = ("127.0.0.1", "::1")
+    """Who may ask there: addresses and networks, like `"192.0.2.0/24"`; others get no answer."""
+
     def __post_init__(self) -> None:
         if (self.psk_identity is None) is not (self.psk_file is None):
             raise ValueError("psk_identity and psk_file need each other")
+        for text in self.agent_allow:
+            ip_network(text, strict=False)  # raises ValueError with its own words

@@ -9,6 +9,7 @@ from everup.integrations.delivery import Delivery
 from everup.integrations.following import Look, looks
 from everup.integrations.zabbix import status
 from everup.integrations.zabbix.config import Zabbix
+from everup.integrations.zabbix.edge.agent import Agent
 from everup.integrations.zabbix.edge.sender import Push, Sender, psk
 from everup.observer.feed import Feed
 
@@ -19,14 +20,15 @@ _APART_S: Final = 0.25
 async def run(feed: Feed) -> None:
     """Do what the table ``[zabbix]`` asks for, until cancelled."""
     table = feed.table("zabbix") or Zabbix()
+    host = table.host or feed.node
     deliveries = [Delivery(feed, sender) for sender in _senders(feed, table)]
-    if not deliveries:
-        return
-    teller = Teller(feed, table.host or feed.node, deliveries)
     async with asyncio.TaskGroup() as group:
         for delivery in deliveries:
             group.create_task(delivery.run())
-        group.create_task(teller.run(table.heartbeat))
+        if deliveries:
+            group.create_task(Teller(feed, host, deliveries).run(table.heartbeat))
+        if table.agent is not None:
+            group.create_task(Agent(feed, table.agent, table.agent_allow, host).run())
 
 
 def _senders(feed: Feed, table: Zabbix) -> Sequence[Sender]:
