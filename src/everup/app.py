@@ -20,6 +20,7 @@ _NAMES: Final = (
     "detect",
     "incidents",
     "console",
+    "recover",
     "notify",
 )
 _INTEGRATIONS: Final = ("nagios", "zabbix", "elasticsearch")

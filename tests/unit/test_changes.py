@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from everup.engine.changes import compare
 from everup.engine.records import CannotChangeError, Change, Plan
+from everup.model.recovery import Recover
 from everup.model.spec import (
     Everup,
     Group,
@@ -44,6 +45,7 @@ LIVE: dict[str, Any] = {
     "autostart": False,
     "overlap": False,
     "rollout": Rollout(batch=2),
+    "recover": Recover(mode="watch"),
     "slo": Slo(99.0),
 }
 """A change of these, and what it is changed to: no process need know."""

@@ -15,7 +15,6 @@ LARGER = {
     "adapters/sockets.py": 485,
     "daemon/crew.py": 489,
     "keeper/keeper.py": 425,
-    "model/spec.py": 402,
     "supervise/lifecycle.py": 422,
     "testing/sim.py": 557,
     "tolerate/breaker.py": 426,

@@ -1,5 +1,6 @@
 """What the observer brings: entries for the journal, and what it asks for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,10 +13,12 @@ from everup.api.key import BACKEND
 from everup.engine import guard
 from everup.kernel.manifest import Manifest
 from everup.model.entry import EntryKind
-from everup.model.event import Restart, Start, Stop
+from everup.model.event import Event, Restart, Scale, Start, Stop
+from everup.model.instance import Slot
 
 _MOST = 200
 _SUBJECT, _WHY = 200, 500
+_MOST_REPLICAS = 1000
 _Asked = type[Start] | type[Stop] | type[Restart]
 _EVENTS: dict[str, _Asked] = {"start": Start, "stop": Stop, "restart": Restart}
 
@@ -61,16 +64,36 @@ async def ask(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     body = await body_of(request)
     name, why = body.get("command"), body.get("why")
-    if name not in _EVENTS:
-        raise Refusal(400, f"command = {name!r:.100}: expected one of {', '.join(_EVENTS)}")
+    if name not in (*_EVENTS, "scale"):
+        known = ", ".join((*_EVENTS, "scale"))
+        raise Refusal(400, f"command = {name!r:.100}: expected one of {known}")
     if not isinstance(why, str) or not 0 < len(why) <= _WHY:
         raise Refusal(400, f"why: expected a text of at most {_WHY} characters")
     if not body.get("targets"):
         raise Refusal(400, "targets: expected a list of services or instances")
     slots = slots_of(body["targets"], backend.engine)
-    refused = guard.refusal(backend.engine, name, slots, backend.now())
+    by = f"{caller(request).name}: {why}"
+    if name == "scale":
+        event: Event = _scale(slots, body.get("replicas"), by)
+        refused = guard.refusal(backend.engine, "start", slots, backend.now())
+    else:
+        event = _EVENTS[name](slots, by)
+        refused = guard.refusal(backend.engine, name, slots, backend.now())
     if refused:
         raise Refusal(409, f"not done: {refused}")
     before = backend.journal.last_seq
-    backend.dispatch(_EVENTS[name](slots, f"{caller(request).name}: {why}"))
+    backend.dispatch(event)
     return web.json_response({"slots": [str(slot) for slot in slots], "after": before})
+
+
+def _scale(slots: Sequence[Slot], replicas: Any, by: str) -> Scale:
+    services = {slot.service for slot in slots}
+    if len(services) != 1:
+        raise Refusal(400, "targets: expected one service to scale")
+    if (
+        not isinstance(replicas, int)
+        or isinstance(replicas, bool)
+        or not 1 <= replicas <= _MOST_REPLICAS
+    ):
+        raise Refusal(400, f"replicas = {replicas!r:.50}: expected 1 to {_MOST_REPLICAS}")
+    return Scale(services.pop(), replicas, by)

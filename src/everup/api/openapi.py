@@ -108,7 +108,9 @@ def _observing() -> dict[str, Any]:
     return {
         "Observed": _object(["entries"], entries={"type": "array", "items": entry}),
         "Written": _object(["last_seq"], last_seq=_INT),
-        "Ask": _object(["command", "targets", "why"], command=_TEXT, targets=_TEXTS, why=_TEXT),
+        "Ask": _object(
+            ["command", "targets", "why"], command=_TEXT, targets=_TEXTS, why=_TEXT, replicas=_INT
+        ),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from everup.config import template
 from everup.config._commands import check_command
 from everup.config._problem import Findings, Path, did_you_mean
+from everup.config._recover import check_recovery
 from everup.model.server import known_server
 from everup.model.spec import Listener, Service, Spec
 
@@ -41,6 +42,7 @@ def check_services(
             _listener(listener, (*path, "listen", i), found, known_users)
     _cycles(spec, found)
     _groups(spec, names, found)
+    check_recovery(spec, names, found)
     if not names:
         found.warn((), "no service is configured")
 

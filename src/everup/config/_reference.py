@@ -6,6 +6,7 @@ from everup.config._fields import Key, keys_of, table_text
 from everup.config._schema import default_value, plain_text
 from everup.config._texts import texts_of
 from everup.config._whole import rows
+from everup.model.slo import Slo
 from everup.model.spec import (
     Everup,
     Group,
@@ -19,7 +20,6 @@ from everup.model.spec import (
     Restart,
     Rollout,
     Service,
-    Slo,
     StormBrake,
     Watchdog,
 )

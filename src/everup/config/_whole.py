@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 from everup import app
 from everup.config._fields import keys_of
 from everup.kernel.manifest import Table, load
-from everup.model.spec import CONFIG, Spec
+from everup.model.spec import Spec
+from everup.model.table import CONFIG
 
 
 @cache

@@ -10,7 +10,7 @@ _LIVE = frozenset(
     (
         "replicas", "standby", "depends_on", "probe", "restart", "start_timeout", "stop_signal",
         "stop_scope", "stop_timeout", "drain_timeout", "hooks", "log", "autostart", "overlap",
-        "rollout", "slo",
+        "recover", "rollout", "slo",
     )
 )  # fmt: skip
 """Settings that everup itself goes by: a change needs no new process. Not so those that a process

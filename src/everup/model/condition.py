@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Severity(StrEnum):
@@ -14,6 +14,10 @@ class Severity(StrEnum):
     """It may come to a failure, or has cost some redundancy."""
     CRITICAL = "critical"
     """A service does not serve as it should."""
+
+
+GRAVITY: Final = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
+"""To compare severities."""
 
 
 class Key(NamedTuple):

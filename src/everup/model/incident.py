@@ -47,8 +47,23 @@ class Incident:
     """The number of the incident that it is a part of; 0: none."""
     quiet_since: float | None = None
     """Since when no condition of it is active."""
+    did: list[str] = field(default_factory=list)
+    """What everup has done about it, and what came of it."""
+    proposal: str = ""
+    """What everup would like to do, and a person has to approve."""
     occurrences: int = 1
     """How often it came back while it was still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Responded:
+    """Something was done about an incident, or is to be approved."""
+
+    number: int
+    did: str = ""
+    proposal: str = ""
+    page: bool = False
+    """People are to be told again, all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +73,5 @@ class IncidentChanged:
     incident: Incident
     what: str
     """``opened``, ``explained``, ``graver``, ``acknowledged``, ``mitigated``, ``merged``,
-    ``resolved``; ``resumed``: told again by an observer that has just begun."""
+    ``resolved``, ``responded``, ``paged``; ``resumed``: told again by an observer that has just
+    begun."""

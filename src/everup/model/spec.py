@@ -8,13 +8,14 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from everup.model.recovery import Recover
+from everup.model.slo import Slo
+from everup.model.table import CONFIG, Name
 from everup.model.units import Duration, Size
 
-CONFIG = ConfigDict(extra="forbid", defer_build=True)  # checks are compiled once, for all of Spec
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
 _Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -121,18 +122,6 @@ class Restart:
     """Time between the retries of a parked replica."""
     success_exit: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (0,)
     """Exit codes that are no failure."""
-
-
-@dataclass(frozen=True, slots=True, config=CONFIG)
-class Slo:
-    """What the service promises its users; ``everup report`` shows the error budget that is left,
-    and a budget that burns too fast is told as it happens."""
-
-    objective: Annotated[float, Field(gt=0, lt=100)] = 99.9
-    """Per cent of the time (of the requests, where their number is known) that the service
-    must be available, above 0 and below 100."""
-    window: Annotated[Duration, Field(ge=86400, le=366 * 86400)] = 30 * 86400.0
-    """The objective holds over each window of this length, 1d to 366d."""
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
@@ -296,6 +285,8 @@ class Service:
     """Memory, tasks, CPU, descriptors."""
     slo: Slo | None = None
     """The objective that ``everup report`` and the alerts go by; none by default."""
+    recover: Recover = field(default_factory=Recover)
+    """What is done about incidents."""
     hooks: Hooks = field(default_factory=Hooks)
     """Commands around start and stop."""
     log: Log = field(default_factory=Log)

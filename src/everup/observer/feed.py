@@ -81,8 +81,8 @@ class Feed(Protocol):
         begins, or ends where all is ``ok``. Saying the same again changes nothing."""
         ...
 
-    async def ask(self, command: str, subject: str, why: str) -> None:
-        """Ask for ``start``, ``stop`` or ``restart`` of a subject, as an operator would, with a
-        reason: it passes the guard. Raises ``PermissionError`` where that refuses, with its reason,
-        and ``OSError`` while there is no engine."""
+    async def ask(self, command: str, subject: str, why: str, replicas: int | None = None) -> None:
+        """Ask for ``start``, ``stop``, ``restart`` or ``scale`` (to ``replicas``) of a subject, as
+        an operator would, with a reason: it passes the guard. Raises ``PermissionError`` where that
+        refuses, with its reason, and ``OSError`` while there is no engine."""
         ...

@@ -68,6 +68,7 @@ class Host:
         self._past = True
         self._unsent: collections.deque[Record] = collections.deque()
         self._to_send = asyncio.Event()
+        self._all_sent = asyncio.Event()
         self.lost = 0
         """Entries that could not be kept until the engine took them."""
         self._timer: asyncio.TimerHandle | None = None
@@ -218,6 +219,7 @@ class Host:
                     self.lost += 1
                 self._unsent.append(action)
                 self._to_send.set()
+                self._all_sent.clear()
             else:
                 self._performers[type(action)](action, self)
 
@@ -237,8 +239,13 @@ class Host:
 
     # -- entries of our own
 
+    async def written(self) -> None:
+        """Wait until the engine has all entries that the rooms have written so far."""
+        await self._all_sent.wait()
+
     async def _send(self) -> None:
         while True:
+            self._all_sent.set()
             await self._to_send.wait()
             self._to_send.clear()
             while self._unsent:
@@ -333,9 +340,11 @@ class Host:
     def report(self, kind: str, subject: str, ok: bool, text: str) -> None:
         self.dispatch(Reported(kind, subject, ok, text, time.time()))
 
-    async def ask(self, command: str, subject: str, why: str) -> None:
+    async def ask(self, command: str, subject: str, why: str, replicas: int | None = None) -> None:
+        body: dict[str, Any] = {"command": command, "targets": [subject], "why": why}
+        if replicas is not None:
+            body["replicas"] = replicas
         try:
-            body = {"command": command, "targets": [subject], "why": why}
             await self.link.post("/v1/ask", body)
         except RefusedError as error:
             raise PermissionError(str(error)) from error

@@ -32,6 +32,8 @@ def plain_incident(incident: Incident) -> dict[str, Any]:
         "sentence": incident.sentence,
         "services": list(incident.services),
         "symptoms": incident.symptoms[:_MOST_SYMPTOMS],
+        "did": list(incident.did),
+        "proposal": incident.proposal or None,
         "acknowledged_by": incident.acknowledged_by or None,
         "cause": None if reason is None or not reason.cause else {
             "kind": reason.cause,

@@ -56,6 +56,8 @@ class View:
     """Whose each listening socket that everup opened is, by inode: the instance."""
     seen_needs: dict[str, dict[str, float]] = field(default_factory=dict)
     """By service: the services that it was connected to, and when that was seen last."""
+    scaled: dict[str, int] = field(default_factory=dict)
+    """By service: the replicas that an operator or everup has asked for."""
     offset_s: float = 0.0
     """From the monotonic clock to the wall clock."""
 
@@ -68,6 +70,11 @@ class View:
         """The services of the config in force."""
         return self.spec.service
 
+    def replicas(self, service: str) -> int:
+        """Give how many replicas of a service are wanted."""
+        known = self.services.get(service)
+        return self.scaled.get(service, 0 if known is None else known.replicas)
+
     def of(self, service: str) -> list[Seen]:
         """Give the instances of a service."""
         prefix = f"{service}."
@@ -79,6 +86,8 @@ class View:
             self.quitting = False
         elif entry.kind == "engine.stopping":
             self.quitting = True
+        elif entry.kind == "service.scaled":
+            self.scaled[entry.subject] = int(entry.payload.get("replicas", 0))
         if not entry.kind.startswith("instance.") or not _is_slot(entry.subject):
             return
         seen = self.instances.get(entry.subject) or Seen(entry.subject, "")

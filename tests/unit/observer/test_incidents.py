@@ -16,7 +16,8 @@ from everup.model.spec import Service, Spec
 from everup.observer.events import Journaled, Resumed
 from everup.observer.world import View
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.room import QUIET_S, Incidents, told
+from everup.rooms.incidents.past import told
+from everup.rooms.incidents.room import QUIET_S, Incidents
 
 SERVICES = {
     "db": Service("db", ("db",)),

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from everup.model.spec import CONFIG
+from everup.model.table import CONFIG
 from everup.model.units import Duration
 
 _ONE: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?"

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 from everup.config import parse_address
-from everup.model.spec import CONFIG
+from everup.model.table import CONFIG
 
 
 def _of_this_machine(text: str) -> str:

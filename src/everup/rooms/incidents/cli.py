@@ -23,7 +23,7 @@ from everup.model.incident import Incident
 from everup.model.journal import Entry
 from everup.observer.shown import plain_incident
 from everup.rooms.incidents.entries import KINDS
-from everup.rooms.incidents.room import told
+from everup.rooms.incidents.past import told
 
 _AROUND_S = 30.0
 _TIMELINE = 60
@@ -95,7 +95,8 @@ def ack(here: Here, number: int, note: str, as_json: bool) -> None:
 
 
 _TELLING = (
-    "reason", "cause", "sentence", "text", "condition", "delay_s", "by", "how", "after_s", "why",
+    "reason", "cause", "sentence", "text", "condition", "rung", "outcome", "route", "stage", "did",
+    "proposal", "delay_s", "by", "how", "after_s", "why",
 )  # fmt: skip
 
 
@@ -148,6 +149,8 @@ def _show(incident: Incident) -> None:
         if reason.runner_up:
             echo(shown_line(f"  or: {reason.runner_up}"))
     echo(shown_line(f"  hurt: {', '.join(incident.services)}"))
+    for did in incident.did:
+        echo(shown_line(f"  everup did: {did}"))
 
 
 def _advise(incident: Incident) -> None:
@@ -157,6 +160,9 @@ def _advise(incident: Incident) -> None:
     echo()
     for text in incident.reason.then if incident.reason is not None else ():
         echo(shown_line(f"  next: {text}"))
+    if incident.proposal:
+        echo(shown_line(f"  everup would {incident.proposal}"))
+        echo(f"  may it? everup approve {incident.number}; everup deny {incident.number}")
     subject = incident.subject
     echo(shown_line(f"  next: everup logs {subject}; everup restart {subject}"))
     if not incident.acknowledged_by:

@@ -66,6 +66,17 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Something was done about an incident, or is to be approved."""
+
+    number: int
+    did: str = ""
+    """In words, with what came of it."""
+    proposal: str = ""
+    """What a person has to approve; "" for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mitigated:
     """No service is hurt by it any more; what is left is watched."""
 
@@ -106,6 +117,11 @@ ACKNOWLEDGED: Final[EntryKind[Any]] = EntryKind(
     "incidents.acknowledged", Acknowledged, "A person (``by``) has taken an incident on.",
     Severity.NOTE, "incident acknowledged",
 )  # fmt: skip
+RESPONDED: Final[EntryKind[Any]] = EntryKind(
+    "incidents.responded", Answer,
+    "Something was done about an incident (``did``), or has to be approved (``proposal``).",
+    Severity.NOTE,
+)  # fmt: skip
 MITIGATED: Final[EntryKind[Any]] = EntryKind(
     "incidents.mitigated", Mitigated,
     "Nothing critical of an incident is left; warnings of it still are.", Severity.GOOD,
@@ -114,4 +130,4 @@ RESOLVED: Final[EntryKind[Any]] = EntryKind(
     "incidents.resolved", Resolved, "An incident is over, after ``after_s``.", Severity.GOOD,
     "incident resolved",
 )  # fmt: skip
-KINDS: Final = (OPENED, EXPLAINED, JOINED, MERGED, ACKNOWLEDGED, MITIGATED, RESOLVED)
+KINDS: Final = (OPENED, EXPLAINED, JOINED, MERGED, ACKNOWLEDGED, RESPONDED, MITIGATED, RESOLVED)

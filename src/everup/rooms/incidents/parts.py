@@ -5,6 +5,7 @@ from typing import Any, Final
 from everup.model.condition import Condition, Key, Severity
 from everup.model.incident import Incident, Reason
 
+_MOST_DID: Final = 100
 _MOST: Final = 500
 """Symptoms of one incident that are remembered as words."""
 
@@ -16,6 +17,13 @@ def add(incident: Incident, condition: Condition) -> None:
     if words not in incident.symptoms and len(incident.symptoms) < _MOST:
         incident.symptoms.append(words)
     incident.services.setdefault(condition.service)
+
+
+def respond(incident: Incident, did: str, proposal: str) -> None:
+    """Note what was done about an incident, and what is to be approved."""
+    incident.proposal = proposal
+    if did and len(incident.did) < _MOST_DID:
+        incident.did.append(did)
 
 
 def take_over(part: Incident, whole: Incident) -> None:

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Final
 
 from everup.kernel.ctx import Ctx
 from everup.kernel.room import Quiet, Reconcile
-from everup.model.condition import ActiveNow, Began, Condition, Ended, Key, Severity
-from everup.model.incident import Incident, IncidentChanged, Reason
+from everup.model.condition import GRAVITY, ActiveNow, Began, Condition, Ended, Key, Severity
+from everup.model.incident import Incident, IncidentChanged, Reason, Responded
 from everup.model.journal import Entry
 from everup.observer.events import Journaled, Resumed
 from everup.rooms.incidents import entries
 from everup.rooms.incidents.actions import Explain
-from everup.rooms.incidents.parts import add, is_about, needs_of, remember, take_over
+from everup.rooms.incidents.parts import add, is_about, needs_of, respond, take_over
+from everup.rooms.incidents.past import restore
 
 SUBJECT: Final = "@incidents"
 """What the room is woken by."""
@@ -25,9 +26,8 @@ NEAR_S: Final = 30.0
 """What was opened so shortly before what it needs failed may be a part of that."""
 KEPT: Final = 500
 """Incidents that are remembered."""
-_GRAVITY: Final = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
-Event = Journaled | Resumed | ActiveNow | Began | Ended | Reason | Reconcile
+Event = Journaled | Resumed | ActiveNow | Began | Ended | Reason | Responded | Reconcile
 
 
 @dataclass(slots=True)
@@ -76,6 +76,8 @@ class Incidents(Quiet):
                 self._ended(condition, ctx)
             case Reason():
                 self._explained(event, ctx)
+            case Responded():
+                self._responded(event, ctx)
             case Reconcile(subject=subject):
                 if subject == SUBJECT:
                     self._look(ctx)
@@ -134,7 +136,7 @@ class Incidents(Quiet):
         return None
 
     def _join(self, incident: Incident, condition: Condition, ctx: Ctx[Any]) -> None:
-        graver = _GRAVITY[condition.severity] > _GRAVITY[incident.severity]
+        graver = GRAVITY[condition.severity] > GRAVITY[incident.severity]
         words = f"{condition.subject} {condition.text}"
         again = words in incident.symptoms
         add(incident, condition)
@@ -235,7 +237,7 @@ class Incidents(Quiet):
         ctx: Ctx[Any],
     ) -> Incident:
         found = list(conditions)
-        severity = max((c.severity for c in found), key=lambda s: _GRAVITY[s])
+        severity = max((c.severity for c in found), key=lambda s: GRAVITY[s])
         sentence = reason.sentence if reason is not None else f"{first.subject} {first.text}"
         incident = Incident(self._next, root, first.since, severity, sentence)
         self._next += 1
@@ -283,6 +285,14 @@ class Incidents(Quiet):
             incident.acknowledged_by, incident.state = said.by, "acknowledged"
             ctx.publish(IncidentChanged(incident, "acknowledged"))
 
+    def _responded(self, event: Responded, ctx: Ctx[Any]) -> None:
+        incident = self.incidents.get(event.number)
+        if incident is not None:
+            respond(incident, event.did, event.proposal)
+            said = entries.Answer(event.number, event.did, event.proposal)
+            ctx.write(entries.RESPONDED, incident.subject, said)
+            ctx.publish(IncidentChanged(incident, "paged" if event.page else "responded"))
+
     def _look(self, ctx: Ctx[Any]) -> None:
         for token, pending in list(self._pending.items()):
             if pending.due <= ctx.now:
@@ -312,51 +322,9 @@ class Incidents(Quiet):
     # -- an observer before this one
 
     def _restore(self, entry: Entry) -> None:
-        kind, payload = entry.kind, entry.payload
-        number = int(payload.get("number", 0))
-        if kind == entries.OPENED.value:
-            said = entries.OPENED.decode(payload)
-            incident = Incident(
-                number, entry.subject, said.since, Severity(said.severity), said.sentence
-            )
-            incident.services.setdefault(entry.subject)
-            self.incidents[number] = incident
-            self._next = max(self._next, number + 1)
-            for words in said.conditions:
-                name, _, subject = words.partition(" ")
-                remember(incident, Key(name, subject))
-            self._forget()
-        incident_or_none = self.incidents.get(number)
-        if incident_or_none is None:
-            return
-        incident = incident_or_none
-        if kind == entries.EXPLAINED.value:
-            told = entries.EXPLAINED.decode(payload)
-            incident.sentence = told.sentence or incident.sentence
-            root = told.path[-1] if told.path else entry.subject
-            incident.reason = Reason(
-                number, told.sentence, told.cause, told.says, told.confidence, root,
-                tuple(told.path), tuple(told.evidence), tuple(told.then), told.runner_up,
-            )  # fmt: skip
-            for name in told.path:
-                incident.services.setdefault(name)
-        elif kind == entries.JOINED.value:
-            remember(incident, Key(str(payload.get("condition")), entry.subject))
-            grave = Severity(str(payload.get("severity", "warning")))
-            incident.severity = max(incident.severity, grave, key=lambda s: _GRAVITY[s])
-        elif kind == entries.MERGED.value:
-            whole = self.incidents.get(int(payload.get("into", 0)))
-            if whole is not None:
-                take_over(incident, whole)
-            incident.state, incident.resolved_at = "merged", entry.time
-            incident.merged_into = int(payload.get("into", 0))
-        elif kind == entries.ACKNOWLEDGED.value:
-            incident.acknowledged_by, incident.state = str(payload.get("by")), "acknowledged"
-        elif kind == entries.MITIGATED.value:
-            incident.state = "mitigated"
-        elif kind == entries.RESOLVED.value:
-            incident.state, incident.resolved_at = "resolved", entry.time
-            incident.active.clear()
+        restore(self.incidents, entry)
+        self._next = max(self._next, int(entry.payload.get("number", 0)) + 1)
+        self._forget()
 
     def _resume(self, conditions: Iterable[Condition], ctx: Ctx[Any]) -> None:
         """Go on with the incidents that are open: with those of their conditions that still are."""
@@ -380,12 +348,3 @@ class Incidents(Quiet):
         while len(self.incidents) > KEPT:
             done = next((n for n, i in self.incidents.items() if i.resolved_at is not None), None)
             del self.incidents[next(iter(self.incidents)) if done is None else done]
-
-
-def told(found: Iterable[Entry]) -> list[Incident]:
-    """Read incidents from the journal, oldest first."""
-    room = Incidents()
-    for entry in found:
-        if entry.kind.startswith("incidents."):
-            room._restore(entry)  # its own class
-    return list(room.incidents.values())

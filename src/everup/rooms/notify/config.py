@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from everup.model.spec import CONFIG, Name
+from everup.model.table import CONFIG, Name
 from everup.model.units import Duration
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

@@ -13,7 +13,7 @@ class Sent:
     route: str
     number: int
     stage: str
-    """``opened``, ``graver``, ``reminder``, ``escalated``, ``resolved`` or ``test``."""
+    """``opened``, ``graver``, ``asked``, ``reminder``, ``escalated``, ``resolved``, ``test``."""
     id: str
     severity: str = ""
     attempts: int = 1

@@ -9,11 +9,13 @@ from everup.model.units import format_duration
 from everup.observer.shown import plain_incident
 from everup.rooms.notify.actions import Message
 
+_MOST_DID: Final = 5
 _HEADS: Final = {
     "opened": "{severity}",
     "graver": "now {severity}",
     "reminder": "still {severity}",
-    "escalated": "nobody has taken it on: {severity}",
+    "escalated": "help is needed: {severity}",
+    "asked": "may everup?",
     "resolved": "over",
 }
 
@@ -60,6 +62,10 @@ def _lines(
     out.append(f"Hurt: {shown_line(', '.join(incident.services))}.")
     if incident.acknowledged_by:
         out.append(f"Taken on by {shown_line(incident.acknowledged_by)}.")
+    out += [shown_line(f"everup did: {did}.") for did in incident.did[-_MOST_DID:]]
+    if incident.proposal and stage != "resolved":
+        out += ["", shown_line(f"everup would {incident.proposal}.")]
+        out += [f"Allow it: everup approve {incident.number}"]
     if stage == "resolved":
         return [*out, "", f"everup incident {incident.number}"]
     if incident.reason is not None and incident.reason.cause:

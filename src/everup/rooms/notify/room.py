@@ -105,6 +105,8 @@ class Notify(Quiet):
             thread.times += 1
             thread.held.clear()
         thread.incident = incident
+        if event.what == "paged":
+            thread.paged.update(getattr(ctx.world.spec, "route", {}))
         if incident.resolved_at is None:
             self._subjects[incident.number] = incident.subject
         else:
@@ -153,14 +155,11 @@ class Notify(Quiet):
         if route is None:
             return
         known = thread.known.setdefault(step.route, Known(now, now, incident.severity))
-        if step.stage == "reminder":
-            known.reminders += 1
-        parts = [ctx.world.node, str(incident.number), step.stage, step.route]
-        parts += {"graver": [incident.severity.value], "reminder": [str(known.reminders)]}.get(
-            step.stage, []
-        )
+        count = known.counts[step.stage] = known.counts.get(step.stage, 0) + 1
+        parts = [ctx.world.node, str(incident.number), step.stage, step.route, str(count)]
         known.waiting = id_ = "-".join(parts)
-        known.severity, known.at = incident.severity, now
+        known.severity, known.at, known.proposal = incident.severity, now, incident.proposal
+        thread.paged.discard(step.route)
         self._waiting[id_] = _Waiting(
             thread.subject, incident.number, step.stage, incident.severity.value
         )
@@ -246,7 +245,7 @@ class Notify(Quiet):
             severity = Severity(payload.get("severity") or "warning")
             known = thread.known.setdefault(route, Known(entry.time, entry.time, severity))
             known.at, known.severity = entry.time, severity
-            known.reminders += stage == "reminder"
+            known.counts[stage] = known.counts.get(stage, 0) + 1
 
 
 def _zone(route: Route) -> tzinfo | None:

@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Final
 
-from everup.model.condition import Severity
+from everup.model.condition import GRAVITY, Severity
 from everup.model.incident import Incident
 from everup.rooms.notify.config import Route
 from everup.rooms.notify.hours import opens_at
 from everup.rooms.notify.silences import Silences, about
 
 _QUIET_S: Final = 5.0
-GRAVITY: Final = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
 @dataclass(slots=True)
@@ -25,7 +24,10 @@ class Known:
     severity: Severity
     waiting: str = ""
     """The message that is under way."""
-    reminders: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    """By stage: how often that was told."""
+    proposal: str = ""
+    """What people were asked to approve."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Thread:
     """By route."""
     held: dict[str, str] = field(default_factory=dict)
     """By route: why it is not told, as it was journaled."""
+    paged: set[str] = field(default_factory=set)
+    """Routes that everup still has to call for help."""
     times: int = 1
     """How often it has failed since people were told first."""
 
@@ -65,10 +69,14 @@ def following(
             return Next(name)
         due = incident.resolved_at + route.settle
         return Next(name, due=due) if now < due else Next(name, "resolved")
+    if name in thread.paged:
+        return Next(name, "escalated")
     if known is None:
         return _first(thread, incident, name, route, silences, zone, now)
     if GRAVITY[incident.severity] > GRAVITY[known.severity]:
         return Next(name, "graver")
+    if incident.proposal and incident.proposal != known.proposal:
+        return Next(name, "asked")
     if incident.state != "open":
         return Next(name)
     return _unanswered(thread, incident, known, name, route, silences, zone, now)

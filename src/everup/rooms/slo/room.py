@@ -12,7 +12,8 @@ from everup.kernel.room import Quiet, Reconcile
 from everup.model.event import Remembered, Up
 from everup.model.instance import State
 from everup.model.journal import Kind
-from everup.model.spec import Service, Slo
+from everup.model.slo import Slo
+from everup.model.spec import Service
 from everup.model.world import World
 from everup.reliability import slo
 
