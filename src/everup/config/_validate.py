@@ -26,6 +26,7 @@ NAME_HELP = "a letter, then at most 62 letters, digits, - and _"
 _PATTERNS = {
     "name": f"expected a name: {NAME_HELP}",
     "umask": 'expected three octal digits, like "027"',
+    "api": 'expected an address, like "https://zabbix.example/zabbix"',
     "agent": 'expected an IP address with a port, like "127.0.0.1:10050"',
     "agent_allow": 'expected IP addresses or networks, like "192.0.2.1" or "192.0.2.0/24"',
     "servers": 'expected addresses, like "192.0.2.1:10051" or "zabbix.example:10051"',

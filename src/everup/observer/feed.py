@@ -81,6 +81,11 @@ class Feed(Protocol):
         begins, or ends where all is ``ok``. Saying the same again changes nothing."""
         ...
 
+    def acknowledge(self, number: int, by: str, note: str = "") -> None:
+        """Tell that a person has taken an incident on, in another system: ``by`` says who, and
+        where. One that is over, or taken on already, stays as it is."""
+        ...
+
     async def ask(self, command: str, subject: str, why: str, replicas: int | None = None) -> None:
         """Ask for ``start``, ``stop``, ``restart`` or ``scale`` (to ``replicas``) of a subject, as
         an operator would, with a reason: it passes the guard. Raises ``PermissionError`` where that

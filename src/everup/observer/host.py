@@ -340,6 +340,13 @@ class Host:
     def report(self, kind: str, subject: str, ok: bool, text: str) -> None:
         self.dispatch(Reported(kind, subject, ok, text, time.time()))
 
+    def acknowledge(self, number: int, by: str, note: str = "") -> None:
+        found = next((i for i in self.incidents() if i.number == number), None)
+        if found is None or found.resolved_at is not None or found.acknowledged_by:
+            return
+        payload = {"number": number, "by": by, "note": note}
+        self._perform([Record(app.kinds()["incidents.acknowledged"], found.subject, payload)])
+
     async def ask(self, command: str, subject: str, why: str, replicas: int | None = None) -> None:
         body: dict[str, Any] = {"command": command, "targets": [subject], "why": why}
         if replicas is not None:

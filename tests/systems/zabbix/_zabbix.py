@@ -226,6 +226,10 @@ class Zabbix:
 
     def api(self, method: str, **params: Any) -> Any:
         """Ask the API. An error of its fails the test."""
+        return self.api_of(method, params)
+
+    def api_of(self, method: str, params: Any) -> Any:
+        """Ask the API with parameters that are no object."""
         answer = self._call(method, params)
         assert "error" not in answer, answer["error"]
         return answer["result"]

@@ -8,12 +8,12 @@ from _everup import Everup, Result, python
 from _zabbix import PASSWORD, Zabbix, wait_for
 
 
-def server(says: str, after_s: float = 0.0) -> list[str]:
+def server(says: str, after_s: float = 0.0, broken: str = "broken") -> list[str]:
     """A server that ends with those words once there is a file ``broken``, and does not serve
     until that is gone. It ends once: a crash loop would be over after a minute only."""
     return python(
         "import pathlib, select, socket, sys, time\n"
-        "broken = pathlib.Path('broken')\n"
+        f"broken = pathlib.Path('{broken}')\n"
         "while broken.exists():\n"
         "    time.sleep(0.02)\n"
         "s = socket.socket(fileno=3)\n"
@@ -39,6 +39,7 @@ def problems(zabbix: Zabbix, host: str, *, over: bool = False) -> list[dict[str,
         "event.get" if over else "problem.get",
         hostids=zabbix.api("host.get", filter={"host": host}, output=["hostid"])[0]["hostid"],
         output="extend",
+        selectTags=["tag", "value"],
         sortfield=["eventid"],
         **({"value": 1} if over else {}),
     )

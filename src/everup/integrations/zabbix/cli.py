@@ -63,7 +63,8 @@ def setup(
         host or table.host or socket.gethostname(), table.heartbeat, table.psk_identity or "", psk
     )
     try:
-        api = Api(url, ca_file=ca_file, timeout_s=120.0)
+        ca = None if ca_file is None else _read(ca_file)
+        api = Api(url, ca=ca, timeout_s=120.0)
         if token_file is not None:
             api.use(_secret(token_file))
         elif user is not None and password_file is not None:
@@ -80,12 +81,16 @@ def setup(
         echo(f'now tell everup where the server is, in {here.config}: [zabbix] servers = ["..."]')
 
 
-def _secret(path: str) -> str:
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            line = file.readline(4096).rstrip("\r\n")
+            return file.read(1 << 20)
     except (OSError, ValueError) as error:
         raise Failure(f"{path}: {getattr(error, 'strerror', None) or error}", "", USAGE) from None
+
+
+def _secret(path: str) -> str:
+    line = _read(path).partition("\n")[0].rstrip("\r")
     if not line:
         raise Failure(f"{path}: its first line is empty, and should hold the secret", "", USAGE)
     return line

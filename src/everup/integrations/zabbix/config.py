@@ -1,7 +1,7 @@
 """The table ``[zabbix]``."""
 
 from ipaddress import ip_network
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from everup.model.units import Duration
 _ONE: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)(:[0-9]{1,5})?"
 Network = Annotated[str, Field(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")]
 Listen = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9]+(\.[0-9]+){3}):[0-9]{1,5}$")]
+Frontend = Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/\S*)?$")]
 Server = Annotated[str, Field(pattern=rf"^{_ONE}(;{_ONE})*$")]
 
 
@@ -37,7 +38,23 @@ class Zabbix:
     agent_allow: tuple[Network, ...] = ("127.0.0.1", "::1")
     """Who may ask there: addresses and networks, like `"192.0.2.0/24"`; others get no answer."""
 
+    api: Frontend | None = None
+    """Address of Zabbix' web page, like `"https://zabbix.example/zabbix"`: problems there become
+    conditions here, and who acknowledges one has acknowledged the other."""
+    api_token_file: str | None = None
+    """File with a token for the API, of a user who may read `watch` and acknowledge problems."""
+    api_ca_file: str | None = None
+    """File with the certificates of who signs the web page's, in PEM. Default: the system's."""
+    watch: tuple[str, ...] = ()
+    """Hosts in Zabbix whose problems are read. Default: `host` alone."""
+    watch_severity: Literal["warning", "average", "high", "disaster"] = "high"
+    """Problems that are at least so severe are read."""
+    watch_interval: Annotated[Duration, Field(ge=1, le=3600)] = 10.0
+    """The API is asked this often, 1s to 1h."""
+
     def __post_init__(self) -> None:
+        if (self.api is None) is not (self.api_token_file is None):
+            raise ValueError("api and api_token_file need each other")
         if (self.psk_identity is None) is not (self.psk_file is None):
             raise ValueError("psk_identity and psk_file need each other")
         for text in self.agent_allow:

@@ -5,7 +5,7 @@ one where it began, and what else is hurt by it has no problem of its own.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ HOLD_S: Final = 1.5
 """An incident that is no more than a warning waits so long: most become critical meanwhile, and
 would be two problems."""
 MOST_BYTES: Final = 1 << 20
+SAYS: Final = "Zabbix says: "
+"""Begins the text of a condition that Zabbix itself has told of."""
 _MOST_TEXT: Final = 500
 _MOST_INCIDENTS: Final = 50
 
@@ -45,11 +47,11 @@ def told(now: float, node: str, status: Mapping[str, Any], incidents: Iterable[I
     names = {s.service for s in found}
     problems = {name: _Problems() for name in names}
     rest = _Problems()
-    known = [i for i in incidents if i.resolved_at is None]
+    known = [i for i in incidents if i.resolved_at is None and not _echo(i)]
     waiting = [HOLD_S - (now - i.since) for i in known if _waits(i, now)]
     for incident in known:
         if not _waits(incident, now):
-            problems.get(_owner(incident, names), rest).add(incident)
+            problems.get(owner(incident, names), rest).add(incident)
     services = [
         {
             "name": s.service,
@@ -117,7 +119,14 @@ def _waits(incident: Incident, now: float) -> bool:
     return incident.severity is not Severity.CRITICAL and 0 <= now - incident.since < HOLD_S
 
 
-def _owner(incident: Incident, names: set[str]) -> str:
+def _echo(incident: Incident) -> bool:
+    """Tell whether Zabbix alone knows of it: it has a problem of its own for that."""
+    texts = [condition.text for condition in incident.active.values()] or [incident.sentence]
+    return all(SAYS in text for text in (*texts, *incident.symptoms))
+
+
+def owner(incident: Incident, names: Collection[str]) -> str:
+    """Give the service whose problem an incident is, of those in ``names``; "": of none."""
     root = incident.reason.root if incident.reason is not None else ""
     for name in (incident.subject, root, *incident.services):
         if name in names:

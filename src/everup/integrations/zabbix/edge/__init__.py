@@ -10,6 +10,8 @@ from everup.integrations.following import Look, looks
 from everup.integrations.zabbix import status
 from everup.integrations.zabbix.config import Zabbix
 from everup.integrations.zabbix.edge.agent import Agent
+from everup.integrations.zabbix.edge.api import ApiError
+from everup.integrations.zabbix.edge.problems import Watch
 from everup.integrations.zabbix.edge.sender import Push, Sender, psk
 from everup.observer.feed import Feed
 
@@ -29,6 +31,17 @@ async def run(feed: Feed) -> None:
             group.create_task(Teller(feed, host, deliveries).run(table.heartbeat))
         if table.agent is not None:
             group.create_task(Agent(feed, table.agent, table.agent_allow, host).run())
+        if table.api is not None:
+            group.create_task(_watch(feed, table))
+
+
+async def _watch(feed: Feed, table: Zabbix) -> None:
+    try:
+        watch = Watch(feed, table)
+    except (ApiError, OSError, ValueError) as error:
+        feed.report("unreached", "zabbix API", False, f"cannot be asked: {error}")
+        return
+    await watch.run()
 
 
 def _senders(feed: Feed, table: Zabbix) -> Sequence[Sender]:

@@ -23,8 +23,9 @@ class ApiError(Exception):
 class Api:
     """One Zabbix frontend. A connection of its own for each question: these are rare."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, ca_file: str | None = None) -> None:
-        """Raises ``ApiError`` where ``url`` is none."""
+    def __init__(self, url: str, *, timeout_s: float = 30.0, ca: str | None = None) -> None:
+        """``ca``: certificates in PEM, in place of the system's. Raises ``ApiError`` where these
+        are none, or ``url`` is none."""
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -39,9 +40,9 @@ class Api:
         self._tls = None
         if parts.scheme == "https":
             try:
-                self._tls = ssl.create_default_context(cafile=ca_file)
-            except OSError as error:
-                raise ApiError(f"{ca_file}: {error}") from None
+                self._tls = ssl.create_default_context(cadata=ca)
+            except (OSError, ValueError) as error:
+                raise ApiError(f"the file of certificates holds none: {error}") from None
         self._timeout_s = timeout_s
         self._token = ""
         self._version: tuple[int, int] | None = None
