@@ -86,19 +86,35 @@ def _cut(text: str, most_bytes: int) -> str:
 
 
 def line(result: Result) -> bytes:
-    """Write the command, at most 4 096 bytes with its end of line."""
-    fields = [name(result.host)]
-    command = "PROCESS_HOST_CHECK_RESULT"
+    """Write the command, at most 4 096 bytes with its end of line. Raises ``ValueError``: its names
+    leave no room for more."""
+    command, host, service, code = _parts(result)
+    names = f"{host};{service}" if service else host
+    head = f"[{int(result.at)}] {command};{names};{code};"
+    return f"{head}{output(result, _room(head, result))}\n".encode()
+
+
+def fields(result: Result, most_bytes: int) -> tuple[str, str, int, str]:
+    """Give host, service, code and output for who writes the line himself; the output has at most
+    ``most_bytes``, and fits into a line. Raises ``ValueError`` as above."""
+    command, host, service, code = _parts(result)
+    head = f"[{int(result.at)}] {command};{host};{service};{code};"
+    return host, service, code, output(result, min(most_bytes, _room(head, result)))
+
+
+def _parts(result: Result) -> tuple[str, str, str, int]:
+    host = name(result.host)
     if result.service:
-        command = "PROCESS_SERVICE_CHECK_RESULT"
-        fields.append(name(result.service))
+        return "PROCESS_SERVICE_CHECK_RESULT", host, name(result.service), int(result.level)
     # A host is up or down: 0 or 1.
-    code = result.level if result.service else int(result.level is Level.CRITICAL)
-    head = f"[{int(result.at)}] {command};{';'.join(fields)};{int(code)};"
+    return "PROCESS_HOST_CHECK_RESULT", host, "", int(result.level is Level.CRITICAL)
+
+
+def _room(head: str, result: Result) -> int:
     room = MOST_LINE_BYTES - len(head.encode()) - 1
     if room < len(_CUT):
-        raise ValueError(f"the names of host and service are too long: {result.key}")
-    return f"{head}{output(result, room)}\n".encode()
+        raise ValueError(f"the names of host and service are too long: {result.key!r:.200}")
+    return room
 
 
 def spool_file(result: Result) -> bytes:

@@ -1,14 +1,35 @@
 """The table ``[nagios]``."""
 
 import ipaddress
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from everup.config import parse_address
+from everup.integrations.nagios.nsca import Method
 from everup.model.table import CONFIG
 from everup.model.units import AbsolutePath, Duration
+
+_HOST_PORT: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*))(?::(?P<port>\d{1,5}))?"
+)
+NSCA_PORT: Final = 5667
+
+
+def target(text: str, default_port: int) -> tuple[str, int]:
+    """Give host and port of what to connect to. Raises ``ValueError`` with what would be valid."""
+    match = _HOST_PORT.fullmatch(text)
+    port = int(match["port"] or default_port) if match is not None else 0
+    if match is None or not 0 < port < 1 << 16:
+        raise ValueError('expected host, host:port or [v6]:port, like "nagios.example:5667"')
+    return match["v6"] or match["host"], port
+
+
+def _nsca_server(text: str) -> str:
+    target(text, NSCA_PORT)
+    return text
 
 
 def _to_listen_on(text: str) -> str:
@@ -65,6 +86,26 @@ class Nrpe:
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
+class Nsca:
+    """NSCA daemons (2.9 and later), for a Nagios on another machine. They acknowledge nothing, so
+    that the freshness of the object definitions is what notices a loss."""
+
+    servers: Annotated[
+        tuple[Annotated[str, AfterValidator(_nsca_server)], ...], Field(min_length=1)
+    ]
+    """Where they listen, each is told: ``"nagios.example"``, ``"192.0.2.7:5667"``."""
+    method: Method = "rijndael-128"
+    """``decryption_method`` there: 0, 1, 3 and 14. Those two that encrypt need ``everup[nsca]``; 0
+    and 1 let everybody on the way read, and forge, results."""
+    password_file: str | None = None
+    """Its first line is the ``password`` there."""
+
+    def __post_init__(self) -> None:
+        if self.password_file is None and self.method not in ("none", "xor"):
+            raise ValueError(f'method = "{self.method}" needs password_file')
+
+
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Nagios:
     """How Nagios is told of the services. Run as root, everup does it as the user ``everup``, who
     has to be in Nagios' group."""
@@ -77,5 +118,7 @@ class Nagios:
     """Nagios' check_result_path, for where the command file is out of reach."""
     heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 30.0
     """All results are sent again this often, 1s to 1h; changes are sent at once."""
+    nsca: Nsca | None = None
+    """For a Nagios on another machine, see its table."""
     nrpe: Nrpe | None = None
     """For a Nagios that asks, see its table."""

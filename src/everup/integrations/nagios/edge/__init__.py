@@ -1,15 +1,17 @@
 """All I/O with Nagios and its kin: ``run`` is what the observer calls."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 from everup.integrations.delivery import Channel, Delivery
 from everup.integrations.following import looks
 from everup.integrations.nagios.command import Result, performance
-from everup.integrations.nagios.config import Nagios
+from everup.integrations.nagios.config import NSCA_PORT, Nagios, Nsca, target
 from everup.integrations.nagios.edge.files import CommandFile, Spool
 from everup.integrations.nagios.edge.nrpe import Server
+from everup.integrations.nagios.edge.nsca import Daemon, ciphers
 from everup.integrations.standing import Standing
 from everup.observer.feed import Feed
 
@@ -18,7 +20,7 @@ async def run(feed: Feed) -> None:
     """Tell and answer whom the table ``[nagios]`` names, until cancelled."""
     table = feed.table("nagios") or Nagios()
     host = table.host or feed.node
-    deliveries = [Delivery(feed, channel) for channel in _channels(table)]
+    deliveries = [Delivery(feed, channel) for channel in _channels(feed, table)]
     async with asyncio.TaskGroup() as group:
         if table.nrpe is not None:
             group.create_task(Server(feed, table.nrpe).run())
@@ -28,13 +30,35 @@ async def run(feed: Feed) -> None:
             group.create_task(_tell(feed, table, host, deliveries))
 
 
-def _channels(table: Nagios) -> Sequence[Channel[Result]]:
+def _prepare(spec: Any) -> None:
+    """Load what only some configs need, while that may still be read."""
+    if spec.nagios.nsca is not None:
+        with contextlib.suppress(OSError):  # told later, when somebody listens
+            ciphers(spec.nagios.nsca.method)
+
+
+def _channels(feed: Feed, table: Nagios) -> Sequence[Channel[Result]]:
     channels: list[Channel[Result]] = []
     if table.command_file is not None:
         channels.append(CommandFile(table.command_file))
     if table.spool is not None:
         channels.append(Spool(table.spool))
+    if table.nsca is not None:
+        channels += _nsca(feed, table.nsca)
     return channels
+
+
+def _nsca(feed: Feed, table: Nsca) -> Sequence[Daemon]:
+    try:
+        begin = ciphers(table.method)
+        password = feed.secret(table.password_file).encode() if table.password_file else b""
+    except (OSError, ValueError) as error:
+        # Nothing goes, rather than without what was asked for.
+        feed.report("unreached", "nsca", False, f"cannot be told: {error}")
+        return ()
+    feed.report("unreached", "nsca", True, "its password can be read")
+    servers = (target(text, NSCA_PORT) for text in table.servers)
+    return [Daemon(address, begin, password) for address in servers]
 
 
 async def _tell(
@@ -56,4 +80,5 @@ def result_of(host: str, standing: Standing, at: float) -> Result:
 
 
 SOURCES: Final = (run,)
+PREPARE: Final = _prepare
 PERFORMERS: Final[dict[type, Any]] = {}

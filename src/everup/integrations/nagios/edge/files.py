@@ -43,6 +43,8 @@ class CommandFile:
                     return count
                 except OSError as error:
                     raise ChannelError(f"{self._path}: {_words(error)}") from error
+                except ValueError as error:
+                    raise ChannelError(str(error)) from error
         finally:
             os.close(fifo)
         return min(len(items), _MOST_AT_ONCE)
