@@ -12,10 +12,13 @@ from everup.model.journal import Entry, Kind
 from everup.rooms.console.strips import Strip
 
 _LONGEST: Final = 2000
-_TELLING: Final = (
-    "sentence", "cause", "reason", "text", "condition", "detail", "command", "why", "by", "user",
-    "how", "state", "delay_s", "after_s", "again_s", "name", "pid",
-)  # fmt: skip
+_TELLING: Final = {
+    "sentence": "", "name": "", "cause": "", "reason": "", "text": "", "condition": "",
+    "detail": "", "command": "", "signal": "", "state": "", "how": "", "why": "because:",
+    "by": "by", "user": "by", "note": "note:", "delay_s": "in", "after_s": "after",
+    "again_s": "again in", "replicas": "", "pid": "pid",
+}  # fmt: skip
+"""What is told of an entry, in this order, and the word before it."""
 _BAD: Final = frozenset({
     Kind.PARKED, Kind.FAILED, Kind.UNHEALTHY, Kind.ENGINE_DEFECT, Kind.JOURNAL_DEGRADED,
     Kind.SLO_BURNING, Kind.STORM, Kind.CONFIG, Kind.SOCKETS_FAILED,
@@ -64,23 +67,27 @@ def entry(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind,
         "subject": entry.subject,
         "words": words(entry.payload),
-        "tone": _tone(entry.kind),
+        "tone": _tone(entry),
     }
 
 
 def words(payload: Mapping[str, Any]) -> str:
     """Say in a line what an entry tells."""
     parts = []
-    for key in _TELLING:
+    for key, label in _TELLING.items():
         value = payload.get(key)
         if value is None or value == "" or isinstance(value, (dict, list)):
             continue
-        plain = key in ("sentence", "cause", "reason", "text", "detail", "command")
-        parts.append(str(value) if plain else f"{key} {value}")
+        if isinstance(value, float):
+            value = f"{value:.3g} s" if key.endswith("_s") else f"{value:.3g}"
+        parts.append(f"{label} {value}".strip())
     return " · ".join(parts)
 
 
-def _tone(kind: str) -> str:
+def _tone(entry: Entry) -> str:
+    kind = entry.kind
+    if kind == Kind.EXITED and entry.payload.get("cause") == "exit 0":
+        return "note"
     if kind in _BAD:
         return "bad"
     if kind in _WARNING:
