@@ -68,7 +68,7 @@ class Views:
             raise Refused(403, str(refused), "another one: everup console") from None
         except (OSError, ValueError):
             raise away() from None
-        answer = web.json_response({"token": found["token"], "user": shown.clean(found["user"])})
+        answer = _json({"token": found["token"], "user": found["user"]})
         answer.set_cookie(
             self._guard.cookie, found["session"], path="/", httponly=True, samesite="Strict",
             max_age=int(found["left_s"]),
@@ -80,13 +80,13 @@ class Views:
         secrets = request[SECRETS]
         self._guard.forget(secrets["session"], secrets["token"])
         await self._bring("close", secrets)
-        answer = web.json_response({})
+        answer = _json({})
         answer.del_cookie(self._guard.cookie, path="/", httponly=True, samesite="Strict")
         return answer
 
     async def me(self, request: web.Request) -> web.Response:
         """Say who is signed in."""
-        return web.json_response({"user": shown.clean(request[USER])})
+        return _json({"user": request[USER]})
 
     async def act(self, request: web.Request) -> web.Response:
         """Have done what a person asks, in their own name."""
@@ -94,7 +94,7 @@ class Views:
         known: dict[str, Any] = {key: body[key] for key in _ACT if key in body}
         done = await self._bring("act", known | request[SECRETS])
         self._hub.wake()
-        return web.json_response(shown.clean(dict(done)))
+        return _json(dict(done))
 
     async def _bring(self, what: str, body: dict[str, Any]) -> Any:
         try:
@@ -150,12 +150,12 @@ class Views:
         found, _ = await self._find(name)
         entries = await self._read([("service", name), ("n", str(_OF_SERVICE))])
         now = time.time()
-        return web.json_response(
+        return _json(
             {
                 "row": self._hub.row(name),
                 "instances": [shown.instance(i, now) for i in found["instances"]],
                 "outgoing": [shown.instance(i, now) for i in found["outgoing"]],
-                "config": shown.clean(shown.config_of(self._feed.config(), name).split("\n")),
+                "config": shown.config_of(self._feed.config(), name).split("\n"),
                 "events": _plain(entries),
             }
         )
@@ -175,11 +175,11 @@ class Views:
                 "at": round(line["time_ns"] / 1e9, 3),
                 "slot": line["slot"],
                 "stream": line["stream"],
-                "text": shown.clean(_COLOUR.sub("", line["text"])),
+                "text": _COLOUR.sub("", line["text"]),
             }
             for line in lines
         ]
-        return web.json_response({"lines": out})
+        return _json({"lines": out})
 
     async def incident(self, request: web.Request) -> web.Response:
         """Give one incident, with what happened while it lasted."""
@@ -189,9 +189,7 @@ class Views:
             raise Refused(404, f"there is no incident {number!r:.20}")
         entries = await self._read(_span(found, time.time()))
         about = [e for e in entries if _belongs(e, found)]
-        return web.json_response(
-            {"incident": shown.incident(found), "timeline": _plain(about[-_TIMELINE:])}
-        )
+        return _json({"incident": shown.incident(found), "timeline": _plain(about[-_TIMELINE:])})
 
     async def events(self, request: web.Request) -> web.Response:
         """Search the journal by kind, subject and text."""
@@ -206,7 +204,7 @@ class Views:
         found = [shown.clean(shown.entry(entry)) for entry in await self._read(query)]
         if text:
             found = [e for e in found if text in f"{e['kind']} {e['subject']} {e['words']}".lower()]
-        return web.json_response({"events": found[-_MOST_EVENTS:]})
+        return _json({"events": found[-_MOST_EVENTS:]})
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Say to a balancer whether a service serves: 200, or 503."""
@@ -238,6 +236,11 @@ class Views:
             raise Refused(400, shown.clean(str(refused))) from None
         except OSError:
             raise away() from None
+
+
+def _json(value: Any) -> web.Response:
+    """Give an answer in which every text is harmless to show."""
+    return web.json_response(shown.clean(value))
 
 
 def _plain(entries: Sequence[Entry]) -> list[dict[str, Any]]:
