@@ -1,6 +1,6 @@
 """How each service was in the last 24 hours, by the same history as ``everup report``. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from everup.reliability.history import KINDS, History
 WINDOW_S: Final = 86400.0
 BINS: Final = 48
 _HALF: Final = 0.5
-_LETTERS: Final = (("degraded", "g"), ("up", "u"), ("planned", "p"))
+_LETTERS: Final = (("degraded", "g"), ("up", "u"), ("maintenance", "p"))
 """The first that is found in a bin without downtime names it."""
 
 
@@ -37,9 +37,9 @@ class Strips:
     def __init__(self) -> None:
         self._history = History()
 
-    def begin(self, entries: Iterable[Entry], ready: Iterable[str]) -> None:
-        """Start with the entries of the window. ``ready`` instances of which it says nothing were
-        ready all the time."""
+    def begin(self, entries: Iterable[Entry], ready: Mapping[str, int]) -> None:
+        """Start with the entries of the window. Instances that are ``ready`` now,
+        with the numbers of their runs, and of which it says nothing, were so all the time."""
         found = [entry for entry in entries if entry.kind in _KINDS]
         if not found:
             return
@@ -48,8 +48,11 @@ class Strips:
             if _is_slot(entry.subject):
                 first.setdefault(entry.subject, entry.kind)
         row = found[0]
-        silent = [name for name in ready if name not in first]
-        latest = [row._replace(kind=Kind.READY.value, subject=name, payload={}) for name in silent]
+        latest = [
+            row._replace(kind=Kind.READY.value, subject=name, payload={"run": run})
+            for name, run in ready.items()
+            if name not in first
+        ]
         self._history.seed(row, latest, first)
         self._history.feed(found)
 

@@ -76,7 +76,8 @@ class Hub:
                 break
             except (OSError, ValueError):
                 await asyncio.sleep(_AGAIN_S)
-        ready = [i["slot"] for s in status["services"] for i in s["instances"] if _is_ready(i)]
+        instances = [i for s in status["services"] for i in s["instances"]]
+        ready = {i["slot"]: int(i["run"]) for i in instances if i["state"] == "ready"}
         last = int(status["last_seq"])
         self._strips.begin([entry for entry in past if entry.seq <= last], ready)
         self._news.extend(e for e in news if e.seq <= last and shown.is_news(e))
@@ -198,7 +199,3 @@ class Hub:
 _MACHINE: Final = (
     "cpus", "load", "cpu_percent", "memory_total_bytes", "memory_available_bytes"
 )  # fmt: skip
-
-
-def _is_ready(instance: Mapping[str, Any]) -> bool:
-    return bool(instance["state"] == "ready")
