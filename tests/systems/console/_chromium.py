@@ -11,6 +11,7 @@ from typing import Any
 from _debian import MissingError, cache, libraries, unpacked
 
 PLAYWRIGHT = "playwright==1.61.0"
+AXE = "axe-playwright-python==0.1.8"
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 _FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig><dir>{root}/usr/share/fonts</dir><dir>/usr/share/fonts</dir>
@@ -21,15 +22,26 @@ _FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fon
 """
 
 
-def _playwright() -> Any:
-    """Give the module, fetched once: only these tests need it."""
-    folder = cache() / PLAYWRIGHT.replace("==", "-")
+def _fetched(package: str, *flags: str) -> Path:
+    """Give the folder with a package, fetched once: only these tests need it."""
+    folder = cache() / package.replace("==", "-")
     if not (folder / ".whole").exists():
-        get = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), PLAYWRIGHT]
-        done = subprocess.run(get, capture_output=True, text=True, check=False)
+        get = [sys.executable, "-m", "pip", "install", "-q", *flags, "--target", str(folder)]
+        done = subprocess.run([*get, package], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise MissingError(f"{PLAYWRIGHT}: {done.stderr.strip()[-400:]}; try: pip install")
+            raise MissingError(f"{package}: {done.stderr.strip()[-400:]}; try: pip install")
         (folder / ".whole").touch()
+    return folder
+
+
+def axe() -> str:
+    """Give the script of axe-core, which finds what a screen reader would not."""
+    folder = _fetched(AXE, "--no-deps")
+    return (folder / "axe_playwright_python/axe.min.js").read_text(encoding="utf-8")
+
+
+def _playwright() -> Any:
+    folder = _fetched(PLAYWRIGHT)
     sys.path.append(str(folder))
     try:
         from playwright import sync_api

@@ -66,7 +66,7 @@ export function keepingFocus(element, draw) {
 function sentence() {
   const rows = state.names.map((name) => state.rows.get(name)).filter(Boolean);
   const [first, ...others] = openIncidents();
-  if (first) return ofIncident(first, others.length);
+  if (first && first.state !== "mitigated") return ofIncident(first, others.length);
   const wanted = rows.filter((r) => r.state !== "stopped" && r.state !== "none");
   const stopped = rows.filter((r) => r.state === "stopped").map((r) => r.name);
   const unwell = wanted.filter((r) => r.level > 0);
@@ -81,11 +81,13 @@ function sentence() {
   else text = rows.length === 1 ? t("one_up") : t("all_up", { n: rows.length });
   const over = state.incidents.filter((i) => i.resolved !== null).sort((a, b) => b.resolved - a.resolved)[0];
   const last = () => {
+    if (first) return h("p", { class: "second" }, t("watched", { n: first.number }), " ", h("a", { href: `#/incident/${first.number}` }, first.sentence));
     if (!over) return h("p", { class: "second" }, t("no_incident"));
     const [before, after] = t("last_incident", { ago: "\u0000", took: span(over.resolved - over.since) }).split("\u0000");
     return h("p", { class: "second" }, before, age(over.resolved), after, " ", h("a", { href: `#/incident/${over.number}` }, over.sentence));
   };
-  const whole = JSON.stringify([text, over && over.number]);
+  if (first && tone === "good") tone = "warning";
+  const whole = JSON.stringify([tone, text, over && over.number, first && first.sentence]);
   return { tone, text, key: text, whole, body: () => [h("h1", { tabindex: "-1" }, text), last()] };
 }
 

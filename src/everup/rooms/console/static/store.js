@@ -89,5 +89,5 @@ export function openIncidents() {
   const gravity = { critical: 0, warning: 1, note: 2 };
   return state.incidents
     .filter((i) => i.resolved === null)
-    .sort((a, b) => (gravity[a.severity] ?? 3) - (gravity[b.severity] ?? 3) || b.since - a.since);
+    .sort((a, b) => (a.state === "mitigated") - (b.state === "mitigated") || (gravity[a.severity] ?? 3) - (gravity[b.severity] ?? 3) || b.since - a.since);
 }
