@@ -42,6 +42,30 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Wrote:
+    """What one instance has written since it was looked at before."""
+
+    lines: int
+    errors: int = 0
+    """Lines, or whole tracebacks, that say that they are errors."""
+    warnings: int = 0
+    most: str = ""
+    """The error that came most often."""
+    new: tuple[str, ...] = ()
+    """Errors of kinds that its service has never written before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the instances have written lately."""
+
+    at: float
+    """Seconds since the epoch."""
+    wrote: Mapping[str, Wrote]
+    """By instance; those that have written nothing are left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """An integration, a route or another system tells how something is: a condition that others
     than everup's own senses find."""

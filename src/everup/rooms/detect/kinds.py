@@ -69,9 +69,9 @@ KINDS: Final = {
              "``cpu some``).", "less than 40 %, for 30 s"),
         Kind("memory_pressure", _W, "Tasks of the machine waited for memory 10 % of the time, for "
              "10 s (PSI ``memory some``).", "less than 5 %, for 10 s"),
-        Kind("error_burst", _W, "An instance writes many more error lines than it uses to.",
-             "60 s with no more than usual"),
-        Kind("new_error", _N, "An error line of a kind that was never seen before.",
+        Kind("error_burst", _W, "An instance writes 10 errors or more within 10 s, and five times "
+             "as many as it uses to.", "60 s with no more than usual"),
+        Kind("new_error", _N, "An error of a kind that the service has never written before.",
              "an hour without another one"),
         Kind("check_failing", _C, "A check of something that everup does not run fails.",
              "it succeeds"),

@@ -7,12 +7,13 @@ from everup.kernel.ctx import Ctx
 from everup.kernel.room import Quiet, Reconcile
 from everup.model.condition import ActiveNow, Began, Ended
 from everup.model.journal import Entry
-from everup.observer.events import Journaled, Reported, Resumed, Sampled
+from everup.observer.events import Journaled, Output, Reported, Resumed, Sampled
 from everup.rooms.detect import entries
 from everup.rooms.detect.board import Board
 from everup.rooms.detect.life import Life
 from everup.rooms.detect.resources import Resources
 from everup.rooms.detect.services import Services
+from everup.rooms.detect.written import Written
 
 _PAIRS: Final = {
     "slo.burning": ("budget_burning", True),
@@ -28,7 +29,7 @@ _TRIED_S: Final = 600.0
 _SOON_S: Final = 0.01
 """The clocks of entries and of this process differ: a time that is all but come has come."""
 
-Event = Journaled | Reported | Resumed | Sampled | Reconcile
+Event = Journaled | Output | Reported | Resumed | Sampled | Reconcile
 
 
 class Detect(Quiet):
@@ -45,6 +46,7 @@ class Detect(Quiet):
         self.board = Board()
         self._services = Services(self._begin, self._end, self._wake)
         self._resources = Resources(self._begin, self._end)
+        self._written = Written(self._begin, self._end)
         self._changed: list[Began | Ended] = []
         self._now = 0.0
         self._wakes: dict[str, float] = {}
@@ -65,6 +67,9 @@ class Detect(Quiet):
                 self._now = event.at
                 self._resources.take(event)
                 self._grow_old()
+            case Output():
+                self._now = event.at
+                self._written.take(event)
             case Reported():
                 self._now = event.at
                 if event.ok:
@@ -126,6 +131,7 @@ class Detect(Quiet):
         said = entries.BEGAN.decode(entry.payload)
         self.board.restore(said.condition, entry.subject, said.text, said.since, said.evidence)
         self._resources.restore(said.condition, entry.subject, entry.time)
+        self._written.restore(said.condition, entry.subject, entry.time)
 
     def _begin(
         self, kind: str, subject: str, text: str, since: float, evidence: Iterable[str]

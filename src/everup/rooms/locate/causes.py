@@ -219,7 +219,7 @@ def _output(story: Story, last: Entry, known: Known, path: tuple[str, ...]) -> l
     if matched.line not in error.headline:
         seen = Evidence("output", matched.line, error.at)
     cause = Cause(matched.rule.kind, matched.says, 0.9 if near else 0.45, (seen,), (matched.then,))
-    return [_through(cause, _address(matched.found), last["at"], known, path)]
+    return [through(cause, address_of(matched.found), last["at"], known, path)]
 
 
 def _candidates(error: Said) -> list[str]:
@@ -228,15 +228,17 @@ def _candidates(error: Said) -> list[str]:
     return [error.headline, *reversed(lines)]
 
 
-def _address(found: Mapping[str, str]) -> str:
+def address_of(found: Mapping[str, str]) -> str:
+    """Give the address that a rule has found in a line; "" where there is none."""
     return found.get("at") or (f":{found['port']}" if found.get("port") else "")
 
 
-def _through(cause: Cause, at: str, when: float, known: Known, path: tuple[str, ...]) -> Cause:
-    """Nobody answers at an address: if a service of ours should, the cause is there."""
+def through(cause: Cause, at: str, when: float, known: Known, path: tuple[str, ...]) -> Cause:
+    """Follow a cause to the service where it began: nobody answers at an address, and a service of
+    ours should."""
     if cause.kind not in ("refused", "timeout") or len(path) > _DEPTH:
         return cause
-    name = _behind(at, known, path) if at else _failed_behind(when, known, path)
+    name = behind(at, known, path) if at else _failed_behind(when, known, path)
     if name is None:
         return cause
     try:
@@ -270,7 +272,8 @@ def _failed_behind(when: float, known: Known, path: tuple[str, ...]) -> str | No
     return failed.pop() if len(failed) == 1 else None
 
 
-def _behind(at: str, known: Known, path: tuple[str, ...]) -> str | None:
+def behind(at: str, known: Known, path: tuple[str, ...]) -> str | None:
+    """Give the service that listens at an address, if it is not in the path already."""
     port = at.rpartition(":")[2]
     for name, addresses in known.addresses.items():
         if name not in path and any(address.rpartition(":")[2] == port for address in addresses):

@@ -1,16 +1,21 @@
-"""Listens to the sampler."""
+"""Listens to the sampler, and reads the output."""
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from everup.observer.events import Sampled
+from everup.observer.events import Output, Sampled
+from everup.rooms.monitor.tail import Tail
 
 _INTERVAL_S: Final = 1.0
 _AGAIN_S: Final = 1.0
 _LINE: Final = 8 << 20
 _SILENT_S: Final = 30.0
+_SAVE_S: Final = 10.0
 
 
 async def _listen(host: Any) -> None:
@@ -76,5 +81,41 @@ def _sample(line: Mapping[str, Any], sockets: Mapping[int, str]) -> Sampled:
     )
 
 
-SOURCES: Final = (_listen,)
+async def _read(host: Any) -> None:
+    """Read the output of all instances as it is written, until cancelled."""
+    place = host.folder("monitor") / "output.json"
+    state = await asyncio.to_thread(_load, place)
+    tail = Tail(Path(host.place.logs), state)
+    saved = time.monotonic()
+    try:
+        while True:
+            names = sorted(host.world.instances)
+            wrote = await asyncio.to_thread(tail.poll, names)
+            host.dispatch(Output(time.time(), wrote))
+            if tail.changed and time.monotonic() - saved >= _SAVE_S:
+                await asyncio.to_thread(_save, place, tail.state())
+                saved = time.monotonic()
+            await asyncio.sleep(_INTERVAL_S)
+    finally:
+        with contextlib.suppress(OSError):
+            _save(place, tail.state())
+        tail.close()
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(state))
+    fresh.replace(path)
+
+
+SOURCES: Final = (_listen, _read)
 PERFORMERS: Final[dict[type, Any]] = {}
