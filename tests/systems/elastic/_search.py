@@ -177,6 +177,8 @@ class Search:
         memory = "-Xms300m -Xmx400m"
         if self.version.startswith("5"):
             settings["transport.tcp.port"] = str(self._transport)
+            # Its own options are for Java 8.
+            (home / "config/jvm.options").write_text("-Dfile.encoding=UTF-8\n")
             memory += " --add-opens=java.base/java.lang=ALL-UNNAMED"
         else:
             settings |= {"transport.port": str(self._transport), "xpack.security.enabled": "false"}
