@@ -11,6 +11,7 @@ from urllib.parse import quote
 from everup.integrations._shipping import documents
 from everup.integrations._shipping.cursor import Cursor
 from everup.integrations._shipping.following import follow
+from everup.integrations._shipping.incidents import last_told
 from everup.integrations._shipping.telling import Health
 from everup.integrations.elasticsearch import bulk, names, server
 from everup.integrations.elasticsearch.config import Elasticsearch
@@ -129,7 +130,7 @@ class Shipper:
                 encoded = documents.encode(document)
                 found.append(bulk.Document(action, encoded, f"event {entry.seq}"))
         if "incidents" in self._table.ship:
-            changed = _incidents(entries)
+            changed = last_told(entries)
             for incident in self._feed.incidents() if changed else ():
                 if incident.number in changed:
                     document = documents.of_incident(incident, node, space)
@@ -191,19 +192,6 @@ class Shipper:
             self._refused_at = None
             text = f"no document was refused for 10 minutes; {self._refused} were before"
             self._feed.report("unreached", _REFUSED, True, text)
-
-
-def _incidents(entries: Sequence[Entry]) -> dict[int, int]:
-    """The incidents that these entries tell of, with the number of the last one of each."""
-    found: dict[int, int] = {}
-    for entry in entries:
-        number = entry.payload.get("number")
-        if entry.kind.startswith("incidents.") and isinstance(number, int):
-            found[number] = entry.seq
-            into = entry.payload.get("into")
-            if isinstance(into, int):
-                found[into] = entry.seq
-    return found
 
 
 def _refusal(answer: Answer) -> str:
