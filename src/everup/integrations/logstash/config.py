@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from everup.model.spec import CONFIG
+from everup.model.table import CONFIG
 from everup.model.units import Duration
 
 _HOST = r"^(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/@]+)(:[0-9]{1,5})?$"
