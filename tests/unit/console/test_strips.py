@@ -1,9 +1,10 @@
 """24 hours of a service, from the journal."""
 
 import pytest
-from _fake import NOW, entry
+from _fake import NOW, FakeFeed, entry
 
 from everup.model.journal import Entry
+from everup.rooms.console.edge.hub import Hub
 from everup.rooms.console.strips import BINS, WINDOW_S, Strip, Strips
 
 DAY = NOW - WINDOW_S
@@ -140,3 +141,16 @@ def test_it_goes_on() -> None:
     assert strips.of("web", NOW).bins == "u" * 24 + "D" * 12 + "u" * 12
     later = strips.of("web", NOW + 6 * 3600)
     assert later.bins == "u" * 12 + "D" * 12 + "u" * 24
+
+
+def test_a_strip_is_drawn_anew_when_something_happens_and_not_before() -> None:
+    hub = Hub(FakeFeed())  # type: ignore[arg-type]
+    hub._strips.begin([entry(1, "engine.alive", "everup", at=at(0))], {"web.1": 1})
+    first = hub._strip("web", True, NOW)
+    assert hub._strip("web", True, NOW + 1) is first
+    assert hub._strip("web", True, NOW + 61) is not first
+    again = hub._strip("web", True, NOW + 61)
+    hub.take([entry(2, "instance.exited", "other.1", at=NOW + 61, run=1)])
+    assert hub._strip("web", True, NOW + 62) is again
+    hub.take([entry(3, "instance.exited", "web.1", at=NOW + 62, run=1, cause="exit 1")])
+    assert hub._strip("web", True, NOW + 63) is not again

@@ -10,16 +10,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from everup.integrations.standing import of_all
+from everup.integrations.standing import Level, of_all
 from everup.model.journal import Entry
 from everup.observer.feed import Feed
 from everup.reliability.history import KINDS
 from everup.rooms.console import shown
-from everup.rooms.console.strips import WINDOW_S, Strips
+from everup.rooms.console.strips import WINDOW_S, Strip, Strips
 
 BEAT_S: Final = 2.0
 """With somebody looking, numbers are read again this often; changes come at once."""
 _GATHER_S: Final = 0.1
+_SHARE: Final = 5.0
+"""After a look that took a second, the next one is that many seconds later: a storm of events on a
+busy machine is not to become one of looks."""
+_STRIP_S: Final = 60.0
+_STRIP_UNWELL_S: Final = 4.0
 _AGAIN_S: Final = 1.0
 _FRESH_S: Final = 1.0
 _ANSWER_S: Final = 3.0
@@ -40,6 +45,8 @@ class Hub:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._strips = Strips()
+        self._drawn: dict[str, tuple[float, Strip]] = {}
+        """Strips, and until when they will do: those of services that nothing happens to."""
         self._news: collections.deque[Entry] = collections.deque(maxlen=_NEWS)
         self._rows: dict[str, tuple[int, dict[str, Any]]] = {}
         self._parts: dict[str, tuple[int, Any]] = {}
@@ -87,18 +94,25 @@ class Hub:
     def take(self, entries: Sequence[Entry]) -> None:
         """Learn from entries of the journal."""
         self._strips.take(entries)
+        for entry in entries:
+            self._drawn.pop(entry.subject.rpartition(".")[0] or entry.subject, None)
+        if any(entry.kind.startswith("engine.") for entry in entries):
+            self._drawn.clear()
         self._news.extend(entry for entry in entries if shown.is_news(entry))
         if any(entry.kind not in _QUIET for entry in entries):
             self._dirty.set()
 
     async def _beat(self) -> None:
+        took_s = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._dirty.wait(), BEAT_S)
-                await asyncio.sleep(_GATHER_S)
+                await asyncio.sleep(max(_GATHER_S, _SHARE * took_s))
             self._dirty.clear()
             if self.viewers:
+                began = time.monotonic()
                 await self.look()
+                took_s = min(1.0, time.monotonic() - began)
 
     async def status(self) -> Mapping[str, Any] | None:
         """Give a status that is not older than a second, or an older one while the engine is being
@@ -140,13 +154,23 @@ class Hub:
         for service, standing in zip(status["services"], of_all(status), strict=True):
             name = service["name"]
             names.append(name)
-            row = shown.row(service, standing, self._strips.of(name, now), now)
+            row = shown.row(
+                service, standing, self._strip(name, standing.level == Level.OK, now), now
+            )
             known = self._rows.get(name)
             if known is None or known[1] != row:
                 self._rows[name] = (self.version, row)
         for name in self._rows.keys() - set(names):
             del self._rows[name]
+            self._drawn.pop(name, None)
         self._part("names", shown.clean(names))
+
+    def _strip(self, name: str, well: bool, now: float) -> Strip:
+        until, strip = self._drawn.get(name, (0.0, None))
+        if strip is None or until <= now:
+            strip = self._strips.of(name, now)
+            self._drawn[name] = (now + (_STRIP_S if well else _STRIP_UNWELL_S), strip)
+        return strip
 
     def _head(self, status: Mapping[str, Any], answers: bool) -> dict[str, Any]:
         machine = status.get("machine", {})
