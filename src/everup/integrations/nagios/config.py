@@ -106,6 +106,29 @@ class Nsca:
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
+class Icinga:
+    """An Icinga 2 that is told by its API (``process-check-result``)."""
+
+    url: Annotated[str, Field(pattern=r"^https://[^/?#@\s]+/?$")]
+    """Where its API is, like ``"https://icinga.example:5665"``."""
+    user: str
+    """Name of an ``ApiUser`` with the permission ``actions/process-check-result``."""
+    password_file: str
+    """File whose first line is its password."""
+    ca_file: str | None = None
+    """Certificate of Icinga's own authority (``/var/lib/icinga2/certs/ca.crt`` there). Default: the
+    authorities that this machine trusts."""
+    server_name: str | None = None
+    """Name in its certificate, where ``url`` has another. Icinga's own is its ``NodeName``."""
+    fingerprint: Annotated[str | None, Field(pattern=r"^([0-9A-Fa-f]{2}:?){32}$")] = None
+    """SHA-256 of its certificate in hexadecimal: that one is trusted, whoever signed it."""
+
+    def __post_init__(self) -> None:
+        if self.fingerprint is not None and (self.ca_file or self.server_name):
+            raise ValueError("has a fingerprint: ca_file and server_name would change nothing")
+
+
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Nagios:
     """How Nagios is told of the services. Run as root, everup does it as the user ``everup``, who
     has to be in Nagios' group."""
@@ -120,5 +143,7 @@ class Nagios:
     """All results are sent again this often, 1s to 1h; changes are sent at once."""
     nsca: Nsca | None = None
     """For a Nagios on another machine, see its table."""
+    icinga: Icinga | None = None
+    """For an Icinga 2, see its table."""
     nrpe: Nrpe | None = None
     """For a Nagios that asks, see its table."""

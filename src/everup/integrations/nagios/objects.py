@@ -10,9 +10,15 @@ from everup.integrations.nagios.command import name as nagios_name
 
 SERVICE: Final = "everup"
 """The service that tells of everup itself; its freshness is the heartbeat."""
+STALE: Final = "everup has told nothing of this in time"
 _BEATS: Final = 3
 """So many beats may be missing."""
 _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def fresh_s(beat_s: float) -> int:
+    """Give how long a service may go without being told of, in seconds."""
+    return max(5, round(beat_s * _BEATS))
 
 
 def objects(
@@ -33,10 +39,10 @@ def objects(
         if contact_groups
         else {"contacts": "everup-nobody"}
     )
-    fresh_s = max(5, round(beat_s * _BEATS))
+    fresh = fresh_s(beat_s)
     parts = [
         "# Written by `everup nagios objects`. Each service is told by everup, never asked for;\n"
-        f"# one that is not told for {fresh_s} s becomes UNKNOWN. Notifications go to: "
+        f"# one that is not told for {fresh} s becomes UNKNOWN. Notifications go to: "
         + (", ".join(contact_groups) if contact_groups else "nobody (see --contact-group)"),
         _object("timeperiod", {"timeperiod_name": "everup-always", "alias": "always"} | _always()),
         _object("command", {"command_name": "everup-up", "command_line": _dummy(plugins, 0, "up")}),
@@ -44,7 +50,7 @@ def objects(
             "command",
             {
                 "command_name": "everup-stale",
-                "command_line": _dummy(plugins, 3, "everup has told nothing of this in time"),
+                "command_line": _dummy(plugins, 3, STALE),
             },
         ),
     ]
@@ -72,7 +78,7 @@ def objects(
                     "service_description": nagios_name(service),
                     "check_command": "everup-stale",
                     "check_freshness": "1",
-                    "freshness_threshold": str(fresh_s),
+                    "freshness_threshold": str(fresh),
                     "flap_detection_enabled": "0",
                     **common,
                 },

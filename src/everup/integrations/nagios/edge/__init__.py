@@ -10,8 +10,10 @@ from everup.integrations.following import looks
 from everup.integrations.nagios.command import Result, performance
 from everup.integrations.nagios.config import NSCA_PORT, Nagios, Nsca, target
 from everup.integrations.nagios.edge.files import CommandFile, Spool
+from everup.integrations.nagios.edge.icinga import Api
 from everup.integrations.nagios.edge.nrpe import Server
 from everup.integrations.nagios.edge.nsca import Daemon, ciphers
+from everup.integrations.nagios.objects import fresh_s
 from everup.integrations.standing import Standing
 from everup.observer.feed import Feed
 
@@ -20,8 +22,12 @@ async def run(feed: Feed) -> None:
     """Tell and answer whom the table ``[nagios]`` names, until cancelled."""
     table = feed.table("nagios") or Nagios()
     host = table.host or feed.node
-    deliveries = [Delivery(feed, channel) for channel in _channels(feed, table)]
-    async with asyncio.TaskGroup() as group:
+    channels = list(_channels(feed, table))
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        if table.icinga is not None and (api := _icinga(feed, table)) is not None:
+            stack.push_async_callback(api.close)
+            channels.append(api)
+        deliveries = [Delivery(feed, channel) for channel in channels]
         if table.nrpe is not None:
             group.create_task(Server(feed, table.nrpe).run())
         for delivery in deliveries:
@@ -54,11 +60,22 @@ def _nsca(feed: Feed, table: Nsca) -> Sequence[Daemon]:
         password = feed.secret(table.password_file).encode() if table.password_file else b""
     except (OSError, ValueError) as error:
         # Nothing goes, rather than without what was asked for.
-        feed.report("unreached", "nsca", False, f"cannot be told: {error}")
+        feed.report("unreached", "nsca files", False, f"cannot be told: {error}")
         return ()
-    feed.report("unreached", "nsca", True, "its password can be read")
+    feed.report("unreached", "nsca files", True, "they can be read")
     servers = (target(text, NSCA_PORT) for text in table.servers)
     return [Daemon(address, begin, password) for address in servers]
+
+
+def _icinga(feed: Feed, table: Nagios) -> Api | None:
+    assert table.icinga is not None
+    try:
+        api = Api(feed, table.icinga, fresh_s(table.heartbeat))
+    except (OSError, ValueError) as error:
+        feed.report("unreached", "icinga files", False, f"cannot be told: {error}")
+        return None
+    feed.report("unreached", "icinga files", True, "they can be read")
+    return api
 
 
 async def _tell(

@@ -13,6 +13,7 @@ from everup.integrations.nagios import nrpe
 from everup.integrations.nagios.config import Nrpe
 from everup.integrations.nagios.edge.asked import Answers
 from everup.integrations.nagios.edge.tls import server_context
+from everup.integrations.nagios.edge.words import words
 from everup.observer.feed import Feed
 
 MOST_CONNECTIONS: Final = 64
@@ -51,8 +52,7 @@ class Server:
             try:
                 listening = _listen(self._table.listen)
             except OSError as error:
-                said = (error.strerror or str(error)).lower()
-                self._tell(False, f"cannot listen on {self._table.listen}: {said}")
+                self._tell(False, f"cannot listen on {self._table.listen}: {words(error)}")
                 await asyncio.sleep(_AGAIN_S)
                 continue
             self._tell(True, "it listens again")

@@ -7,6 +7,7 @@ from typing import Final
 from everup.integrations.delivery import ChannelError
 from everup.integrations.nagios import nsca
 from everup.integrations.nagios.command import Result
+from everup.integrations.nagios.edge.words import words
 from everup.integrations.nagios.nsca import Encrypt, Method
 
 _CONNECT_S: Final = 5.0
@@ -85,4 +86,4 @@ def _words(error: OSError | EOFError, *, connected: bool, said: bool) -> str:
         return "it closes the connection on what it is sent: is the password the same, the method?"
     if connected:
         return "it closes the connection at once: does it let this host in?"
-    return (getattr(error, "strerror", None) or str(error)).lower()
+    return words(error) if isinstance(error, OSError) else "it closes the connection"
