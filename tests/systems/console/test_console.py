@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,13 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everup]:
         }
         services["db"]["restart"] = OFTEN | {"delay": "4s", "max_delay": "4s"}
         services["web"] |= {"replicas": 2, "depends_on": ["api"]}
+        services["deaf"] = {
+            "command": [sys.executable, "-S", "-E", "-c", "import time; time.sleep(1000)"],
+            "listen": {"main": {"address": f"127.0.0.1:{everup.port()}", "backlog": 4}},
+            "recover": {"mode": "ask", "ladder": ["restart"], "wait": "1s"},
+            "probe": {"startup": {"exec": ["true"], "interval": "50ms"}},
+            "autostart": False,
+        }
         console = {"listen": f"127.0.0.1:{everup.port()}"}
         everup.up(services, observer=True, tables={"console": console})
         yield everup
@@ -120,7 +128,7 @@ def test_a_link_is_good_once_and_leaves_no_secret_behind(
 ) -> None:
     page = open_page()
     secret = page.url.partition("#")[2]
-    page.says("h1", "All 3 services are up.")
+    page.says("h1", "All 3 services that should run are up")
     assert page.tab.url == f"{page.origin}#/"
     assert secret not in page.tab.evaluate("() => JSON.stringify(localStorage) + document.cookie")
     (cookie,) = page.context.cookies()
@@ -164,7 +172,7 @@ def test_a_failure_is_told_with_its_cause_and_over_when_it_is(
     broken.unlink()
     page.go("#/")
     # What crashed again and again is watched for a while before that counts as over.
-    page.says(".banner h1", "All 3 services are up.", patience_s=90)
+    page.says(".banner h1", "All 3 services that should run are up", patience_s=90)
     page.says(".banner .second", "because the disk is full")
 
 
@@ -201,9 +209,34 @@ def test_acts_have_a_reason_and_show_their_command(
     page.tab.keyboard.press("Enter")
     page.says(".banner .chip", "Stopped")
     page.go("#/")
-    page.says(".banner h1", "stopped on purpose: db.")
+    page.says(".banner h1", "stopped on purpose: db, deaf.")
     it.cli("start", "db")
-    page.says(".banner h1", "All 3 services are up.")
+    page.says(".banner h1", "All 3 services that should run are up")
+
+
+def test_what_everup_proposes_is_approved(it: Everup, open_page: Callable[..., Page]) -> None:
+    """A server that lives and accepts nothing, whose ladder asks first."""
+    page = open_page()
+    it.cli("start", "deaf")
+    old = it.pid("deaf.1")
+    address = it.service("deaf")["addresses"][0].partition(":")
+    waiting = [socket.socket() for _ in range(12)]
+    try:
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex((address[0], int(address[2])))
+        page.says(".banner", "everup would", patience_s=40)
+        page.tab.locator(".banner").get_by_role("button", name="Approve").click()
+        assert "everup -c " in page.tab.locator("dialog code").inner_text()
+        page.tab.keyboard.type("go on")
+        page.tab.keyboard.press("Enter")
+        it.wait_new_pid("deaf.1", old)
+    finally:
+        for client in waiting:
+            client.close()
+    (answered,) = it.events("recover.answered")
+    assert (answered["yes"], answered["note"]) == (True, "go on")
+    it.cli("stop", "deaf")
 
 
 def test_text_of_services_is_text(it: Everup, open_page: Callable[..., Page]) -> None:

@@ -180,6 +180,25 @@ def test_an_act_is_brought_with_the_secrets_of_who_asks() -> None:
     run(work)
 
 
+def test_nobody_approves_what_they_have_not_read() -> None:
+    known = incident()
+    known.proposal = "restart web.1"
+
+    async def work(it: Served) -> None:
+        await it.sign_in()
+        asked = {"command": "approve", "target": "db", "number": 1, "why": "yes"}
+        for read in ({}, {"proposal": "scale web to 4"}, {"proposal": ""}, {"proposal": ["x"]}):
+            assert (await it.ask("POST", "/api/act", json={**asked, **read}))[0] == 409
+        other = {**asked, "number": 2, "proposal": "restart web.1"}
+        assert (await it.ask("POST", "/api/act", json=other))[0] == 409
+        assert it.feed.acts() == []
+        good = {**asked, "proposal": "restart web.1"}
+        assert (await it.ask("POST", "/api/act", json=good))[0] == 200
+        assert len(it.feed.acts()) == 1
+
+    run(work, FakeFeed(known=[known]))
+
+
 def test_while_the_engine_is_replaced_one_may_look_and_not_act() -> None:
     async def work(it: Served) -> None:
         await it.sign_in()

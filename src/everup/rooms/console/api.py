@@ -27,8 +27,14 @@ _HELD: Final = "console"
 _MOST_BYTES: Final = 64 << 10
 _SECRET_BYTES: Final = 32
 _USER, _WHY, _SECRET = 64, 500, 200
-_COMMANDS: Final = ("start", "stop", "restart", "ack")
-_ACKNOWLEDGED: Final = "incidents.acknowledged"
+_ON_SERVICES: Final = ("start", "stop", "restart")
+_ON_INCIDENTS: Final[dict[str, tuple[str, dict[str, bool]]]] = {
+    "ack": ("incidents.acknowledged", {}),
+    "approve": ("recover.answered", {"yes": True}),
+    "deny": ("recover.answered", {"yes": False}),
+}
+"""What is said of an incident, as the commands of the same names do: a kind of entry."""
+_COMMANDS: Final = (*_ON_SERVICES, *_ON_INCIDENTS)
 
 
 async def ticket(request: web.Request) -> web.Response:
@@ -91,8 +97,8 @@ async def act(request: web.Request) -> web.Response:
         raise Refusal(400, f"command = {name!r:.100}: expected one of {', '.join(_COMMANDS)}")
     if not why:
         raise Refusal(400, "why: expected a reason", "the journal keeps it for who comes later")
-    if name == "ack":
-        return web.json_response(_acknowledge(backend, body, found.user, why))
+    if name in _ON_INCIDENTS:
+        return web.json_response(_say(backend, str(name), body, found.user, why))
     if not isinstance(target, str):
         raise Refusal(400, f"target = {target!r:.100}: expected a service or an instance")
     slots_of([target], backend.engine)  # refuses what there is not
@@ -101,13 +107,15 @@ async def act(request: web.Request) -> web.Response:
     return web.json_response(await operate(backend, str(name), {"targets": [target]}, by))
 
 
-def _acknowledge(backend: Backend, body: dict[str, Any], user: str, why: str) -> dict[str, Any]:
+def _say(backend: Backend, name: str, body: dict[str, Any], user: str, why: str) -> dict[str, Any]:
     number, subject = body.get("number"), _text(body, "target", _SECRET)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise Refusal(400, f"number = {number!r:.100}: expected the number of an incident")
-    kind = app.kinds()[_ACKNOWLEDGED]
+    value, more = _ON_INCIDENTS[name]
+    kind = app.kinds()[value]
     before = backend.journal.last_seq
-    backend.write(kind, subject, kind.decode({"number": number, "by": user, "note": why}))
+    said = {"number": number, "by": user, "note": why, **more}
+    backend.write(kind, subject or "incidents", kind.decode(said))
     return {"after": before}
 
 

@@ -1,7 +1,5 @@
 """``everup console``."""
 
-import getpass
-import os
 import socket
 import time
 from typing import Any
@@ -10,6 +8,7 @@ import click
 
 from everup.cli.client import Client
 from everup.cli.context import Failure, Here, done, json_option
+from everup.cli.people import user
 from everup.config import parse_address
 
 _PATIENCE_S = 5.0
@@ -25,7 +24,7 @@ def console(here: Here, open_it: bool, as_json: bool) -> None:
 
     From elsewhere, first: ssh -L 7077:127.0.0.1:7077 THIS-MACHINE
     """
-    answer: dict[str, Any] = Client(here.place).post("/v1/console/ticket", {"user": _user()})
+    answer: dict[str, Any] = Client(here.place).post("/v1/console/ticket", {"user": user()})
     listen = answer["listen"]
     if not _answers(listen):
         raise Failure(
@@ -51,10 +50,3 @@ def _answers(listen: str) -> bool:
             if time.monotonic() > until:
                 return False
             time.sleep(0.1)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

@@ -13,10 +13,10 @@ from everup.rooms.console.strips import Strip
 
 _LONGEST: Final = 2000
 _TELLING: Final = {
-    "sentence": "", "name": "", "cause": "", "reason": "", "text": "", "condition": "",
-    "detail": "", "command": "", "signal": "", "state": "", "how": "", "why": "because:",
-    "by": "by", "user": "by", "note": "note:", "delay_s": "in", "after_s": "after",
-    "again_s": "again in", "replicas": "", "pid": "pid",
+    "sentence": "", "rung": "", "outcome": "", "did": "", "name": "", "cause": "",
+    "reason": "", "text": "", "condition": "", "detail": "", "command": "", "signal": "",
+    "state": "", "how": "", "why": "because:", "by": "by", "user": "by", "note": "note:",
+    "delay_s": "in", "after_s": "after", "again_s": "again in", "replicas": "", "pid": "pid",
 }  # fmt: skip
 """What is told of an entry, in this order, and the word before it."""
 _BAD: Final = frozenset({
@@ -36,7 +36,8 @@ _TELLS: Final = _BAD | _WARNING | frozenset({
     Kind.SCALED, Kind.ENGINE_STARTED, Kind.ENGINE_STOPPING, Kind.UPGRADING, Kind.SLO_CALM,
     Kind.STORM_OVER, Kind.SIGNALLED,
 })  # fmt: skip
-_TELLS_TOO: Final = ("incidents.opened", "incidents.explained", "incidents.acknowledged",
+_TELLS_TOO: Final = ("recover.began", "recover.proposed", "recover.answered", "recover.ended",
+                     "incidents.opened", "incidents.explained", "incidents.acknowledged",
                      "incidents.mitigated", "incidents.resolved", "console.acted",
                      "observer.ended")  # fmt: skip
 
@@ -192,6 +193,8 @@ def incident(found: Incident) -> dict[str, Any]:
         "symptoms": list(found.symptoms)[:50],
         "acknowledged_by": found.acknowledged_by,
         "occurrences": found.occurrences,
+        "did": list(found.did)[-20:],
+        "proposal": found.proposal,
         "cause": None,
     }
     if reason is not None and reason.cause:

@@ -92,9 +92,17 @@ class Views:
         """Have done what a person asks, in their own name."""
         body = await body_of(request)
         known: dict[str, Any] = {key: body[key] for key in _ACT if key in body}
+        if known.get("command") in ("approve", "deny"):
+            self._still_proposed(known.get("number"), body.get("proposal"))
         done = await self._bring("act", known | request[SECRETS])
         self._hub.wake()
         return _json(dict(done))
+
+    def _still_proposed(self, number: Any, text: Any) -> None:
+        """Nobody is to approve what they have not read."""
+        found = next((i for i in self._feed.incidents() if i.number == number), None)
+        if found is None or not found.proposal or shown.clean(found.proposal) != text:
+            raise Refused(409, f"everup proposes something else by now for incident {number!r:.20}")
 
     async def _bring(self, what: str, body: dict[str, Any]) -> Any:
         try:

@@ -10,7 +10,7 @@ const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replac
 /** The command of a terminal that does the same. */
 function command(name, target, why) {
   const config = state.head ? `-c ${quoted(state.head.config)} ` : "";
-  const note = name === "ack" && why ? ` --note ${quoted(why)}` : "";
+  const note = ["ack", "approve", "deny"].includes(name) && why ? ` --note ${quoted(why)}` : "";
   return `everup ${config}${name} ${target}${note}`;
 }
 
@@ -54,7 +54,7 @@ export function ask(name, { row = null, target = row && row.name, incident = nul
   why.addEventListener("input", () => (same.textContent = command(name, incident ? number : target, why.value.trim())));
   const form = h("form", { novalidate: true, onsubmit: submit },
     h("h2", { id: "ask-title" }, t(`do_${name}`, given)),
-    h("p", {}, incident ? [h("q", {}, incident.sentence), " ", t("will_ack")] : told(name, row, target)),
+    h("p", {}, incident ? [h("q", {}, name === "ack" ? incident.sentence : incident.proposal), " ", t(`will_${name}`)] : told(name, row, target)),
     h("label", { for: "why" }, t("why")), why, h("p", { class: "dim", id: "why-hint" }, t("why_hint")),
     h("p", { class: "same" }, h("span", { class: "dim" }, t("same")), h("span", { class: "line" }, same, copy)),
     failed,
@@ -72,7 +72,7 @@ export function ask(name, { row = null, target = row && row.name, incident = nul
     failed.hidden = true;
     try {
       const body = { command: name, target: incident ? incident.subject : target, why: why.value.trim() };
-      if (incident) body.number = number;
+      if (incident) Object.assign(body, { number, proposal: incident.proposal });
       await post("/api/act", body);
       dialog.close();
       say(t(`done_${name}`, given));

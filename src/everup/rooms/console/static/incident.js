@@ -4,7 +4,7 @@ import { ask, wrong } from "/act.js";
 import { get } from "/api.js";
 import { h, put, replace } from "/dom.js";
 import { clock, moment, span } from "/format.js";
-import { age, doing, item, keepingFocus } from "/services.js";
+import { age, answers, did, doing, item, keepingFocus, proposal } from "/services.js";
 import { state } from "/store.js";
 import { t } from "/words.js";
 
@@ -26,10 +26,13 @@ function whole(i) {
       fact(t("because"), i.cause ? `${i.cause.says} (${t("sure", { n: Math.round(100 * i.cause.confidence) })})` : t("no_cause")),
       i.cause && i.cause.path.length > 1 ? fact(t("path"), i.cause.path.join(" → ")) : null,
       fact(t("hurt"), services),
-      i.resolved === null ? fact(t("everup_does"), doing(row) || t("do_nothing")) : null),
+      did(i),
+      i.resolved === null ? fact(t("everup_does"), doing(row) || t("do_nothing")) : null,
+      i.resolved === null ? proposal(i) : null),
     i.occurrences > 1 ? h("p", { class: "dim" }, t("came_back", { n: i.occurrences - 1 })) : null,
     i.resolved === null ? h("p", { class: "acts" },
-      i.acknowledged_by ? null : h("button", { class: "main", onclick: () => ask("ack", { incident: i }) }, t("ack")),
+      answers(i),
+      i.acknowledged_by ? null : h("button", { class: i.proposal ? "" : "main", onclick: () => ask("ack", { incident: i }) }, t("ack")),
       row ? h("button", { onclick: () => ask("restart", { row }) }, `${t("restart")} ${row.name}`) : null) : null);
 }
 

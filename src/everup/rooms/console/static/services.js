@@ -110,17 +110,39 @@ function ofIncident(incident, others) {
         h("div", {}, h("dt", {}, t("incident", { n: incident.number })),
           h("dd", {}, clock(incident.since), " · ", age(incident.since), " · ", t(`inc_${incident.state}`))),
         h("div", {}, h("dt", {}, t("because")), h("dd", {}, cause)),
+        did(incident),
         h("div", {}, h("dt", {}, t("everup_does")), h("dd", {}, doing(row) || t("do_nothing"))),
+        proposal(incident),
         can ? h("div", {}, h("dt", {}, t("you_can")), h("dd", {}, can)) : null,
         h("div", {}, h("dt", {}, t("hurt")), h("dd", {}, incident.services.map((name, i) => [i ? ", " : "", link(name)])))),
       h("p", { class: "acts" },
         acknowledged
           ? h("span", { class: "dim" }, t("acknowledged", { who: acknowledged }))
-          : h("button", { class: "main", onclick: () => ask("ack", { incident }) }, t("ack")),
+          : h("button", { class: incident.proposal ? "" : "main", onclick: () => ask("ack", { incident }) }, t("ack")),
+        answers(incident),
         row ? h("button", { onclick: () => ask("restart", { row }) }, `${t("restart")} ${row.name}`) : null,
         others ? h("a", { href: "#/incidents" }, t("more_incidents", { n: others })) : null),
     ],
   };
+}
+
+/** What everup has done about an incident; nothing where it has not. */
+export function did(incident) {
+  return incident.did.length ? h("div", {}, h("dt", {}, t("everup_did")), h("dd", {}, incident.did.join("; "))) : null;
+}
+
+/** What everup would do, and may not by itself. */
+export function proposal(incident) {
+  return incident.proposal ? h("div", {}, h("dt", {}, t("everup_would")), h("dd", {}, h("strong", {}, incident.proposal))) : null;
+}
+
+/** The buttons that answer that. */
+export function answers(incident) {
+  if (!incident.proposal) return null;
+  return [
+    h("button", { class: "main", onclick: () => ask("approve", { incident }) }, t("approve")),
+    h("button", { onclick: () => ask("deny", { incident }) }, t("deny")),
+  ];
 }
 
 function link(name) {
