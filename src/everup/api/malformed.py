@@ -13,8 +13,9 @@ _TELL_EVERY_S = 60.0
 class Told(logging.Filter):
     """One line, at most once a minute, instead of a traceback for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str) -> None:
         super().__init__()
+        self._who = who
         self._count = 0
         self._told_at = -_TELL_EVERY_S
 
@@ -30,14 +31,14 @@ class Told(logging.Filter):
             return False
         self._told_at = time.monotonic()
         why = " ".join(str(error).split())[:200] if error is not None else ""
-        text = f"everup: the API {what}: {why} ({self._count} such so far)"
+        text = f"everup: {self._who} {what}: {why} ({self._count} such so far)"
         record.msg, record.args = shown_line(text), ()
         return True
 
 
-def logger() -> logging.Logger:
-    """For aiohttp's server."""
-    found = logging.getLogger("everup.api")
+def logger(name: str = "everup.api", who: str = "the API") -> logging.Logger:
+    """For a server of aiohttp's; ``who`` is told of."""
+    found = logging.getLogger(name)
     if not found.filters:
-        found.addFilter(Told())
+        found.addFilter(Told(who))
     return found

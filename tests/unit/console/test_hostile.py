@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from _fake import (
+from _console import (
     ESCAPES,
     SCRIPT,
     FakeFeed,
@@ -21,10 +21,15 @@ from _fake import (
     service,
     status,
 )
+from aiohttp import http_exceptions
+from hypothesis import given
+from hypothesis import strategies as st
 
+from everup.api import malformed
 from everup.rooms import console
 from everup.rooms.console.edge import bounded, pages, views
 from everup.rooms.console.edge.bounded import Connections
+from everup.rooms.console.edge.guard import is_here
 
 STATIC = Path(console.__file__).parent / "static"
 SECRET = "root:x:0:0"
@@ -330,3 +335,20 @@ def test_a_stream_ends_with_its_session() -> None:
             await asyncio.sleep(0.01)
 
     run(work)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[a-z0-9.:@\[\]/?#%-]{0,30}", fullmatch=True))
+def test_a_name_is_this_machine_or_it_is_not(host: str) -> None:
+    if is_here(host):
+        assert re.fullmatch(r"(localhost|127(\.\d+){3}|\[[0-9a-fA-F:.%a-z]+\])(:\d*)?", host, re.I)
+
+
+def test_what_is_no_request_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    name = "everup.console.test"
+    logger = malformed.logger(name, "the console")
+    assert malformed.logger(name) is logger
+    for _ in range(5):
+        logger.error("x", exc_info=http_exceptions.BadHttpMessage("\x1b[2J"))
+    (told,) = caplog.messages
+    assert told.startswith("everup: the console was sent what is no HTTP request")
+    assert "\x1b" not in told

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from _fake import FakeFeed, Served, incident, instance, served, service, status
+from _console import FakeFeed, Served, incident, instance, served, service, status
 
 OPEN = ("/", "/console.css", "/healthz/web")
 READS = (

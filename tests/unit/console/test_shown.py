@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from _fake import NOW, entry, incident, instance, service, status
+from _console import NOW, entry, incident, instance, service, status
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +77,14 @@ def test_words_and_tone_of_an_entry() -> None:
         entry(1, "instance.backoff", "a.1", reason="exit 1", delay_s=1.23456, pid=7)
     )
     assert (found["words"], found["tone"]) == ("exit 1 · in 1.23 s · pid 7", "warning")
+    for seconds, text in (
+        (0.5, "0.5 s"),
+        (61, "1 min 1 s"),
+        (1100.4, "18 min 20 s"),
+        (7260, "2 h 1 min"),
+    ):
+        assert shown.words({"after_s": seconds}) == f"after {text}"
+    assert shown.words({"after_s": "not a number", "pid": True}) == "after not a number · pid True"
     assert shown.entry(entry(1, "instance.exited", "a.1", cause="exit 0"))["tone"] == "note"
     assert shown.entry(entry(1, "incidents.opened", "a"))["tone"] == "bad"
     assert shown.entry(entry(1, "never.heard", "a"))["tone"] == "note"

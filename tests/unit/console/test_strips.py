@@ -1,7 +1,7 @@
 """24 hours of a service, from the journal."""
 
 import pytest
-from _fake import NOW, FakeFeed, entry
+from _console import NOW, FakeFeed, entry
 
 from everup.model.journal import Entry
 from everup.rooms.console.edge.hub import Hub

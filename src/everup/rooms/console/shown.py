@@ -12,6 +12,7 @@ from everup.model.journal import Entry, Kind
 from everup.rooms.console.strips import Strip
 
 _LONGEST: Final = 2000
+_MINUTE_S: Final = 60
 _TELLING: Final = {
     "sentence": "", "rung": "", "outcome": "", "did": "", "name": "", "cause": "",
     "reason": "", "text": "", "condition": "", "detail": "", "command": "", "signal": "",
@@ -79,10 +80,21 @@ def words(payload: Mapping[str, Any]) -> str:
         value = payload.get(key)
         if value is None or value == "" or isinstance(value, (dict, list)):
             continue
-        if isinstance(value, float):
-            value = f"{value:.3g} s" if key.endswith("_s") else f"{value:.3g}"
+        if key.endswith("_s") and isinstance(value, (int, float)):
+            value = _duration(value)
         parts.append(f"{label} {value}".strip())
     return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _MINUTE_S:
+        return f"{seconds:.3g} s"
+    minutes, left = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {left} s"
+        if minutes < _MINUTE_S
+        else f"{minutes // 60} h {minutes % 60} min"
+    )
 
 
 def _tone(entry: Entry) -> str:

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from everup.api import malformed
 from everup.config import parse_address
 from everup.observer.feed import Feed
 from everup.rooms.console.config import Console
 from everup.rooms.console.edge import pages
 from everup.rooms.console.edge.bounded import Connections
-from everup.rooms.console.edge.guard import Guard
+from everup.rooms.console.edge.guard import LOG, Guard
 from everup.rooms.console.edge.hub import Hub
 from everup.rooms.console.edge.views import Views
 
@@ -36,6 +37,7 @@ async def run(feed: Feed) -> None:
         handle_signals=False,
         handler_cancellation=True,
         shutdown_timeout=_END_S,
+        logger=malformed.logger(LOG, "the console"),
     )
     async with connections.serve(runner, sock):
         await hub.run()

@@ -39,7 +39,8 @@ _HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Server": "everup",
 }
-_LOG: Final = logging.getLogger("everup.console")
+LOG: Final = "everup.console"
+"""The name of the log; who serves bounds what comes into it."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # A plain name warns from aiohttp 3.14 on; before that there is nothing else.
 _key: Any = getattr(web, "RequestKey", lambda name, _type: name)
@@ -92,7 +93,7 @@ class Guard:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as failed:
-            _LOG.exception("%s %s", request.method, request.path)
+            logging.getLogger(LOG).exception("%s %s", request.method, request.path)
             answer = error(500, f"everup itself failed at this: {type(failed).__name__}")
         if not answer.prepared:
             decorate(answer)

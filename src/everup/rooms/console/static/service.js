@@ -109,7 +109,7 @@ export function service(name) {
     if (!table.contains(document.activeElement)) {
       replace(table, found.instances.map((i) => line(i, row)), found.outgoing.map((i) => line(i, row, true)));
     }
-    replace(events, found.events.slice(-40).reverse().map(item));
+    replace(events, found.events.slice(-25).reverse().map(item));
     showConfig();
   }
 
