@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/shop/demo.py
 
-Everything runs on 127.0.0.1 and in a temporary directory, takes under a minute, and is gone
+Everything runs on 127.0.0.1 and in a temporary directory, takes about a minute, and is gone
 afterwards. Exit status 0 says that the service recovered every time and no order was lost.
 """
 
@@ -42,6 +42,7 @@ BURST_CONNECTIONS = 200
 BURST_S = 3.0
 POLL_S = 0.5
 MAX_SHOWN = 30
+INCIDENT_LINES = 5
 
 
 class Demo:
@@ -73,6 +74,7 @@ class Demo:
             await self._fault("web.2 SIGSTOP", "web.2", self._stop)
             await self._fault("web.1 exits 3x", "web.1", self._crash, exits=4)
             await self._outage()
+            await self._incident()
             step = await self._overload()
             stop.set()
             await self._wait("the last answers", load)
@@ -195,6 +197,40 @@ class Demo:
         self._terminal.line("  prices went on with the last good rates; all is well again", "green")
         step.all_events = True
         self._end(step)
+
+    async def _incident(self) -> None:
+        """The disk of the rates is full: one incident, whose first sentence names that."""
+        self._terminal.head("rates killed, and its disk is full")
+        step = self._begin("rates: disk full")
+        file = self._directory / "rates.json"
+        file.unlink(missing_ok=True)
+        file.symlink_to("/dev/full")  # who writes to it gets the error of a full disk
+        (victim,) = await self._everup.instances("rates")
+        self._kill(victim)
+        number = await self._wait("its incident", self._until_incident("disk is full"))
+        told_s = time.monotonic() - step.fault_s
+        self._terminal.line(f"  the cause was named after {told_s:.1f} s", "green")
+        self._terminal.line(f"  $ everup incident {number}", "dim")
+        shown = await self._everup.run("incident", number, timeout_s=10)
+        for line in shown.splitlines()[:INCIDENT_LINES]:
+            self._terminal.line(f"  {line}")
+        file.unlink()
+        await self._everup.run("restart", "rates", timeout_s=RECOVERY_S)
+        await self._wait("the breakers closed", self._until_breakers({"closed"}))
+        await self._wait("normal service", self._settle(SETTLE_S))
+        step.all_events = True
+        self._end(step)
+
+    async def _until_incident(self, words: str) -> str:
+        """Give the number of the incident of the rates, once its sentence has these words."""
+        end_s = time.monotonic() + RECOVERY_S
+        while time.monotonic() < end_s:
+            text = await self._everup.run("incidents", "--json", timeout_s=10, fine=(0, 4))
+            for incident in json.loads(text):
+                if incident["subject"] == "rates" and words in incident["sentence"]:
+                    return str(incident["number"])
+            await asyncio.sleep(POLL_S)
+        raise DemoError(f"everup incidents: expected one of rates, because the {words}")
 
     async def _until_breakers(self, states: set[str]) -> dict[str, str]:
         end_s = time.monotonic() + RECOVERY_S

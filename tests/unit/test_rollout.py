@@ -43,6 +43,7 @@ from everup.model.event import (
     Exited,
     Restart,
     Scale,
+    Spawned,
     SpawnFailed,
     Start,
     Stop,
@@ -317,6 +318,19 @@ def test_without_overlap_what_came_before_the_balance_changed_is_served() -> Non
     assert of(bench.tell(Drained(WEB, 1)), Signal)
     lone = ready_bench(1, overlap=False)
     assert of(lone.tell(Restart((WEB,), "ann")), Signal)
+
+
+def test_one_that_does_not_serve_yet_leaves_its_socket_and_what_waits_there() -> None:
+    """Beside it, its successor would get another socket, and who waits at this one no answer."""
+    bench = ready_bench(1)
+    bench.ended(WEB, KILLED)
+    bench.tell(Spawned(WEB, bench.engine.instances[WEB].run, 99))
+    assert bench.state(WEB) is State.STARTING
+    lane = bench.engine.instances[WEB].lane
+    bench.tell(Restart((WEB,), "ann"))
+    assert not bench.engine.outgoing
+    (spawn,) = of(bench.ended(WEB), Spawn)
+    assert spawn.lane == lane
 
 
 def test_this_once_without_overlap() -> None:

@@ -24,6 +24,7 @@ SETTLE_S = 1.0
 have some in its queue that came before the balance changed."""
 _AT_REST = (State.BACKOFF, State.PARKED, State.FAILED)
 _SERVING = (State.READY, State.RUNNING, State.STARTING)
+_UP = (State.READY, State.RUNNING)
 
 
 def begin(
@@ -219,7 +220,9 @@ def _replace(engine: Supervised, rollout: Rollout, slot: Slot, now: float) -> Tu
     service, leaving = rollout.target, engine.definition(old)
     patience_s = service.start_timeout + service.min_ready
     overlaps = service.overlaps and leaving.overlaps and not rollout.cold and rollout.overlap
-    if overlaps and old.state in _SERVING and old.has_process:
+    # One that does not serve yet has nothing to go on with, but what waits at its socket: that is
+    # for the successor, which gets the same socket if it comes afterwards.
+    if overlaps and old.state in _UP and old.has_process:
         _outgoing(engine, old)
         fresh = Instance(
             slot, spent=old.spent, since=now, want=True, gen=rollout.gen,

@@ -25,7 +25,8 @@ class Recover:
     ``degrade``: run ``degrade_on``; ``failover``: start ``failover_to``; ``page``: tell people
     again, and all routes. One that does not apply to the incident is left out."""
     wait: Annotated[Duration, Field(le=3600)] = 5.0
-    """An incident must have been open for so long before the first rung."""
+    """What a rung is against must have been so for this long: what everup does by itself, like
+    starting again what has ended, is over sooner."""
     within: Annotated[Duration, Field(ge=1, le=86400)] = 60.0
     """A rung that has not helped by then is not tried again for the same incident."""
     stay: Annotated[Duration, Field(le=3600)] = 10.0

@@ -93,6 +93,29 @@ def test_what_lives_and_does_not_serve_is_restarted() -> None:
     assert case.bench.rooms["recover"].view() == {}
 
 
+def test_what_the_engine_replaces_by_itself_is_left_alone() -> None:
+    case = Case()
+    case.bench.write("instance.spawned", "web.1", {"run": 1, "pid": 7})
+    case.bench.write("instance.ready", "web.1", {"run": 1})
+    case.bench.wait(60.0)
+    case.begin("hung", "web.1")
+    case.bench.wait(1.0)
+    case.bench.write("instance.spawned", "web.1", {"run": 2, "pid": 8})
+    case.bench.wait(60.0)
+    assert case.did() == []
+
+
+def test_a_condition_that_joins_an_old_incident_has_its_own_wait() -> None:
+    case = Case()
+    case.begin("degraded", "web", Severity.WARNING)
+    case.bench.wait(60.0)
+    case.begin("queue_full", "web.1")
+    case.bench.wait(4.0)
+    assert case.did() == []
+    case.bench.wait(2.0)
+    assert case.did() == ["restart web.1"]
+
+
 def test_what_crashes_is_not_for_the_default_ladder() -> None:
     case = Case()
     case.begin("crash_looping", "web.1")

@@ -149,7 +149,7 @@ class Recover(Quiet):
             return
         for owner in _owners(incident, ctx):
             recover = ctx.world.services[owner].recover
-            if recover.mode == "off" or now - incident.since < recover.wait:
+            if recover.mode == "off":
                 continue
             for step in steps(Case(incident, owner, ctx.world, now)):
                 if (owner, step.rung) in one.tried:

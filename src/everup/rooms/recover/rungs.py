@@ -13,6 +13,7 @@ _STUCK: Final = frozenset({"hung", "queue_full", "descriptors_short", "leaking"}
 _DEAD: Final = frozenset({"down", "parked", "crash_looping", "hung"})
 _LOAD: Final = frozenset({"queue_full", "throttled", "starved"})
 _UNREADY_S: Final = 30.0
+_UP: Final = ("ready", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,20 @@ class Case:
         reason = self.incident.reason
         return reason.root if reason is not None and reason.root else self.incident.subject
 
+    def lasting(self) -> list[Condition]:
+        """Give the conditions that have been active long enough for a rung: what everup's engine
+        does by itself is over sooner."""
+        wait_s = self.world.services[self.owner].recover.wait
+        return [c for c in self.incident.active.values() if self.now - c.since >= wait_s]
+
     def own(self) -> list[Condition]:
-        """Give the active conditions of the owner of the ladder."""
-        return [c for c in self.incident.active.values() if c.service == self.owner]
+        """Give those of the owner of the ladder."""
+        return [c for c in self.lasting() if c.service == self.owner]
+
+    def is_stuck(self, condition: Condition) -> bool:
+        """Whether the process that a condition was found of is still there."""
+        seen = self.world.instances.get(condition.subject)
+        return seen is None or (seen.started <= condition.since and seen.state in _UP)
 
 
 def steps(case: Case) -> Iterator[Step]:
@@ -60,7 +72,7 @@ _Found = tuple[str, str] | None
 
 def _restart(case: Case) -> _Found:
     for condition in case.own():
-        if condition.kind in _STUCK:
+        if condition.kind in _STUCK and case.is_stuck(condition):
             return condition.subject, f"{condition.subject} {condition.text}"
     for seen in case.world.of(case.owner):
         lives = seen.state == "running" and case.now - seen.since >= _UNREADY_S
@@ -68,7 +80,8 @@ def _restart(case: Case) -> _Found:
             return seen.name, f"{seen.name} lives and is not ready"
     reason = case.incident.reason
     blamed = reason is not None and reason.confidence >= SURE and case.root == case.owner
-    if blamed and reason is not None and reason.cause and not case.own():
+    own = any(c.service == case.owner for c in case.incident.active.values())
+    if blamed and reason is not None and reason.cause and not own and case.lasting():
         return case.owner, f"others fail because of it: {reason.says}"
     return None
 
@@ -78,6 +91,8 @@ def _restart_dependency(case: Case) -> _Found:
     if case.root == case.owner or case.root not in case.world.services or reason is None:
         return None
     if reason.confidence < SURE or case.root not in case.world.needs(case.owner):
+        return None
+    if not case.own():
         return None
     return case.root, f"{case.owner} fails because of it: {reason.says or reason.sentence}"
 
@@ -100,7 +115,7 @@ def _scale(case: Case) -> _Found:
 def _degrade(case: Case) -> _Found:
     if not case.world.services[case.owner].recover.degrade_on:
         return None
-    for condition in case.incident.active.values():
+    for condition in case.lasting():
         if condition.severity is Severity.CRITICAL:
             return case.owner, f"{condition.subject} {condition.text}"
     return None
@@ -113,6 +128,8 @@ def _failover(case: Case) -> _Found:
 
 
 def _page(case: Case) -> _Found:
+    if not case.lasting():
+        return None
     return case.owner, "nothing else has helped, or nothing else applies"
 
 
