@@ -17,7 +17,6 @@ LARGER = {
     "keeper/keeper.py": 425,
     "supervise/lifecycle.py": 422,
     "testing/sim.py": 557,
-    "tolerate/breaker.py": 426,
     "tolerate/shed.py": 407,
     "tolerate/table.py": 406,
 }

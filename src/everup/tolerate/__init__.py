@@ -21,6 +21,7 @@ tests. Standard library alone. Each name is loaded when it is first used.
 TYPE_CHECKING = False  # checkers take it for True; importing typing costs more than all of this
 if TYPE_CHECKING:
     from everup.tolerate import backoff, testing
+    from everup.tolerate._attempts import Attempt, Attempts, attempt
     from everup.tolerate._base import Event, Listener, Policy
     from everup.tolerate._clock import Clock
     from everup.tolerate._estimators import AIMD, Estimator, Gradient2, Vegas
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from everup.tolerate.meter import Meter, Snapshot
     from everup.tolerate.pipeline import Pipeline
     from everup.tolerate.rate import RateLimit
-    from everup.tolerate.retry import Attempt, Attempts, Retry
+    from everup.tolerate.retry import Retry
     from everup.tolerate.shed import Shed, ShedPermit, arrived, priority
     from everup.tolerate.table import Problem, TableError, pipelines
     from everup.tolerate.timeout import Timeout
@@ -127,6 +128,7 @@ __all__ = [
     "Vote",
     "Why",
     "arrived",
+    "attempt",
     "backoff",
     "carry",
     "check",
@@ -140,6 +142,7 @@ __all__ = [
 ]
 
 _FROM = {
+    "_attempts": "Attempt Attempts attempt",
     "_base": "Event Listener Policy",
     "_clock": "Clock",
     "_estimators": "AIMD Estimator Gradient2 Vegas",
@@ -160,7 +163,7 @@ _FROM = {
     "meter": "Meter Snapshot",
     "pipeline": "Pipeline",
     "rate": "RateLimit",
-    "retry": "Attempt Attempts Retry",
+    "retry": "Retry",
     "shed": "Shed ShedPermit arrived priority",
     "table": "Problem TableError pipelines",
     "timeout": "Timeout",

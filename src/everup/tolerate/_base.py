@@ -1,11 +1,13 @@
 """What all policies share: how they are put around a function, and how they tell what they do."""
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 from everup.tolerate._clock import SYSTEM, Clock
 from everup.tolerate._functions import is_async, is_function, name_of, plain
+from everup.tolerate._options import shown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,9 +23,12 @@ class Event(NamedTuple):
     at: float
     """Monotonic seconds, by the policy's clock."""
     detail: Mapping[str, Any]
+    function: str = ""
+    """Name of the guarded function; empty: it was a block, or of no call at all."""
 
 
 Listener = Callable[[Event], None]
+_LONGEST_NAME = 200
 
 
 class Policy:
@@ -38,6 +43,14 @@ class Policy:
     _number: ClassVar[str | None] = None
     """The option that a number in the place of the name is most likely meant for."""
 
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Keep what it is made with, for ``but`` and for its looks."""
+        made = super().__new__(cls)
+        made._given = args, options
+        return made
+
     def __init__(self, name: str, clock: Clock | None = None) -> None:
         if not isinstance(name, str):
             raise TypeError(self._misnamed(name))
@@ -47,9 +60,42 @@ class Policy:
         self.clock = SYSTEM if clock is None else clock
         self._listeners: tuple[Listener, ...] = ()
         self._complained: tuple[str, ...] = ()
+        self._off = 0
+        """So many want that it does nothing. Looked at where it would, so calls pay nothing."""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
+        _, options = self._options()
+        for known in ("name", "clock"):
+            options.pop(known, None)
+        words = [f"{option}={shown(value)}" for option, value in options.items()]
+        return f"<{' '.join([type(self).__name__, repr(self.name), *words])}>"
+
+    def _options(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What it was made with: what has no name, and what has."""
+        code = type(self).__init__.__code__  # inspect would do it, and costs 10 ms
+        names = code.co_varnames[1 : code.co_argcount]
+        args, options = self._given
+        return args[len(names) :], {**dict(zip(names, args, strict=False)), **options}
+
+    # -- another one, and none
+
+    def but(self, **options: Any) -> Self:
+        """Make another one like it, with these options instead: ``retry.but(attempts=1)``. It
+        begins anew, without listeners; what it was given to share, a budget or a clock, is shared.
+        Raises as the constructor does."""
+        more, given = self._options()
+        return type(self)(*more, **{**given, **options})
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Switch it off within the block, for all threads and tasks: calls pass as if it were not
+        there, those that began before as well. It goes on counting what it can see without acting.
+        A class of your own looks at nothing: it stays as it is."""
+        self._off += 1
+        try:
+            yield
+        finally:
+            self._off -= 1
 
     @classmethod
     def _misnamed(cls, given: Any) -> str:
@@ -69,13 +115,15 @@ class Policy:
     # -- around a function
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Guard a function; its signature stays. Raises ``TypeError`` for generator functions,
-        whose body runs only after the call: guard a function that uses them."""
+        """Guard a function; its signature stays, and its attribute ``policy`` is this one. Raises
+        ``TypeError`` for generator functions, whose body runs only after the call: guard a function
+        that uses them."""
         around: Any = self.around_async if is_async(function) else self.around
         guarded: Callable[P, Any] = around(function)
         if guarded is function:
             return function
         functools.update_wrapper(guarded, function)
+        guarded.policy = self  # type: ignore[attr-defined]
         return guarded
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -107,8 +155,7 @@ class Policy:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Tell ``listener`` of every event, on the thread where it happens; returns what ends it.
         What a listener raises is dropped, and logged the first time: telling must not break what
-        is told of. Raises
-        ``TypeError`` for an ``async def``, which nobody would await."""
+        is told of. Raises ``TypeError`` for an ``async def``, which nobody would await."""
         plain("listener", listener)
         self._listeners = (*self._listeners, listener)
 
@@ -123,11 +170,13 @@ class Policy:
 
         return end
 
-    def _tell(self, kind: str, **detail: Any) -> None:
-        """Callers look at ``self._listeners`` first where speed matters."""
+    def _tell(self, kind: str, call: object = None, /, **detail: Any) -> None:
+        """Of a call of this function, if any. Callers look at ``self._listeners`` first where speed
+        matters."""
         if not self._listeners:
             return
-        event = Event(self.name, kind, self.clock.now(), detail)
+        function = "" if call is None else name_of(call)[:_LONGEST_NAME]
+        event = Event(self.name, kind, self.clock.now(), detail, function)
         for listener in self._listeners:
             try:
                 listener(event)
@@ -147,3 +196,9 @@ class Policy:
                 name_of(function),
                 exc_info=error,
             )
+
+
+def takes(policy: Policy, option: str) -> bool:
+    """Whether the constructor of a policy has an option of this name."""
+    code = type(policy).__init__.__code__
+    return option in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]

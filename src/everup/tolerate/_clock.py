@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from random import random as _random
 
 from everup.tolerate._functions import plain
+from everup.tolerate._loops import running_trio
 
 skipping = 0
 """So many tests want that nobody waits: ``testing.no_waits``. Looked at where somebody would."""
@@ -17,9 +18,14 @@ def system_sleep(seconds: float) -> None:
 
 
 async def _asleep(seconds: float) -> None:
+    seconds = 0.0 if skipping else seconds
+    trio = running_trio()
+    if trio is not None:
+        await trio.sleep(seconds)
+        return
     import asyncio  # only where something asynchronous is guarded: it costs more than all of this
 
-    await asyncio.sleep(0.0 if skipping else seconds)
+    await asyncio.sleep(seconds)
 
 
 class Clock:

@@ -9,7 +9,7 @@ them would do.
 from math import ceil, log10
 from typing import NamedTuple, Protocol, TypeVar
 
-from everup.tolerate._options import Seconds, real, seconds, whole
+from everup.tolerate._options import Seconds, Spec, real, seconds, whole
 
 
 class Sample(NamedTuple):
@@ -47,7 +47,7 @@ class AIMDState(NamedTuple):
     limit: float
 
 
-class AIMD:
+class AIMD(Spec):
     """One more for each window without a drop, a share less for each with one: Chiu and Jain,
     "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance" (1989).
 
@@ -98,7 +98,7 @@ class GradientState(NamedTuple):
     """How many samples there were, as far as the warm-up counts them."""
 
 
-class Gradient2:
+class Gradient2(Spec):
     """Compares the latency now with its long-term average: Netflix concurrency-limits,
     ``Gradient2Limit``.
 
@@ -174,7 +174,7 @@ class VegasState(NamedTuple):
     """Samples until the latency without load is taken anew."""
 
 
-class Vegas:
+class Vegas(Spec):
     """Estimates how many calls queue in the dependency, limit x (1 - least / latency), and keeps
     them between ``alpha`` and ``beta``: TCP Vegas (Brakmo and Peterson, 1995) as in Netflix
     concurrency-limits, ``VegasLimit``.

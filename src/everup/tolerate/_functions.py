@@ -1,8 +1,11 @@
 """What a callable is: looked up once, when a policy is made or put around it."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # inspect.CO_*: inspect costs 10 ms
 _MARKS = frozenset({"_is_coroutine", "_is_coroutine_mark", "_is_coroutine_marker"})
@@ -48,7 +51,40 @@ def is_function(thing: object) -> bool:
 
 def name_of(function: object) -> str:
     """What to call it in a message."""
-    return str(getattr(function, "__qualname__", None) or repr(function))
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or getattr(function, "guards", None)
+    return str(name or repr(function))
+
+
+def hearing(call: Callable[P, T], heard: Callable[[Exception], object]) -> Callable[P, T]:
+    """The same, and somebody hears what it raises."""
+
+    def listened(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            heard(error)
+            raise
+
+    listened.__qualname__ = name_of(call)
+    return listened
+
+
+def hearing_async(
+    call: Callable[P, Awaitable[T]], heard: Callable[[Exception], object]
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """``hearing`` of an asynchronous function."""
+
+    async def listened(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await call(*args, **kwargs)
+        except Exception as error:
+            heard(error)
+            raise
+
+    listened.__qualname__ = name_of(call)
+    return listened
 
 
 def _flags(function: Any) -> int:

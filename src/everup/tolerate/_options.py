@@ -1,5 +1,6 @@
 """Values that options take: a refusal names the option, what is valid, and what was given."""
 
+from functools import partial
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +78,29 @@ def _no_function(name: str, given: object) -> None:
             f"{name} must be a number, not {name_of(given)}: as a decorator, a policy is made "
             "first, with its options in parentheses"
         )
+
+
+_LONGEST = 80
+
+
+def shown(value: Any) -> str:
+    """An option as people read it: bounded, whatever it is."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))})"
+    if isinstance(value, (type, partial)) or is_function(value):
+        return name_of(value)
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+class Spec:
+    """What is nothing but its options, which are its slots."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        words = [f"{name}={shown(getattr(self, name))}" for name in self.__slots__]
+        return f"{type(self).__name__}({', '.join(words)})"

@@ -25,11 +25,15 @@ class Judge:
     (they pass as ok: the dependency has answered). ``when``: asked about an exception of ``on``,
     True: a failure. ``result``: asked about each value returned, True: a failure.
 
+    A group of exceptions is what is in it: a failure where one of them is, neutral where all of
+    them are. One that ``on`` or ``unless`` names as a group (``ExceptionGroup``, or a class of your
+    own) is taken as a whole.
+
     Neutral, whatever is said here: what is no ``Exception`` (cancellation, KeyboardInterrupt,
     SystemExit, GeneratorExit), and ``Rejected`` unless ``on`` names it or a subclass of it.
     """
 
-    __slots__ = ("on", "rejections", "result", "unless", "when")
+    __slots__ = ("groups", "on", "rejections", "result", "unless", "when")
 
     def __init__(
         self,
@@ -48,10 +52,18 @@ class Judge:
         self.when = when
         self.result = result
         self.rejections = tuple(kind for kind in self.on if issubclass(kind, Rejected))
+        named = (*self.on, *self.unless)
+        self.groups = tuple(kind for kind in named if issubclass(kind, BaseExceptionGroup))
 
     def error(self, error: BaseException) -> Outcome:
         """The outcome of a call that raised."""
         if not isinstance(error, Exception):
+            return Outcome.NEUTRAL
+        if isinstance(error, ExceptionGroup) and not isinstance(error, self.groups):
+            within = {self.error(one) for one in error.exceptions}
+            for outcome in (Outcome.FAILED, Outcome.OK):
+                if outcome in within:
+                    return outcome
             return Outcome.NEUTRAL
         if isinstance(error, Rejected) and not isinstance(error, self.rejections):
             return Outcome.NEUTRAL

@@ -1,15 +1,22 @@
 """One call that a breaker let through."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from everup.tolerate._outcome import Outcome
+from everup.tolerate._outcome import Judge, Outcome
 from everup.tolerate._windows import Phase
 
-if TYPE_CHECKING:
-    from everup.tolerate.breaker import Breaker
-
 OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
+
+
+class Admitting(Protocol):
+    """What is needed of a breaker."""
+
+    _judge: Judge
+
+    def _settle(
+        self, permit: "Permit", outcome: Outcome, error: BaseException | None = None
+    ) -> None: ...
 
 
 class Permit:
@@ -20,10 +27,11 @@ class Permit:
     expires.
     """
 
-    __slots__ = ("_breaker", "_phase", "_settled", "_started")
+    __slots__ = ("_breaker", "_call", "_phase", "_settled", "_started")
 
-    def __init__(self, breaker: "Breaker", phase: Phase, started: float) -> None:
+    def __init__(self, breaker: Admitting, phase: Phase, started: float, call: object) -> None:
         self._breaker = breaker
+        self._call = call
         self._phase = phase
         self._started = started
         self._settled = False

@@ -6,16 +6,36 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from everup.tolerate._outcome import Outcome
-from everup.tolerate._threads import Arguments, Ended, Job
+from everup.tolerate._attempts import attempt
+from everup.tolerate._clock import Clock
+from everup.tolerate._outcome import Judge, Outcome
+from everup.tolerate._threads import Arguments, Ended, Job, Threads
+from everup.tolerate.budget import RetryBudget
 from everup.tolerate.deadline import SLACK_S, remaining
 
 if TYPE_CHECKING:
     import asyncio
 
-    from everup.tolerate.hedge import Hedge
+
+class Hedging(Protocol):
+    """What is needed of a ``Hedge``."""
+
+    name: str
+    clock: Clock
+    attempts: int
+    on_failure: bool
+    judge: Judge
+    budget: RetryBudget | None
+    _delay_s: float
+    _threads: Threads
+    _off: int
+
+    def _learn(self, seconds: float) -> None: ...
+
+    def _tell(self, kind: str, call: object = None, /, **detail: Any) -> None: ...
+
 
 _MOST_NOTES = 8
 _LONGEST_NOTE = 300
@@ -202,13 +222,36 @@ class Lane:
 # -- a hedged call
 
 
+def numbered(number: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a call, which finds its number in ``attempt``: it runs in a context of its own."""
+    if number == 1:
+        return call
+
+    def copied(*args: Any, **kwargs: Any) -> Any:
+        attempt.set(number)
+        return call(*args, **kwargs)
+
+    return copied
+
+
 class Race:
     """One hedged call with all its copies. Number 1 is the first."""
 
-    __slots__ = ("answer", "began", "failed", "first", "hedge", "rejected", "slow", "started")
+    __slots__ = (
+        "answer",
+        "began",
+        "call",
+        "failed",
+        "first",
+        "hedge",
+        "rejected",
+        "slow",
+        "started",
+    )
 
-    def __init__(self, hedge: Hedge, began: float) -> None:
+    def __init__(self, hedge: Hedging, began: float, call: Callable[..., Any]) -> None:
         self.hedge = hedge
+        self.call = call
         self.began = began
         self.started = 1
         self.first = True
@@ -226,7 +269,7 @@ class Race:
     def start(self, why: str) -> bool:
         """One more copy, if that may be."""
         hedge = self.hedge
-        if self.started >= hedge.attempts:
+        if self.started >= hedge.attempts or hedge._off:
             return False
         refused = None
         if remaining() == 0.0:
@@ -236,10 +279,10 @@ class Race:
         elif not self.spawn(self.started + 1):
             refused = "threads"
         if refused is not None:
-            hedge._tell("not_hedged", why=refused)
+            hedge._tell("not_hedged", self.call, why=refused)
             return False
         self.started += 1
-        hedge._tell("hedged", copy=self.started, why=why)
+        hedge._tell("hedged", self.call, copy=self.started, why=why)
         return True
 
     def ended(self, number: int, value: Any, error: BaseException | None) -> None:
@@ -267,7 +310,7 @@ class Race:
         else:
             self.answer = ended
             if outcome is Outcome.OK and self.started > 1:
-                hedge._tell("won", copy=number, copies=self.started)
+                hedge._tell("won", self.call, copy=number, copies=self.started)
 
     def outlived(self) -> None:
         """Another copy has won over the first, which would have taken longer than this."""
@@ -296,11 +339,10 @@ class Race:
 class ThreadRace(Race):
     """Each copy in a thread of its own."""
 
-    __slots__ = ("call", "given", "job", "newest", "open")
+    __slots__ = ("given", "job", "newest", "open")
 
-    def __init__(self, hedge: Hedge, call: Callable[..., Any], given: Arguments) -> None:
-        super().__init__(hedge, hedge.clock.now())
-        self.call = call
+    def __init__(self, hedge: Hedging, call: Callable[..., Any], given: Arguments) -> None:
+        super().__init__(hedge, hedge.clock.now(), call)
         self.given = given
         self.job = Job(copy_context())
         self.newest = self.began
@@ -309,7 +351,7 @@ class ThreadRace(Race):
         """Copies that have not ended, as far as is known here."""
 
     def spawn(self, number: int) -> bool:
-        if not self.hedge._threads.start(self.job, number, self.call, self.given):
+        if not self.hedge._threads.start(self.job, number, numbered(number, self.call), self.given):
             return False
         self.newest = self.hedge.clock.now()
         self.open += 1

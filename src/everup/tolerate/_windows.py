@@ -12,7 +12,7 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
-from everup.tolerate._options import Seconds, real, seconds, whole
+from everup.tolerate._options import Seconds, Spec, real, seconds, whole
 
 
 class Why(Enum):
@@ -28,6 +28,8 @@ class Why(Enum):
     """A probe failed."""
     SLOW_PROBE = "slow_probe"
     """A probe came back, but as slow as what opens the breaker."""
+    HAND = "hand"
+    """Somebody called ``open``."""
 
 
 class State(Enum):
@@ -51,7 +53,7 @@ class Counts(NamedTuple):
     slow: int
 
 
-class Consecutive:
+class Consecutive(Spec):
     """Trips after ``failures`` failures in a row (1 or more, default 5).
 
     ``slow_s``: a call that takes so many seconds or longer counts in the row as well (above 0;
@@ -70,7 +72,7 @@ class Consecutive:
         return Row(self)
 
 
-class CountWindow:
+class CountWindow(Spec):
     """Trips on what the last ``size`` calls say (1 or more, default 100).
 
     ``rate``: at this share of failures or above (above 0, up to 1, default 0.5). ``least``: not
@@ -104,7 +106,7 @@ class CountWindow:
         return Counted(self)
 
 
-class TimeWindow:
+class TimeWindow(Spec):
     """Trips on what the calls of the last ``window_s`` seconds say (above 0, default 10).
 
     The time is cut into ``buckets`` (1 or more, default 10); the oldest is dropped whole, so what
@@ -300,7 +302,7 @@ class Timed:
 Window = Row | Counted | Timed
 
 
-class Growing:
+class Growing(Spec):
     """How long to stay open, longer each time that a probe fails.
 
     ``first_s`` the first time (above 0, default 30), then ``factor`` times as long as before (1 or

@@ -13,17 +13,18 @@ judge, the clock or a listener. It may be taken twice by one thread, since a sig
 finalizer may come in the middle and use the same breaker.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from contextvars import ContextVar
 from math import inf
 from threading import RLock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._forks import on_fork, renew
-from everup.tolerate._options import Seconds, seconds, whole
+from everup.tolerate._options import Seconds, whole
+from everup.tolerate._options import seconds as duration
 from everup.tolerate._outcome import Errors, Judge, Outcome, in_words
+from everup.tolerate._passage import Passage
 from everup.tolerate._permit import Permit
 from everup.tolerate._windows import (
     Consecutive,
@@ -31,15 +32,12 @@ from everup.tolerate._windows import (
     Growing,
     Phase,
     State,
-    TimeWindow,
     Trip,
     Why,
     Window,
 )
 from everup.tolerate.errors import BreakerOpen
 
-P = ParamSpec("P")
-T = TypeVar("T")
 # A look at a member of an enum costs 100 ns before CPython 3.12.
 OK, FAILED, NEUTRAL = Outcome.OK, Outcome.FAILED, Outcome.NEUTRAL
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
@@ -51,7 +49,7 @@ ALL_PROBES = "half-open, and every probe is under way"
 _entered: ContextVar[tuple[Permit, ...]] = ContextVar("everup.breaker", default=())
 
 
-class Breaker(Policy):
+class Breaker(Passage):
     """Rejects calls while what they call keeps failing.
 
     ``trip``: when it opens: ``Consecutive`` (the default, 5 failures in a row), ``CountWindow`` or
@@ -60,8 +58,11 @@ class Breaker(Policy):
     default 1). ``closes_after``: so many successful probes close it (1 or more, default 1); one
     that fails, or is as slow as ``slow_s`` of ``trip``, opens it again. A probe that hangs loses
     its slot to the next call after the time that the breaker was open; its outcome still counts
-    while the breaker is half-open. ``on``, ``unless``, ``when``, ``result``: see ``Judge``. A
-    neutral outcome gives its slot back and changes nothing else.
+    while the breaker is half-open. ``retry_after_max_s``: where the failure that opens it has a
+    ``retry_after_s`` (the ``Retry-After`` of an answer), it is open for that long instead, but not
+    longer than this (default 0: not heeded). ``watch_only``: count and tell, reject nothing; where
+    it would open it tells ``would_open`` and begins anew. ``on``, ``unless``, ``when``, ``result``:
+    see ``Judge``. A neutral outcome gives its slot back and changes nothing else.
 
     As a decorator, ``call`` and ``acall``, ``with breaker:`` and ``async with breaker:`` (in
     generators rather ``with breaker.admit():``, since their body may end in another context), or by
@@ -69,7 +70,7 @@ class Breaker(Policy):
 
     Events: ``opened`` (``why``, see ``Why``; ``calls``, ``failures``, ``slow``, ``rate`` of
     failures, ``open_s``, ``error``: the failure that was too much, None for a value or a slow
-    call), ``half_open``, ``closed``, ``isolated``, ``reset``, each with
+    call), ``would_open`` (the same), ``half_open``, ``closed``, ``isolated``, ``reset``, each with
     ``generation``; and ``rejected`` (``reason``, ``retry_after_s``). Raises ``ValueError`` for
     options out of range.
     """
@@ -85,6 +86,8 @@ class Breaker(Policy):
         open_s: Seconds | Growing = 30.0,
         probes: int = 1,
         closes_after: int = 1,
+        retry_after_max_s: Seconds = 0.0,
+        watch_only: bool = False,
         on: Errors = Exception,
         unless: Errors = (),
         when: Callable[[Exception], bool] | None = None,
@@ -99,11 +102,13 @@ class Breaker(Policy):
             )
         self._trip: Trip = Consecutive() if trip is None else trip
         if not isinstance(open_s, Growing):
-            each_s = seconds("open_s", open_s, above=True)
+            each_s = duration("open_s", open_s, above=True)
             open_s = Growing(each_s, 1.0, each_s)
         self._growing = open_s
         self._probes = whole("probes", probes)
         self._closes_after = whole("closes_after", closes_after)
+        self.retry_after_max_s = duration("retry_after_max_s", retry_after_max_s)
+        self.watch_only = watch_only
         self._judge = Judge(on, unless, when, result)
         slow_s = self._trip.slow_s
         self._slow_s = inf if slow_s is None else slow_s
@@ -152,6 +157,19 @@ class Breaker(Policy):
                 self._tell("isolated", generation=phase.generation + 1)
                 return
 
+    def open(self, seconds: Seconds) -> None:
+        """Open it now, whatever the state, for so many seconds (above 0): somebody knows that the
+        other side is away. Raises ``ValueError``."""
+        open_s = duration("seconds", seconds, above=True)
+        while True:
+            phase, at = self._phase, self.clock.now()
+            new = Phase(OPEN, phase.generation + 1, None, phase.base_s, open_s, at + open_s)
+            new.cause = "opened by hand"
+            if self._move(phase, new):
+                break
+        detail = {"why": Why.HAND.value, "calls": 0, "failures": 0, "slow": 0, "rate": 0.0}
+        self._tell("opened", **detail, open_s=open_s, error=None, generation=new.generation)
+
     def reset(self) -> None:
         """Close, whatever the state, and count from nothing."""
         while not self._close(phase := self._phase, self.clock.now()):
@@ -162,22 +180,25 @@ class Breaker(Policy):
 
     def admit(self) -> Permit:
         """Let one call through. Raises ``BreakerOpen``."""
+        return self._admit(None)
+
+    def _admit(self, call: object) -> Permit:
         now = self.clock.now()
         while True:  # until the phase stands still: each turn but the last, it has just changed
             phase = self._phase
-            if phase.window is not None:
-                return Permit(self, phase, now)
+            if phase.window is not None or self._off:
+                return Permit(self, phase, now, call)
             if phase.until > now:
-                raise self._rejection(phase, now)
+                raise self._rejection(phase, now, call)
             if phase.state is OPEN:
                 # Told before a slot is taken: nothing that a listener does can leak one.
                 half = Phase(HALF_OPEN, phase.generation + 1, None, phase.base_s, phase.open_s)
                 half.cause = phase.cause
                 if self._move(phase, half):
-                    self._tell("half_open", generation=half.generation)
+                    self._tell("half_open", call, generation=half.generation)
                     now = self.clock.now()
                 continue
-            permit = Permit(self, phase, now)
+            permit = Permit(self, phase, now, call)
             with self._lock:
                 under_way = phase.under_way
                 oldest, since = next(iter(under_way.items()), (None, now))
@@ -189,15 +210,15 @@ class Breaker(Policy):
                     return permit
             if stands:
                 after = max(0.0, since + phase.open_s - now)
-                self._tell("rejected", reason=ALL_PROBES, retry_after_s=after)
+                self._tell("rejected", call, reason=ALL_PROBES, retry_after_s=after)
                 raise BreakerOpen(self.name, ALL_PROBES, after, phase.cause)
 
-    def _rejection(self, phase: Phase, now: float) -> BreakerOpen:
+    def _rejection(self, phase: Phase, now: float, call: object) -> BreakerOpen:
         """Of an open or (for ever) isolated phase."""
         after = None if phase.until == inf else phase.until - now
         reason = "isolated" if after is None else "open"
         if self._listeners:
-            self._tell("rejected", reason=reason, retry_after_s=after)
+            self._tell("rejected", call, reason=reason, retry_after_s=after)
         return BreakerOpen(self.name, reason, after, phase.cause)
 
     def __enter__(self) -> Permit:
@@ -221,138 +242,17 @@ class Breaker(Policy):
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.__exit__(kind, error, trace)
 
-    # -- around a function: alike but for ``await``. The clock is read only where it matters.
-
-    def around(self, call: Callable[P, T]) -> Callable[P, T]:
-        """The closure for a synchronous call."""
-        now, result, slow_s = self.clock.now, self._judge.result, self._slow_s
-        timed = slow_s < inf
-        clocked = timed or isinstance(self._trip, TimeWindow)
-
-        if not timed and result is None and isinstance(self._trip, Consecutive):
-
-            def plain(*args: P.args, **kwargs: P.kwargs) -> T:
-                # As below, less what is decided.
-                phase = self._phase
-                window = phase.window
-                if window is None:
-                    if phase.until > (at := now()):
-                        raise self._rejection(phase, at)
-                    return self._probe(self.admit(), call, args, kwargs)
-                try:
-                    value = call(*args, **kwargs)
-                except Exception as error:  # all else is neutral
-                    self._raised(phase, window, 0.0, error)
-                    raise
-                if window.ends < 0.0:
-                    self._count(phase, window, now(), False, False)
-                return value
-
-            return plain
-
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            phase = self._phase
-            window = phase.window
-            if window is None:
-                if phase.until > (at := now()):
-                    raise self._rejection(phase, at)
-                return self._probe(self.admit(), call, args, kwargs)
-            started = now() if timed else 0.0
-            try:
-                value = call(*args, **kwargs)
-            except Exception as error:  # all else is neutral
-                self._raised(phase, window, started, error)
-                raise
-            at = now() if clocked else 0.0
-            failed = result is not None and bool(result(value))
-            slow = at - started >= slow_s
-            if failed or slow or at >= window.ends:
-                self._count(phase, window, at if clocked else now(), failed, slow)
-            elif (hit := window.hit) is not None:
-                hit()
-            return value
-
-        return guarded
-
-    def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """The closure for an asynchronous call."""
-        now, result, slow_s = self.clock.now, self._judge.result, self._slow_s
-        timed = slow_s < inf
-        clocked = timed or isinstance(self._trip, TimeWindow)
-
-        if not timed and result is None and isinstance(self._trip, Consecutive):
-
-            async def plain(*args: P.args, **kwargs: P.kwargs) -> T:
-                # As below, less what is decided.
-                phase = self._phase
-                window = phase.window
-                if window is None:
-                    if phase.until > (at := now()):
-                        raise self._rejection(phase, at)
-                    return await self._probe_async(self.admit(), call, args, kwargs)
-                try:
-                    value = await call(*args, **kwargs)
-                except Exception as error:  # all else is neutral
-                    self._raised(phase, window, 0.0, error)
-                    raise
-                if window.ends < 0.0:
-                    self._count(phase, window, now(), False, False)
-                return value
-
-            return plain
-
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            phase = self._phase
-            window = phase.window
-            if window is None:
-                if phase.until > (at := now()):
-                    raise self._rejection(phase, at)
-                return await self._probe_async(self.admit(), call, args, kwargs)
-            started = now() if timed else 0.0
-            try:
-                value = await call(*args, **kwargs)
-            except Exception as error:  # all else is neutral
-                self._raised(phase, window, started, error)
-                raise
-            at = now() if clocked else 0.0
-            failed = result is not None and bool(result(value))
-            slow = at - started >= slow_s
-            if failed or slow or at >= window.ends:
-                self._count(phase, window, at if clocked else now(), failed, slow)
-            elif (hit := window.hit) is not None:
-                hit()
-            return value
-
-        return guarded
-
-    def _probe(self, permit: Permit, call: Callable[..., T], args: Any, kwargs: Any) -> T:
-        try:
-            value = call(*args, **kwargs)
-        except BaseException as error:
-            permit._raised(error)
-            raise
-        permit._returned(value)
-        return value
-
-    async def _probe_async(
-        self, permit: Permit, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any
-    ) -> T:
-        try:
-            value = await call(*args, **kwargs)
-        except BaseException as error:
-            permit._raised(error)
-            raise
-        permit._returned(value)
-        return value
-
     # -- what follows from a call
 
-    def _raised(self, phase: Phase, window: Window, started: float, error: Exception) -> None:
-        """A call of a closed phase raised. ``started``: 0 where the time does not matter."""
+    def _raised(
+        self, phase: Phase, window: Window, started: float, error: Exception, call: object
+    ) -> None:
+        # ``started``: 0 where the time does not matter.
         outcome = self._judge.error(error)
         if outcome is not NEUTRAL:
             at = self.clock.now()
-            self._count(phase, window, at, outcome is FAILED, at - started >= self._slow_s, error)
+            slow = at - started >= self._slow_s
+            self._count(phase, window, at, outcome is FAILED, slow, error, call)
 
     def _settle(self, permit: Permit, outcome: Outcome, error: BaseException | None = None) -> None:
         at = self.clock.now()
@@ -366,16 +266,19 @@ class Breaker(Policy):
             return
         failed, slow = outcome is FAILED, at - permit._started >= self._slow_s
         if phase.window is not None:
-            self._count(phase, phase.window, at, failed, slow, error)
+            self._count(phase, phase.window, at, failed, slow, error, permit._call)
+        elif self._off:
+            return
         elif failed or slow:
             counts = Counts(phase.succeeded + 1, int(failed), int(slow))
-            self._open(phase, at, Why.PROBE if failed else Why.SLOW_PROBE, counts, error)
+            why = Why.PROBE if failed else Why.SLOW_PROBE
+            self._trip_on(phase, at, why, counts, error, permit._call)
         else:
             with self._lock:
                 phase.succeeded += 1
                 enough = phase.succeeded == self._closes_after
             if enough and self._close(phase, at):
-                self._tell("closed", generation=phase.generation + 1)
+                self._tell("closed", permit._call, generation=phase.generation + 1)
 
     def _count(
         self,
@@ -385,6 +288,7 @@ class Breaker(Policy):
         failed: bool,
         slow: bool,
         error: BaseException | None = None,
+        call: object = None,
     ) -> None:
         with self._lock:
             if not (failed or slow):
@@ -394,25 +298,38 @@ class Breaker(Policy):
             if why is None:
                 return
             counts = window.counts(at)
-        self._open(phase, at, why, counts, error)
+        if not self._off:
+            self._trip_on(phase, at, why, counts, error, call)
 
-    def _open(
-        self, phase: Phase, at: float, why: Why, counts: Counts, error: BaseException | None
+    def _trip_on(
+        self,
+        phase: Phase,
+        at: float,
+        why: Why,
+        counts: Counts,
+        error: BaseException | None,
+        call: object,
     ) -> None:
         base_s = self._growing.after(phase.base_s)
         open_s = base_s * (1.0 - self._growing.jitter * self.clock.random())
+        wish_s = getattr(error, "retry_after_s", None) if self.retry_after_max_s else None
+        if isinstance(wish_s, (int, float)) and wish_s > 0:
+            open_s = min(wish_s, self.retry_after_max_s)
+        detail = {
+            "why": why.value,
+            **counts._asdict(),
+            "rate": counts.failures / counts.calls,
+            "open_s": open_s,
+            "error": error,
+        }
+        if self.watch_only:
+            if self._close(phase, at):  # a window of its own for the next one
+                self._tell("would_open", call, **detail, generation=phase.generation + 1)
+            return
         new = Phase(OPEN, phase.generation + 1, None, base_s, open_s, at + open_s)
         new.cause = in_words(error)
         if self._move(phase, new):
-            self._tell(
-                "opened",
-                why=why.value,
-                **counts._asdict(),
-                rate=counts.failures / counts.calls,
-                open_s=open_s,
-                error=error,
-                generation=new.generation,
-            )
+            self._tell("opened", call, **detail, generation=new.generation)
 
     def _close(self, phase: Phase, at: float) -> bool:
         return self._move(phase, Phase(CLOSED, phase.generation + 1, self._trip.window(at)))

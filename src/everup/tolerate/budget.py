@@ -80,6 +80,10 @@ class RetryBudget:
         self._slice_s = self.window_s / _SLICES
         self._reset()
 
+    def __repr__(self) -> str:
+        words = (f"{name}={getattr(self, name):g}" for name in ("ratio", "floor_per_s", "window_s"))
+        return f"<RetryBudget {self.name!r} {' '.join(words)}>"
+
     def _reset(self) -> None:
         """An empty window."""
         # Its step is atomic, so a deposit takes no lock. Looking at it is a step as well.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._forks import blocks_inside, enter, frames_inside, leave, on_fork
+from everup.tolerate._loops import elsewhere
 from everup.tolerate._options import Seconds, seconds, whole
 from everup.tolerate._queue import HELD, WAITING, Places, Waiter, new_gate
 from everup.tolerate.errors import BulkheadFull
@@ -118,7 +119,7 @@ class Bulkhead(Policy):
                 except IndexError:
                     pass
             if not held:
-                wait()
+                wait(call)
                 held = True
             try:
                 return call(*args, **kwargs)
@@ -148,7 +149,7 @@ class Bulkhead(Policy):
                 except IndexError:
                     pass
             if not held:
-                await wait()
+                await wait(call)
                 held = True
             try:
                 return await call(*args, **kwargs)
@@ -166,7 +167,7 @@ class Bulkhead(Policy):
 
     def __enter__(self) -> Bulkhead:
         if not self._take():
-            self._wait()
+            self._wait(None)
         enter(self)
         return self
 
@@ -181,7 +182,7 @@ class Bulkhead(Policy):
 
     async def __aenter__(self) -> Bulkhead:
         if not self._take():
-            await self._wait_async()
+            await self._wait_async(None)
         enter(self)
         return self
 
@@ -206,46 +207,56 @@ class Bulkhead(Policy):
             return False
         return True
 
-    def _wait(self) -> None:
-        self._refuse_full()
+    # Switched off, it lets in more than there are places. Each of them gives one back that it did
+    # not take; of so many at most, so all is right again when those have gone who took theirs.
+
+    def _wait(self, call: object) -> None:
+        if self._off:
+            return
+        self._refuse_full(call)
         gate = new_gate()
         gate.acquire()
         waiter = Waiter(gate)
-        self._join(waiter)
+        self._join(waiter, call)
         if waiter.state == HELD:
             return
         if not self._places.hold(waiter):
-            self._reject(waiter.why)
+            self._reject(waiter.why, call)
 
-    async def _wait_async(self) -> None:
-        self._refuse_full()
+    async def _wait_async(self, call: object) -> None:
+        if self._off:
+            return
+        self._refuse_full(call)
         from asyncio import get_running_loop
 
-        loop = get_running_loop()
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            elsewhere(self.name, "waiting for a place")
         waiter = Waiter(None, loop, loop.create_future())
-        self._join(waiter)
+        self._join(waiter, call)
         if waiter.state == HELD:
             return
         if not await self._places.hold_async(waiter):
-            self._reject(waiter.why)
+            self._reject(waiter.why, call)
 
-    def _refuse_full(self) -> None:
+    def _refuse_full(self, call: object = None) -> None:
         """Before there is anything to wait with: a rejection needs no event loop."""
         if len(self._places.waiting) >= self.queue:
-            self._reject("full")
+            self._reject("full", call)
 
-    def _join(self, waiter: Waiter) -> None:
+    def _join(self, waiter: Waiter, call: object = None) -> None:
         if not self._places.join(waiter):
-            self._reject("full")
+            self._reject("full", call)
         if self._listeners and waiter.state == WAITING:
             try:
-                self._tell("queued", waiting=self.waiting)
+                self._tell("queued", call, waiting=self.waiting)
             except BaseException:
                 self._places.abandon(waiter)
                 raise
 
-    def _reject(self, why: str) -> NoReturn:
-        self._tell("rejected", why=why)
+    def _reject(self, why: str, call: object) -> NoReturn:
+        self._tell("rejected", call, why=why)
         raise BulkheadFull(self.name, _REASONS[why])
 
 

@@ -127,11 +127,11 @@ class Chaos(Policy):
         """The closure for a synchronous call."""
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            if not self._enabled or (self._enabled is not True and not self._enabled()):
+            if not self._enabled or self._off or not (self._enabled is True or self._enabled()):
                 return call(*args, **kwargs)
-            if self._latency_rate and (delay_s := self._delay()):
+            if self._latency_rate and (delay_s := self._delay(call)):
                 self.clock.sleep(delay_s)
-            if (instead := self._instead()) is not _NOTHING:
+            if (instead := self._instead(call)) is not _NOTHING:
                 return instead  # type: ignore[no-any-return]
             return call(*args, **kwargs)
 
@@ -141,11 +141,11 @@ class Chaos(Policy):
         """The closure for an asynchronous call."""
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            if not self._enabled or (self._enabled is not True and not self._enabled()):
+            if not self._enabled or self._off or not (self._enabled is True or self._enabled()):
                 return await call(*args, **kwargs)
-            if self._latency_rate and (delay_s := self._delay()):
+            if self._latency_rate and (delay_s := self._delay(call)):
                 await self.clock.asleep(delay_s)
-            if (instead := self._instead()) is not _NOTHING:
+            if (instead := self._instead(call)) is not _NOTHING:
                 return instead  # type: ignore[no-any-return]
             return await call(*args, **kwargs)
 
@@ -153,33 +153,33 @@ class Chaos(Policy):
 
     # -- what is injected
 
-    def _delay(self) -> float:
+    def _delay(self, call: object) -> float:
         """Seconds to wait; 0: none this time."""
         random = self.clock.random
         if random() >= self._latency_rate:
             return 0.0
         low, high = self._latency_low_s, self._latency_high_s
         delay_s = low if low == high else low + (high - low) * random()
-        if delay_s <= 0 or not self._take():
+        if delay_s <= 0 or not self._take(call):
             return 0.0
-        self._tell("injected", what="latency", delay_s=delay_s)
+        self._tell("injected", call, what="latency", delay_s=delay_s)
         return delay_s
 
-    def _instead(self) -> Any:
+    def _instead(self, call: object) -> Any:
         """What comes in place of the call, raised or given; ``_NOTHING``: the call."""
         random, makers = self.clock.random, self._makers
         if self._error_rate and random() < self._error_rate:
             maker = makers[0] if len(makers) == 1 else makers[int(random() * len(makers))]
             error = maker()
-            if error is not None and self._take():
-                self._tell("injected", what="error", error=error)
+            if error is not None and self._take(call):
+                self._tell("injected", call, what="error", error=error)
                 raise error
-        if self._result is not None and random() < self._result_rate and self._take():
-            self._tell("injected", what="result")
+        if self._result is not None and random() < self._result_rate and self._take(call):
+            self._tell("injected", call, what="result")
             return self._result()
         return _NOTHING
 
-    def _take(self) -> bool:
+    def _take(self, call: object) -> bool:
         """One injection of those that the limit leaves."""
         now = self.clock.now()
         with self._lock:
@@ -192,7 +192,7 @@ class Chaos(Policy):
                 return True
             told, self._told = self._told, True
         if not told:
-            self._tell("limited", limit=self.limit, window_s=self.window_s)
+            self._tell("limited", call, limit=self.limit, window_s=self.window_s)
         return False
 
 

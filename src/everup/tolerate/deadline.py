@@ -10,10 +10,12 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import update_wrapper
+from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
+from everup.tolerate._loops import elsewhere, trio_now
 from everup.tolerate._options import Seconds
 from everup.tolerate._options import seconds as duration
 from everup.tolerate.errors import DeadlineExceeded
@@ -48,13 +50,13 @@ def deadline_at() -> float | None:
     """When the deadline is, on the clock of its policy (``time.monotonic`` unless replaced), in
     seconds; None: there is none."""
     span = current.get()
-    return None if span is None else span[0]
+    return None if span is None or span[0] == inf else span[0]
 
 
 def remaining() -> float | None:
     """Seconds left, 0.0 when it is over; None: there is no deadline."""
     span = current.get()
-    return None if span is None else max(0.0, span[0] - span[1]())
+    return None if span is None or span[0] == inf else max(0.0, span[0] - span[1]())
 
 
 def check() -> None:
@@ -186,12 +188,13 @@ def cut_ended(task: Any, entry: Entry, error: BaseException | None) -> bool:
 class _Use:
     """One block or call under a ``Deadline``."""
 
-    __slots__ = ("context", "entry", "loop", "owner", "task", "timer", "token")
+    __slots__ = ("call", "context", "entry", "loop", "owner", "task", "timer", "token")
 
     token: Token[Span | None]
 
-    def __init__(self, owner: Deadline) -> None:
+    def __init__(self, owner: Deadline, call: object) -> None:
         self.owner = owner
+        self.call = call
         self.task: Any = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -203,9 +206,11 @@ class _Use:
 
     def _due(self) -> None:
         left = self.entry[AT] - self.owner.clock.now()
+        if left == inf:
+            return
         if left > SLACK_S:
             self.timer = self.loop.call_later(left, self._due, context=self.context)
-        else:
+        elif not self.owner._off:
             self.loop.call_soon(
                 cut, self.loop, [self.entry], self.context, True, context=self.context
             )
@@ -219,7 +224,7 @@ class _Use:
             self.timer.cancel()
             self.timer = None
         if self.entry[CUT] and cut_ended(task, self.entry, error):
-            self.owner._tell("cut")
+            self.owner._tell("cut", self.call)
             raise DeadlineExceeded(f"{self.owner.name}: over before the call was") from error
 
 
@@ -246,24 +251,27 @@ class Deadline(Policy):
         super().__init__(name, clock)
         self.seconds = duration("seconds", seconds)
 
-    def _open(self) -> tuple[_Use, float]:
+    def _open(self, call: object = None) -> tuple[_Use, float]:
         now, outer = self.clock.now, current.get()
         began = now()
-        at = within(began + self.seconds, now, outer)
-        if at <= began:
-            self._tell("refused")
+        at = within(inf if self._off else began + self.seconds, now, outer)
+        if at <= began and not self._off:
+            self._tell("refused", call)
             raise DeadlineExceeded(f"{self.name}: over before the call was made")
-        use = _Use(self)
+        use = _Use(self, call)
         use.token = current.set((at, now, outer, use))
         return use, at
 
-    def _open_async(self) -> _Use:
+    def _open_async(self, call: object = None) -> _Use:
         import asyncio
 
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            elsewhere(self.name, "a block")
         if task is None:
             no_task()
-        use, at = self._open()
+        use, at = self._open(call)
         use.arm(task.get_loop(), task, at)
         return use
 
@@ -277,7 +285,7 @@ class Deadline(Policy):
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             outer = current.get()
-            self._open()
+            self._open(call)
             try:
                 return call(*args, **kwargs)
             finally:
@@ -287,9 +295,12 @@ class Deadline(Policy):
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
+        from asyncio import _get_running_loop
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            use = self._open_async()
+            if _get_running_loop() is None:
+                return await self._in_trio(call, args, kwargs)
+            use = self._open_async(call)
             try:
                 result = await call(*args, **kwargs)
             except BaseException as error:
@@ -305,6 +316,18 @@ class Deadline(Policy):
                     pass  # thrown away, and closed in another context: that one's deadline stays
 
         return guarded
+
+    async def _in_trio(self, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any) -> T:
+        trio = trio_now(self.name)
+        outer = current.get()
+        _use, at = self._open(call)
+        try:
+            with trio.move_on_after(at - self.clock.now()):
+                return await call(*args, **kwargs)
+        finally:
+            current.set(outer)
+        self._tell("cut", call)
+        raise DeadlineExceeded(f"{self.name}: over before the call was")
 
     def __enter__(self) -> Deadline:
         self._open()

@@ -111,16 +111,18 @@ class Fallback(Policy):
             try:
                 got = call(*args, **kwargs)
             except Exception as error:
-                if self.judge.error(error) is not Outcome.FAILED:
+                if self._off or self.judge.error(error) is not Outcome.FAILED:
                     raise
-                found = self._found(key, error)
+                found = self._found(key, error, call)
                 if found is not _NOTHING:
                     return found  # type: ignore[no-any-return]
                 if self.function is None:
                     raise
                 return self.function(error, *args, **kwargs)  # type: ignore[no-any-return]
             if bad is not None and bad(got):
-                found = self._found(key, None)
+                if self._off:
+                    return got
+                found = self._found(key, None, call)
                 if found is not _NOTHING:
                     return found  # type: ignore[no-any-return]
                 return got if self.function is None else self.function(got, *args, **kwargs)
@@ -138,9 +140,9 @@ class Fallback(Policy):
             try:
                 got = await call(*args, **kwargs)
             except Exception as error:
-                if self.judge.error(error) is not Outcome.FAILED:
+                if self._off or self.judge.error(error) is not Outcome.FAILED:
                     raise
-                found = self._found(key, error)
+                found = self._found(key, error, call)
                 if found is not _NOTHING:
                     return found  # type: ignore[no-any-return]
                 if self.function is None:
@@ -148,7 +150,9 @@ class Fallback(Policy):
                 other = self.function(error, *args, **kwargs)
                 return await other if self._awaits else other  # type: ignore[no-any-return]
             if bad is not None and bad(got):
-                found = self._found(key, None)
+                if self._off:
+                    return got
+                found = self._found(key, None, call)
                 if found is not _NOTHING:
                     return found  # type: ignore[no-any-return]
                 if self.function is None:
@@ -180,21 +184,23 @@ class Fallback(Policy):
             if len(self._good) > self.keys:
                 del self._good[next(iter(self._good))]
 
-    def _found(self, key: Hashable, error: Exception | None) -> Any:
+    def _found(self, key: Hashable, error: Exception | None, call: object) -> Any:
         """What there is without calling anything, told; also tells that ``function`` will be."""
         if self.last_good_s is not None:
             good = self._good.get(key)
             if good is not None:
                 age_s = self.clock.now() - good[0]
                 if age_s <= self.last_good_s:
-                    self._fell("last_good", error, age_s)
+                    self._fell("last_good", error, age_s, call)
                     return good[1]
         if self.function is not None:
-            self._fell("function", error, None)
+            self._fell("function", error, None, call)
         elif self.value is not _NOTHING:
-            self._fell("value", error, None)
+            self._fell("value", error, None, call)
         return self.value
 
-    def _fell(self, source: str, error: Exception | None, age_s: float | None) -> None:
+    def _fell(
+        self, source: str, error: Exception | None, age_s: float | None, call: object
+    ) -> None:
         if self._listeners:
-            self._tell("fell_back", source=source, error=error, age_s=age_s)
+            self._tell("fell_back", call, source=source, error=error, age_s=age_s)

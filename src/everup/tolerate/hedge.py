@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._forks import on_fork, renew
+from everup.tolerate._loops import elsewhere
 from everup.tolerate._options import Seconds, as_seconds, real, seconds, whole
 from everup.tolerate._outcome import Errors, Judge, Outcome
 from everup.tolerate._race import (
@@ -24,6 +25,7 @@ from everup.tolerate._race import (
     Race,
     Tasks,
     ThreadRace,
+    numbered,
 )
 from everup.tolerate._threads import Arguments, Threads
 from everup.tolerate.budget import RetryBudget, check_budget, deposit_of
@@ -73,6 +75,8 @@ class Hedge(Policy):
     a copy of the context variables, at most ``threads`` at once over all calls. Losers run on, as
     some of them (``losers`` says how many). A call for which no thread is free is made in the
     caller's own, alone. Costs a thread per copy; the waiting is in real time.
+
+    A further copy finds its number in ``attempt``: it may ask somebody else.
 
     Events: ``hedged`` (``copy``: its number, ``why``: delay or failure), ``not_hedged`` (``why``:
     budget, deadline or threads), ``won`` (``copy``, ``copies``: how many there were; only told when
@@ -186,7 +190,10 @@ class Hedge(Policy):
         measures, bad = self.percentile is not None, self.judge.result
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            loop = get_running_loop()
+            try:
+                loop = get_running_loop()
+            except RuntimeError:
+                elsewhere(self.name, "a second copy")
             here, lane = self._here
             if here is not loop:
                 lane = lane_of(loop)
@@ -262,7 +269,7 @@ class Hedge(Policy):
         error: BaseException | None,
     ) -> _TaskRace | None:
         """The first copy has failed before there was another. None: so does the call."""
-        if not self.on_failure or self.attempts == 1:
+        if not self.on_failure or self.attempts == 1 or self._off:
             return None
         race = _TaskRace(self, loop, lane, given)
         race.first = False
@@ -273,7 +280,7 @@ class Hedge(Policy):
         """So long without an answer."""
         race: _TaskRace | None = entry[RACE]
         if race is None:
-            if entry[GIVEN] is None:
+            if entry[GIVEN] is None or self._off:
                 return  # it came in the meantime
             race = entry[RACE] = _TaskRace(self, loop, lane, entry[GIVEN])
         race.context.run(race.due)
@@ -294,11 +301,13 @@ class Hedge(Policy):
         deposit = deposit_of(self.budget)
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            if self._off:
+                return call(*args, **kwargs)
             if deposit is not None:
                 deposit()
             race = ThreadRace(self, call, (args, kwargs))
             if not race.spawn(1):
-                self._tell("not_hedged", why="threads")
+                self._tell("not_hedged", call, why="threads")
                 return call(*args, **kwargs)
             return race.finish()  # type: ignore[no-any-return]
 
@@ -312,13 +321,13 @@ _Given = tuple[float, Any, int, Context, Callable[..., Awaitable[Any]], Any, Any
 class _TaskRace(Race):
     """The first copy in the caller's task, the others in their own."""
 
-    __slots__ = ("base", "call", "context", "cut", "entry", "given", "lane", "tasks", "us")
+    __slots__ = ("base", "context", "cut", "entry", "given", "lane", "tasks", "us")
 
     def __init__(
         self, hedge: Hedge, loop: asyncio.AbstractEventLoop, lane: Lane, given: _Given
     ) -> None:
-        began, self.us, self.base, self.context, self.call, args, kwargs = given
-        super().__init__(hedge, began)
+        began, self.us, self.base, self.context, call, args, kwargs = given
+        super().__init__(hedge, began, call)
         self.given: Arguments = (args, kwargs)
         self.lane = lane
         self.cut = False
@@ -327,7 +336,7 @@ class _TaskRace(Race):
         self.tasks = Tasks(loop, self.context, self.copy_ended)
 
     def spawn(self, number: int) -> bool:
-        self.tasks.start(number, self.call, self.given)
+        self.tasks.start(number, numbered(number, self.call), self.given)
         self.lane.leave(self.entry)
         if number < self.hedge.attempts:
             self.entry = [self.lane.now(), self, None]

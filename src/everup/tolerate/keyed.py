@@ -101,6 +101,8 @@ class Keyed(Policy, Generic[Q]):
         budgets = counted.get()
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            if self._off:
+                return call(*args, **kwargs)
             key = self._key(*args, **kwargs)
             entry = self._take(key)
             try:
@@ -120,6 +122,8 @@ class Keyed(Policy, Generic[Q]):
         budgets = counted.get()
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            if self._off:
+                return await call(*args, **kwargs)
             key = self._key(*args, **kwargs)
             entry = self._take(key)
             try:

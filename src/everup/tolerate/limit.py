@@ -117,7 +117,8 @@ class Limit(Policy):
                 if admitted:
                     self._under_way = under_way
             if not admitted:
-                raise self._rejection()
+                under_way = self._over(call)
+                admitted = True
             started = now()
             try:
                 got = call(*args, **kwargs)
@@ -152,7 +153,8 @@ class Limit(Policy):
                 if admitted:
                     self._under_way = under_way
             if not admitted:
-                raise self._rejection()
+                under_way = self._over(call)
+                admitted = True
             started = now()
             try:
                 got = await call(*args, **kwargs)
@@ -184,14 +186,20 @@ class Limit(Policy):
             admitted = under_way <= self._limit
             if admitted:
                 self._under_way = under_way
-        if not admitted:
-            raise self._rejection()
-        return under_way
+        return under_way if admitted else self._over(None)
 
-    def _rejection(self) -> LimitReached:
+    def _over(self, call: object) -> int:
+        """More than the limit: how many are under way with it, where it is switched off."""
+        if not self._off:
+            raise self._rejection(call)
+        with self._lock:
+            self._under_way += 1
+            return self._under_way
+
+    def _rejection(self, call: object) -> LimitReached:
         under_way, limit = self._under_way, self._limit
         if self._listeners:
-            self._tell("rejected", under_way=under_way, limit=limit)
+            self._tell("rejected", call, under_way=under_way, limit=limit)
         return LimitReached(self.name, f"the limit of {limit} calls at once is reached")
 
     def _ok(self, started: float, under_way: int) -> None:

@@ -1,11 +1,12 @@
 """Several policies around one call, compiled to one closure."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FunctionType, MethodType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 from weakref import ref
 
-from everup.tolerate._base import Listener, Policy
+from everup.tolerate._base import Listener, Policy, takes
 from everup.tolerate._functions import is_async, name_of
 from everup.tolerate.budget import RetryBudget, counted, making
 from everup.tolerate.errors import Rejected
@@ -63,6 +64,36 @@ class Pipeline(Policy):
         """Its members, the outermost first; those of nested pipelines in their place."""
         return self._policies
 
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name!r}{''.join(f', {one!r}' for one in self._policies)}>"
+
+    def but(self, **options: Any) -> Self:
+        """Make another one whose members are new, and one of them has these options instead: each
+        goes to the member that takes it, ``name`` to the pipeline, ``clock`` to all of them. Raises
+        ``TypeError`` for an option that none takes, or several do: change the member then, and
+        build a pipeline."""
+        name = options.pop("name", self.name)
+        clocked = {"clock": options.pop("clock")} if "clock" in options else {}
+        changed: dict[int, dict[str, Any]] = {id(one): {**clocked} for one in self._policies}
+        members = {id(one): one for one in self._policies}
+        for option, value in options.items():
+            takers = [key for key, one in members.items() if takes(one, option)]
+            if len(takers) != 1:
+                who = " and ".join(members[key].name for key in takers)
+                what = f"{who} take {option}" if takers else f"no member takes {option}"
+                raise TypeError(f"{self.name}: {what}")
+            changed[takers[0]][option] = value
+        made = {key: one.but(**changed[key]) for key, one in members.items()}
+        return type(self)(*(made[id(one)] for one in self._policies), name=name)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """As in ``Policy``, of all members."""
+        with ExitStack() as stack:
+            for policy in self._policies:
+                stack.enter_context(policy.off())
+            yield
+
     @property
     def forgettable(self) -> bool:
         """Whether nothing of weight is lost with it: so say all members. ``Keyed`` asks."""
@@ -86,14 +117,16 @@ class Pipeline(Policy):
         """The closure for a synchronous call."""
         guarded = call
         for policy, budgets in reversed(self._members()):
-            guarded = making(budgets, policy.around, self._known(policy, guarded, call))
+            inner = self._known(policy, guarded, call)
+            guarded = _named(making(budgets, policy.around, inner), call)
         return guarded
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
         guarded: Callable[P, Any] = call
         for policy, budgets in reversed(self._members()):
-            guarded = making(budgets, policy.around_async, self._known(policy, guarded, call))
+            inner = self._known(policy, guarded, call)
+            guarded = _named(making(budgets, policy.around_async, inner), call)
         return guarded
 
     def _members(self) -> list[tuple[Policy, tuple[RetryBudget, ...]]]:
@@ -112,7 +145,7 @@ class Pipeline(Policy):
         and must know it again when the pipeline is compiled anew."""
         if inner is call or not isinstance(policy, (Fallback, Keyed)):
             return inner
-        return _Inner(inner, (self._token, call))
+        return _Inner(inner, (self._token, call), name_of(call))
 
     # -- once
 
@@ -169,17 +202,18 @@ class Pipeline(Policy):
                 raise Rejected(name, "whoever called has gone, and the function with it")
             return known(*args, **kwargs)
 
-        return through
+        return _named(through, function)
 
 
 class _Inner:
     """Part of a pipeline, equal to what it makes of the same callable at another time."""
 
-    __slots__ = ("_call", "_of")
+    __slots__ = ("_call", "_of", "guards")
 
-    def __init__(self, call: Callable[..., Any], of: tuple[object, object]) -> None:
+    def __init__(self, call: Callable[..., Any], of: tuple[object, object], guards: str) -> None:
         self._call = call
         self._of = of
+        self.guards = guards
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
@@ -189,6 +223,13 @@ class _Inner:
 
     def __hash__(self) -> int:
         return hash(self._of)
+
+
+def _named(closure: Callable[P, T], call: object) -> Callable[P, T]:
+    """What a policy has made, with the name of what all of it is for: events tell it."""
+    if type(closure) is FunctionType and closure is not call:
+        closure.__qualname__ = name_of(call)
+    return closure
 
 
 def _what(thing: object) -> str:

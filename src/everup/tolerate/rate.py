@@ -1,18 +1,17 @@
 """So many calls in so much time."""
 
 import sys
-from array import array
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from math import inf
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._forks import on_fork, renew
+from everup.tolerate._functions import hearing, hearing_async, plain
 from everup.tolerate._options import Seconds, real, seconds, whole
+from everup.tolerate._quota import CLOSE_S, MOST, Place, Tokens, Window
+from everup.tolerate._waiting import Line, Waiting
 from everup.tolerate.errors import RateLimited
 
 if TYPE_CHECKING:
@@ -23,109 +22,12 @@ T = TypeVar("T")
 
 __all__ = ["RateLimit"]
 
-_CLOSE_S = 1e-6  # rounding: who waits for ``retry_after_s`` and not a bit more is admitted
 _ONE_AT_A_TIME: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether a few steps without a call or a loop in them are one for all other threads: under the GIL
 they are, since it changes hands at those alone. A lock would be half of what such a call costs."""
-_MOST = 1_000_000  # places of a sliding window: 8 bytes each
 
 
-class _Place(NamedTuple):
-    """A place booked in the future."""
-
-    at: float
-    before: float  # what undoes the booking
-    after: float  # what the bucket shows while this is the last one
-
-
-class _Tokens:
-    """A token bucket in one number, when the next call may go: the generic cell rate algorithm
-    (ITU-T I.371, annex A) with ``next_at`` = theoretical arrival time - tolerance."""
-
-    __slots__ = ("every_s", "next_at", "slack_s")
-
-    def __init__(self, every_s: float, burst: int) -> None:
-        self.every_s = every_s
-        self.slack_s = (burst - 1) * every_s
-        self.next_at = -inf
-
-    def take(self, now: float) -> float | None:
-        """Take a place now; None: taken, else when the next one is free."""
-        at = self.next_at
-        if at > now + _CLOSE_S:
-            return at
-        early = now - self.slack_s
-        self.next_at = (at if at > early else early) + self.every_s
-        return None
-
-    def book(self) -> _Place:
-        """Take the next place, which is in the future."""
-        at = self.next_at
-        self.next_at = after = at + self.every_s
-        return _Place(at, at, after)
-
-    def undo(self, place: _Place) -> bool:
-        """Give a place back: works for the last one alone, those behind it count on it."""
-        if self.next_at != place.after:
-            return False
-        self.next_at = place.before
-        return True
-
-
-class _Window:
-    """A sliding window: the times of the last ``size`` calls, in a ring. Exact: the next call may
-    go when the oldest of them leaves the window."""
-
-    __slots__ = ("per_s", "ring", "size", "taken")
-
-    def __init__(self, size: int, per_s: float) -> None:
-        self.size = size
-        self.per_s = per_s
-        self.ring = array("d", [-inf]) * size
-        self.taken = 0
-
-    def take(self, now: float) -> float | None:
-        """Take a place now; None: taken, else when the next one is free."""
-        index = self.taken % self.size
-        at = self.ring[index] + self.per_s
-        if at > now + _CLOSE_S:
-            return at
-        self.taken += 1  # first: a fork in between costs its child no place
-        self.ring[index] = now
-        return None
-
-    def book(self) -> _Place:
-        """Take the next place, which is in the future."""
-        index = self.taken % self.size
-        before = self.ring[index]
-        at = before + self.per_s
-        self.taken += 1
-        self.ring[index] = at
-        return _Place(at, before, self.taken)
-
-    def undo(self, place: _Place) -> bool:
-        """Give a place back: works for the last one alone, those behind it count on it."""
-        if self.taken != place.after:
-            return False
-        self.taken -= 1
-        self.ring[self.taken % self.size] = place.before
-        return True
-
-
-class _Line:
-    """The tasks of one event loop that wait, and the places booked for them: the first task gets
-    the first place, so those behind one that gave up move up. Never fewer places than tasks."""
-
-    __slots__ = ("loop", "places", "tasks", "timer")
-
-    def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
-        self.loop = loop
-        self.places: deque[_Place] = deque()
-        self.tasks: OrderedDict[asyncio.Future[_Place], None] = OrderedDict()
-        self.timer: asyncio.TimerHandle  # set as it enters the map
-
-
-class RateLimit(Policy):
+class RateLimit(Waiting):
     """At most ``rate`` calls in ``per_s`` seconds.
 
     ``rate``: > 0. ``per_s``: seconds > 0, default 1. ``kind``: ``"token"`` (default), a token
@@ -138,15 +40,19 @@ class RateLimit(Policy):
     loop. A call that would have to wait longer is refused at once. One that is cancelled while it
     waits gives its place to those behind it (except to threads: they sleep on).
 
-    Also for ``with`` and ``async with``: the block is the call.
+    ``weight``: asked with the arguments of each call, gives how many places it takes, 1 or more, at
+    most ``burst``; for ``"token"``. Weighted tasks that wait do not move up. ``drain``: asked about
+    each exception of a call, gives the seconds for which no further call shall go (None: none): the
+    other side has said 429.
+
+    Also for ``with`` and ``async with``: the block is the call. By hand: ``try_take``,
+    ``drain_for``, and ``set_rate`` at run time.
 
     Raises ``RateLimited``; its ``retry_after_s`` says after how many seconds a call would be
     admitted (or may wait), provided that no other comes before it.
 
-    Events: ``rejected`` (retry_after_s); ``delayed`` (wait_s).
+    Events: ``rejected`` (retry_after_s); ``delayed`` (wait_s); ``drained`` (for_s).
     """
-
-    _looks = False
 
     def __init__(
         self,
@@ -156,33 +62,79 @@ class RateLimit(Policy):
         kind: Literal["token", "window"] = "token",
         wait_s: Seconds = 0.0,
         *,
+        weight: Callable[..., int] | None = None,
+        drain: Callable[[Exception], Seconds | None] | None = None,
         name: str = "rate",
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name, clock)
-        real("rate", rate, above=True)
-        per_s = seconds("per_s", per_s, above=True)
-        wait_s = seconds("wait_s", wait_s)  # it bounds the queue
-        self.rate, self.kind = rate, kind
-        self.per_s: float = per_s
-        self.wait_s: float = wait_s
-        self._reason = f"more than {rate:g} in {per_s:g} s"
-        self._bucket: _Tokens | _Window
-        if kind == "token":
-            burst = max(1, int(rate)) if burst is None else whole("burst", burst)
-            self._bucket = _Tokens(per_s / rate, burst)
-        elif kind == "window":
-            if burst is not None:
-                raise ValueError("burst is for kind 'token'")
-            rate = whole("rate", int(rate) if rate == int(rate) else rate, 1, _MOST)  # type: ignore[arg-type]
-            self._bucket = _Window(rate, per_s)
-        else:
+        self.wait_s: float = seconds("wait_s", wait_s)  # it bounds the queue
+        if kind not in ("token", "window"):
             raise ValueError("kind must be 'token' or 'window'")
+        plain("weight", weight)
+        plain("drain", drain)
+        if weight is not None and kind != "token":
+            raise ValueError("weight is for kind 'token'")
+        if burst is not None:
+            if kind != "token":
+                raise ValueError("burst is for kind 'token'")
+            whole("burst", burst)
+        self.kind = kind
+        self._burst, self._weight, self._drain = burst, weight, drain
+        self._looks = weight is not None
+        self._check(rate, per_s)
+        self._bucket: Tokens | Window
+        if kind == "token":
+            self._bucket = Tokens(self.per_s / rate, self._burst_now())
+        else:
+            self._bucket = Window(int(rate), self.per_s)
         # Never held across the user's call. Reentrant: a collection that starts while it is held
         # may close a coroutine that was thrown away, which then gives back what it had.
         self._lock = RLock()
         on_fork(self)
-        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
+
+    def _check(self, rate: float, per_s: Seconds) -> None:
+        real("rate", rate, above=True)
+        per_s = seconds("per_s", per_s, above=True)
+        if self.kind == "window":
+            whole("rate", int(rate) if rate == int(rate) else rate, 1, MOST)  # type: ignore[arg-type]
+        self.rate, self.per_s = rate, per_s
+        self._reason = f"more than {rate:g} in {per_s:g} s"
+
+    def _burst_now(self) -> int:
+        return max(1, int(self.rate)) if self._burst is None else self._burst
+
+    # -- by hand
+
+    def set_rate(self, rate: float, per_s: Seconds | None = None) -> None:
+        """Another rate from now on, and another ``per_s`` where it is given. The calls made of late
+        count for it; who waits already waits as long as before. Raises ``ValueError``."""
+        with self._lock:
+            self._check(rate, self.per_s if per_s is None else per_s)
+            if isinstance(self._bucket, Tokens):
+                self._bucket.set(self.per_s / rate, self._burst_now(), self.clock.now())
+            else:
+                self._bucket.set(int(rate), self.per_s)
+
+    def try_take(self) -> bool:
+        """Take a place if there is one now; False: there is none. Nothing is told."""
+        with self._lock:
+            return self._bucket.take(self.clock.now()) is None or self._off > 0
+
+    def drain_for(self, for_s: Seconds) -> None:
+        """No call goes for so many seconds, 0 or more: the other side has said that it is too much.
+        Raises ``ValueError``."""
+        for_s = seconds("for_s", for_s)
+        with self._lock:
+            self._bucket.drain(self.clock.now() + for_s)
+        if self._listeners:
+            self._tell("drained", for_s=for_s)
+
+    def _heard(self, error: Exception) -> None:
+        for_s = None if self._drain is None else self._drain(error)
+        if for_s is not None:
+            self.drain_for(for_s)
 
     def forked(self) -> None:
         """In the child of a fork: nobody waits."""
@@ -203,7 +155,7 @@ class RateLimit(Policy):
         pass
 
     async def __aenter__(self) -> "RateLimit":
-        await self._await()
+        await self._await(None)
         return self
 
     async def __aexit__(
@@ -220,7 +172,11 @@ class RateLimit(Policy):
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
         lock, now, bucket = self._lock, self.clock.now, self._bucket
-        if isinstance(bucket, _Window):
+        if self._drain is not None:
+            call = hearing(call, self._heard)
+        if self._weight is not None:
+            return self._around_weighted(call)
+        if isinstance(bucket, Window):
             return self._around_window(call, bucket.take)
         tokens = bucket
 
@@ -228,12 +184,12 @@ class RateLimit(Policy):
             with lock:  # the clock, too: times must come in order
                 time = now()
                 at = tokens.next_at
-                if at <= time + _CLOSE_S:
+                if at <= time + CLOSE_S:
                     early = time - tokens.slack_s
                     tokens.next_at = (at if at > early else early) + tokens.every_s
                     at = 0.0
             if at:
-                self._no_place(at - time)
+                self._no_place(at - time, call)
             return call(*args, **kwargs)
 
         return guarded
@@ -247,7 +203,7 @@ class RateLimit(Policy):
             with lock:
                 at = take(time := now())
             if at is not None:
-                self._no_place(at - time)
+                self._no_place(at - time, call)
             return call(*args, **kwargs)
 
         return guarded
@@ -255,18 +211,22 @@ class RateLimit(Policy):
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
         now, bucket = self.clock.now, self._bucket
-        if isinstance(bucket, _Window) or not _ONE_AT_A_TIME:
+        if self._drain is not None:
+            call = hearing_async(call, self._heard)
+        if self._weight is not None:
+            return self._around_weighted_async(call)
+        if isinstance(bucket, Window) or not _ONE_AT_A_TIME:
             return self._around_locked_async(call, bucket.take)
         tokens = bucket
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             time = now()
             at = tokens.next_at  # from here to where it is set no other thread can come between
-            if at <= time + _CLOSE_S:
+            if at <= time + CLOSE_S:
                 early = time - tokens.slack_s
                 tokens.next_at = (at if at > early else early) + tokens.every_s
             else:
-                await self._no_place_async(at - time)
+                await self._no_place_async(at - time, call)
             return await call(*args, **kwargs)
 
         return guarded
@@ -280,121 +240,83 @@ class RateLimit(Policy):
             with lock:
                 at = take(time := now())
             if at is not None:
-                await self._no_place_async(at - time)
+                await self._no_place_async(at - time, call)
             return await call(*args, **kwargs)
 
         return guarded
 
-    def _no_place(self, wait_s: float) -> None:
-        if not self.wait_s:
-            raise self._rejection(wait_s)
-        self._wait()
+    def _around_weighted(self, call: Callable[P, T]) -> Callable[P, T]:
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            self._wait(call, self._weigh(args, kwargs))
+            return call(*args, **kwargs)
 
-    async def _no_place_async(self, wait_s: float) -> None:
-        if not self.wait_s:
-            raise self._rejection(wait_s)
-        await self._await()
+        return guarded
+
+    def _around_weighted_async(
+        self, call: Callable[P, Awaitable[T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            place, wait_s = self._book(call, self._weigh(args, kwargs))
+            if place is not None:
+                try:
+                    await self.clock.asleep(wait_s)
+                except BaseException:
+                    self._undo(place)
+                    raise
+            return await call(*args, **kwargs)
+
+        return guarded
+
+    def _weigh(self, args: Any, kwargs: Any) -> int:
+        weight: int = self._weight(*args, **kwargs) if self._weight is not None else 1
+        return whole("weight", weight, 1, self._burst_now())
+
+    def _no_place(self, wait_s: float, call: object) -> None:
+        if not self.wait_s and not self._off:
+            raise self._rejection(wait_s, call)
+        self._wait(call)
+
+    async def _no_place_async(self, wait_s: float, call: object) -> None:
+        if not self.wait_s and not self._off:
+            raise self._rejection(wait_s, call)
+        await self._await(call)
 
     # -- where there is no place at once
 
-    def _wait(self) -> None:
+    def _book(self, call: object, weight: int = 1) -> tuple[Place | None, float]:
+        """A place now (None), or one in so many seconds; or raise."""
         bucket = self._bucket
         with self._lock:
             now = self.clock.now()
-            at = bucket.take(now)
-            if at is None:
-                return
+            at = bucket.take(now, weight)
+            if at is None or self._off:
+                return None, 0.0
             wait_s = at - now
-            place = bucket.book() if wait_s <= self.wait_s + _CLOSE_S else None
-            if place is not None:
+            place = None
+            if wait_s <= self.wait_s + CLOSE_S:
+                place = bucket.book(weight)
                 wait_s = place.at - now  # a call without the lock may have come between
         if place is None:
-            raise self._rejection(wait_s)
+            raise self._rejection(wait_s, call)
         if self._listeners:
-            self._tell("delayed", wait_s=wait_s)
-        try:
-            self.clock.sleep(wait_s)
-        except BaseException:
-            with self._lock:
-                bucket.undo(place)
-            raise
+            self._tell("delayed", call, wait_s=wait_s)
+        return place, wait_s
 
-    async def _await(self) -> None:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
+    def _undo(self, place: Place) -> None:
         with self._lock:
-            now = self.clock.now()
-            at = self._bucket.take(now)
-            if at is None:
-                return
-            line, spare = self._lines.get(loop), False
-            if line is not None and len(line.places) > len(line.tasks):
-                at, spare = line.places[len(line.tasks)].at, True
-            wait_s = at - now
-            future = None
-            if wait_s <= self.wait_s + _CLOSE_S:
-                line = self._new_line(loop, wait_s) if line is None else line
-                future = loop.create_future()
-                line.tasks[future] = None  # first: a place too many would be given back
-                if not spare:
-                    line.places.append(self._bucket.book())
-        if line is None or future is None:
-            raise self._rejection(wait_s)
-        if self._listeners:
-            self._tell("delayed", wait_s=wait_s)
-        try:
-            await future
-        except BaseException:
-            with self._lock:
-                self._gave_up(line, future)
-            raise
+            self._bucket.undo(place)
 
-    def _rejection(self, wait_s: float) -> RateLimited:
+    def _wait(self, call: object = None, weight: int = 1) -> None:
+        place, wait_s = self._book(call, weight)
+        if place is not None:
+            try:
+                self.clock.sleep(wait_s)
+            except BaseException:
+                self._undo(place)
+                raise
+
+    def _rejection(self, wait_s: float, call: object) -> RateLimited:
         after = max(0.0, wait_s - self.wait_s)
         if self._listeners:
-            self._tell("rejected", retry_after_s=after)
+            self._tell("rejected", call, retry_after_s=after)
         return RateLimited(self.name, self._reason, after)
-
-    def _new_line(self, loop: "asyncio.AbstractEventLoop", wait_s: float) -> _Line:
-        for other in [other for other in self._lines if other.is_closed()]:
-            del self._lines[other]  # abandoned with tasks in it
-        line = self._lines[loop] = _Line(loop)
-        line.timer = loop.call_later(wait_s, self._due, line)
-        return line
-
-    def _due(self, line: _Line) -> None:
-        """A place has come."""
-        with self._lock:
-            now = self.clock.now()
-            places = line.places
-            while places and places[0].at <= now + _CLOSE_S:
-                self._hand_over(line, places.popleft())
-            if places:
-                line.timer = line.loop.call_later(places[0].at - now, self._due, line)
-            elif self._lines.get(line.loop) is line:
-                del self._lines[line.loop]
-
-    def _hand_over(self, line: _Line, place: _Place) -> None:
-        """Give a place that has come to the first task that still waits, or back."""
-        while line.tasks:
-            future, _ = line.tasks.popitem(last=False)
-            if not future.done():  # else cancelled, and it has not run since
-                future.set_result(place)
-                return
-        self._bucket.undo(place)
-
-    def _gave_up(self, line: _Line, future: "asyncio.Future[_Place]") -> None:
-        """A task that waited does not any longer: one place too many."""
-        line.tasks.pop(future, None)
-        if line.loop.is_closed():
-            return  # all of it is over; _new_line forgets it
-        if future.done() and not future.cancelled():
-            self._hand_over(line, future.result())  # cancelled after its place had come
-        places = line.places
-        while len(places) > len(line.tasks) and self._bucket.undo(places[-1]):
-            places.pop()
-        # Places that others booked behind stay here, for a task that comes before they pass.
-        if not places and not line.tasks and self._lines.get(line.loop) is line:
-            line.timer.cancel()
-            del self._lines[line.loop]

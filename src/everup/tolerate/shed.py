@@ -256,14 +256,14 @@ class Shed(Policy):
             admit = self._admit_wait if self.by == "wait" else self._admit_priority
 
             def admitted(*args: P.args, **kwargs: P.kwargs) -> T:
-                admit(args, kwargs)
+                admit(call, args, kwargs)
                 return call(*args, **kwargs)
 
             return admitted
         bad = self.judge.result
 
         def throttled(*args: P.args, **kwargs: P.kwargs) -> T:
-            epoch = self._admit_throttle()
+            epoch = self._admit_throttle(call)
             try:
                 got = call(*args, **kwargs)
                 accepted = bad is None or not bad(got)
@@ -281,14 +281,14 @@ class Shed(Policy):
             admit = self._admit_wait if self.by == "wait" else self._admit_priority
 
             async def admitted(*args: P.args, **kwargs: P.kwargs) -> T:
-                admit(args, kwargs)
+                admit(call, args, kwargs)
                 return await call(*args, **kwargs)
 
             return admitted
         bad = self.judge.result
 
         async def throttled(*args: P.args, **kwargs: P.kwargs) -> T:
-            epoch = self._admit_throttle()
+            epoch = self._admit_throttle(call)
             try:
                 got = await call(*args, **kwargs)
                 accepted = bad is None or not bad(got)
@@ -303,7 +303,7 @@ class Shed(Policy):
 
     # -- deciding
 
-    def _admit_wait(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _admit_wait(self, call: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = self.clock.now()
         if self._waited is not None:
             waited = as_seconds(self._waited(*args, **kwargs))
@@ -317,26 +317,26 @@ class Shed(Policy):
             return
         with self._lock:
             refused = waits.refuses(waited, now)
-        if refused:
-            raise self._rejection(f"waited {waited:.3g} s before it came here", wait_s=waited)
+        if refused and not self._off:
+            raise self._rejection(call, f"waited {waited:.3g} s before it came here", wait_s=waited)
 
-    def _admit_priority(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _admit_priority(self, call: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         level = priority.get(0) if self._matters is None else self._matters(*args, **kwargs)
         if not level or level < 0 or self._load is None:
             return
         load = self._load()
-        if load >= self._from[min(int(level), len(self._from) - 1)]:
+        if load >= self._from[min(int(level), len(self._from) - 1)] and not self._off:
             reason = f"priority {level:g} is too low at a load of {load:.2g}"
-            raise self._rejection(reason, priority=level, load=load)
+            raise self._rejection(call, reason, priority=level, load=load)
 
-    def _admit_throttle(self) -> int:
+    def _admit_throttle(self, call: object) -> int:
         now = self.clock.now()
         throttle = self._throttle
         with self._lock:
             chance = throttle.ask(now)
             epoch = throttle.epoch
-        if chance > 0 and self.clock.random() < chance:
-            raise self._rejection("too few calls were accepted of late", chance=chance)
+        if chance > 0 and not self._off and self.clock.random() < chance:
+            raise self._rejection(call, "too few calls were accepted of late", chance=chance)
         return epoch
 
     def _accepted(self, epoch: int) -> None:
@@ -351,9 +351,9 @@ class Shed(Policy):
             with self._lock:
                 self._throttle.forget(epoch)
 
-    def _rejection(self, reason: str, **detail: Any) -> Overloaded:
+    def _rejection(self, call: object, reason: str, **detail: Any) -> Overloaded:
         if self._listeners:
-            self._tell("rejected", by=self.by, **detail)
+            self._tell("rejected", call, by=self.by, **detail)
         return Overloaded(self.name, reason)
 
 
@@ -371,11 +371,11 @@ class ShedPermit:
     def __enter__(self) -> None:
         shed = self._shed
         if shed.by == "throttle":
-            self._epoch = shed._admit_throttle()
+            self._epoch = shed._admit_throttle(None)
         elif shed.by == "wait":
-            shed._admit_wait(self._args, self._kwargs)
+            shed._admit_wait(None, self._args, self._kwargs)
         else:
-            shed._admit_priority(self._args, self._kwargs)
+            shed._admit_priority(None, self._args, self._kwargs)
 
     def __exit__(
         self,

@@ -37,7 +37,7 @@ POLICIES = {
 }  # fmt: skip
 _TRIPS = {"consecutive": "Consecutive", "count_window": "CountWindow", "time_window": "TimeWindow"}
 _ESTIMATORS = {"gradient2": "Gradient2", "vegas": "Vegas", "aimd": "AIMD"}
-_JITTERS = ("full", "equal", "decorrelated", "exponential", "constant")
+_JITTERS = ("full", "equal", "decorrelated", "exponential", "linear", "constant")
 PARTS = {
     "backoff": {kind: f"backoff.{kind}" for kind in _JITTERS},
     "trip": {kind: f"_windows.{name}" for kind, name in _TRIPS.items()},
@@ -105,7 +105,7 @@ def pipelines(
       their modules are imported, so that what is at their top level runs: read tables only from
       whom you would take code.
     - ``backoff``: a duration, or ``"full"``, ``"equal"``, ``"decorrelated"``, ``"exponential"``,
-      ``"constant"``, or a table with such a ``kind`` and its options.
+      ``"linear"``, ``"constant"``, or a table with such a ``kind`` and its options.
     - ``trip``: ``"consecutive"``, ``"count_window"``, ``"time_window"``, or a table with ``kind``;
       ``estimator``: ``"gradient2"``, ``"vegas"``, ``"aimd"``, likewise. ``open_s``: a duration, or
       a table of the options of ``Growing``.

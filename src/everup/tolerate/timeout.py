@@ -2,120 +2,42 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import Context, copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
-from everup.tolerate._forks import on_fork, renew
+from everup.tolerate._expiry import Lane, Timer
+from everup.tolerate._forks import on_fork
+from everup.tolerate._functions import plain
+from everup.tolerate._loops import elsewhere, trio_now
 from everup.tolerate._options import Seconds, whole
 from everup.tolerate._options import seconds as duration
-from everup.tolerate._workers import Workers
+from everup.tolerate._threaded import Threaded
 from everup.tolerate.deadline import (
-    AT,
     CUT,
-    SLACK_S,
-    TASK,
     Entry,
     current,
-    cut,
     cut_ended,
     leave,
     no_task,
     task_of,
     within,
 )
-from everup.tolerate.errors import DeadlineExceeded, Rejected, TimedOut
+from everup.tolerate.errors import DeadlineExceeded, TimedOut
 
 if TYPE_CHECKING:
-    import asyncio
     from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MANY = 64
-"""Ended calls that a lane keeps, in vain, behind a slow one before it looks for them."""
 
-
-class _Lane:
-    """The calls of one ``Timeout`` on one event loop. As all may take equally long, the first that
-    began is the first that is due: a deque holds them, and one timer serves all. A call that ends
-    leaves the timer alone: it finds out when it fires, at most once per timeout."""
-
-    # It must not hold the loop: the loop is what it is kept under.
-    __slots__ = ("armed", "blocks", "context", "dead", "now", "queue")
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self.now = now
-        self.queue: deque[Entry] = deque()
-        self.dead = 0
-        """Entries of ended calls in the queue."""
-        self.armed = False
-        self.context = Context()  # empty: a timer must not keep some call's variables alive
-        self.blocks: dict[Any, list[Entry]] = {}
-        """What each task has entered with ``async with``."""
-
-    def arm(self, loop: asyncio.AbstractEventLoop, left: float) -> None:
-        """Look again in so many seconds."""
-        self.armed = True
-        loop.call_later(left, self._fire, loop, context=self.context)
-
-    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.armed = False
-        queue, now = self.queue, self.now()
-        due: list[Entry] = []
-        while queue:
-            entry = queue[0]
-            if entry[TASK] is None:
-                self.dead -= 1
-            elif entry[AT] > now + SLACK_S:
-                self.arm(loop, entry[AT] - now)
-                break
-            else:
-                entry[AT] = None
-                due.append(entry)
-            queue.popleft()
-        if due:
-            loop.call_soon(cut, loop, due, self.context, True, context=self.context)
-
-    def leave(self, entry: Entry) -> None:
-        """A call has ended, wherever it stands."""
-        entry[TASK] = None
-        if entry[AT] is None:
-            return
-        queue = self.queue
-        self.dead += 1
-        while queue and queue[0][TASK] is None:
-            queue.popleft()
-            self.dead -= 1
-        if self.dead > _MANY and self.dead * 2 > len(queue):
-            alive = [one for one in queue if one[TASK] is not None]
-            queue.clear()
-            queue.extend(alive)
-            self.dead = 0
-
-
-class _Job:
-    """One call in a thread of its own."""
-
-    __slots__ = ("abandoned", "done", "error", "over", "result")
-
-    def __init__(self) -> None:
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.over = self.abandoned = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-
-class Timeout(Policy):
+class Timeout(Threaded):
     """A call may take ``seconds`` (above 0). Raises ``TimedOut``.
+
+    ``seconds``: None: as long as it likes. ``each``: asked with the arguments of each call, gives
+    the seconds that this one may take; None: ``seconds``. Such calls have a timer each.
 
     **Asynchronous**: the call is cancelled when its time is over. ``TimedOut`` is raised only if
     that ended it: a result that is there wins; so does what the call raises while it cleans up; and
@@ -138,34 +60,34 @@ class Timeout(Policy):
     5 s for the next, which may find their ``threading.local`` variables. An earlier deadline around
     it ends the wait too, with ``DeadlineExceeded``.
 
-    Events: ``timed_out``, ``late`` (``error``: its type, None when it brought a result),
-    ``rejected`` (``hung``). Asynchronous calls of one object share one timer per event loop.
+    Events: ``timed_out`` (``seconds``: what it had), ``late`` (``error``: its type, None when it
+    brought a result), ``rejected`` (``hung``). Asynchronous calls of one object share one timer per
+    event loop.
     """
-
-    _looks = False
 
     def __init__(
         self,
-        seconds: Seconds,
+        seconds: Seconds | None,
         name: str = "timeout",
         clock: Clock | None = None,
         *,
+        each: Callable[..., Seconds | None] | None = None,
         thread: bool = False,
         max_hung: int = 8,
     ) -> None:
         super().__init__(name, clock)
-        self.seconds = duration("seconds", seconds, above=True)
+        self.seconds: float | None = None
+        if seconds is not None:
+            self.seconds = duration("seconds", seconds, above=True)
+        plain("each", each)
+        self._each = each
+        self._looks = each is not None
         self.thread = thread
         self.max_hung = whole("max_hung", max_hung)
-        self.hung = 0
-        """Threads that hang now."""
-        if thread:
-            self._workers = Workers(name)
-        # Re-entrant: garbage collection may run any __del__ in the middle of what it guards.
-        self._lock = threading.RLock()
+        self._begin_threads(thread)
         on_fork(self)
-        self._lanes: WeakKeyDictionary[Any, _Lane] = WeakKeyDictionary()
-        self._here: tuple[Any, _Lane] = (None, _Lane(self.clock.now))
+        self._lanes: WeakKeyDictionary[Any, Lane] = WeakKeyDictionary()
+        self._here: tuple[Any, Lane] = (None, self._new_lane())
         """The loop used last, and its lane: looking into the dictionary costs as much again."""
 
     @property
@@ -173,7 +95,7 @@ class Timeout(Policy):
         """Whether nothing of weight is lost with it: no thread hangs. ``Keyed`` asks."""
         return self.hung == 0
 
-    def _lane_of(self, loop: Any) -> _Lane:
+    def _lane_of(self, loop: Any) -> Lane:
         with self._lock:
             lane = self._lanes.get(loop)
             if lane is None:
@@ -182,13 +104,25 @@ class Timeout(Policy):
                     old = ref()
                     if old is not None and old.is_closed():
                         self._lanes.pop(old, None)
-                lane = self._lanes.setdefault(loop, _Lane(self.clock.now))
+                lane = self._lanes.setdefault(loop, self._new_lane())
             self._here = (loop, lane)
             return lane
 
-    def _timed_out(self, error: BaseException | None) -> NoReturn:
-        self._tell("timed_out")
-        raise TimedOut(f"{self.name}: took longer than {self.seconds:g} s") from error
+    def _new_lane(self) -> Lane:
+        return Lane(self.clock.now, lambda: self._off)
+
+    def _limit_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        """Seconds that one call may take; None: as long as it likes."""
+        if self._off:
+            return None
+        given = None if self._each is None else self._each(*args, **kwargs)
+        return self.seconds if given is None else duration("each", given, above=True)
+
+    def _timed_out(
+        self, error: BaseException | None, call: object, limit_s: float | None
+    ) -> NoReturn:
+        self._tell("timed_out", call, seconds=limit_s)
+        raise TimedOut(f"{self.name}: took longer than {limit_s:g} s") from error
 
     # -- asynchronous
 
@@ -197,9 +131,14 @@ class Timeout(Policy):
         from asyncio import get_running_loop
 
         find, lane_of, now, seconds = task_of(), self._lane_of, self.clock.now, self.seconds
+        if seconds is None or self._each is not None:
+            return self._around_each(call)
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            loop = get_running_loop()
+            try:
+                loop = get_running_loop()
+            except RuntimeError:
+                return await self._in_trio(call, args, kwargs, seconds)
             here, lane = self._here
             if here is not loop:
                 lane = lane_of(loop)
@@ -216,39 +155,87 @@ class Timeout(Policy):
             except BaseException as error:
                 lane.leave(entry)
                 if entry[3]:
-                    self._after_cut(task, entry, error)
+                    self._after_cut(task, entry, error, call, seconds)
                 raise
             if queue and queue[0] is entry:
                 queue.popleft()
             else:
                 lane.leave(entry)
                 if entry[3]:
-                    self._after_cut(task, entry, None)
+                    self._after_cut(task, entry, None, call, seconds)
             return result
 
         return guarded
 
-    def _after_cut(self, task: Any, entry: Entry, error: BaseException | None) -> None:
-        if cut_ended(task, entry, error):
-            self._timed_out(error)
-        self._tell_late(error)
+    def _around_each(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Each call with a time of its own."""
+        from asyncio import current_task
 
-    def _tell_late(self, error: BaseException | None) -> None:
-        self._tell("late", error=None if error is None else type(error).__name__)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            limit_s = self._limit_of(args, kwargs)
+            if limit_s is None:
+                return await call(*args, **kwargs)
+            try:
+                task = current_task()
+            except RuntimeError:
+                return await self._in_trio(call, args, kwargs, limit_s)
+            if task is None:
+                no_task()
+            timer = Timer(task, limit_s, self.clock.now, lambda: self._off)
+            try:
+                result = await call(*args, **kwargs)
+            except BaseException as error:
+                timer.end()
+                if timer.entry[CUT]:
+                    self._after_cut(task, timer.entry, error, call, limit_s)
+                raise
+            timer.end()
+            if timer.entry[CUT]:
+                self._after_cut(task, timer.entry, None, call, limit_s)
+            return result
+
+        return guarded
+
+    async def _in_trio(
+        self, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any, limit_s: float
+    ) -> T:
+        trio = trio_now(self.name)
+        with trio.move_on_after(float("inf") if self._off else limit_s):
+            return await call(*args, **kwargs)
+        self._timed_out(None, call, limit_s)
+
+    def _after_cut(
+        self,
+        task: Any,
+        entry: Entry,
+        error: BaseException | None,
+        call: object,
+        limit_s: float | None,
+    ) -> None:
+        if cut_ended(task, entry, error):
+            self._timed_out(error, call, limit_s)
+        self._tell_late(error, call)
+
+    def _tell_late(self, error: BaseException | None, call: object) -> None:
+        self._tell("late", call, error=None if error is None else type(error).__name__)
 
     async def __aenter__(self) -> Timeout:
         import asyncio
 
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            elsewhere(self.name, "a block")
         if task is None:
             no_task()
+        seconds = self._of_block()
         loop = task.get_loop()
         lane = self._lane_of(loop)
-        entry = [task, self.clock.now() + self.seconds, task.cancelling(), False]
+        entry = [task, self.clock.now() + seconds, task.cancelling(), False]
         lane.queue.append(entry)
         lane.blocks.setdefault(task, []).append(entry)
         if not lane.armed:
-            lane.arm(loop, self.seconds)
+            lane.arm(loop, seconds)
         return self
 
     async def __aexit__(
@@ -272,31 +259,42 @@ class Timeout(Policy):
             del lane.blocks[task]
         lane.leave(entry)
         if entry[CUT]:
-            self._after_cut(task, entry, error)
+            self._after_cut(task, entry, error, None, self.seconds)
+
+    def _of_block(self) -> float:
+        if self.seconds is None:
+            raise TypeError(f"{self.name}: a block needs a number of seconds")
+        return self.seconds
 
     # -- synchronous
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
+        each = self._each is not None
         if self.thread:
             return self._in_thread(call)
         get, put, now, seconds = current.get, current.set, self.clock.now, self.seconds
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            limit_s = seconds
+            if each or self._off:
+                limit_s = self._limit_of(args, kwargs)
+            if limit_s is None:
+                return call(*args, **kwargs)
             outer = get()
-            limit = now() + seconds
+            limit = now() + limit_s
             at = limit if outer is None else within(limit, now, outer)
             put((at, now, outer, self))
             try:
                 result = call(*args, **kwargs)
             except DeadlineExceeded as error:
                 if at == limit <= now():
-                    self._timed_out(error)
+                    self._timed_out(error, call, limit_s)
                 raise
             finally:
                 put(outer)
             if self._listeners and now() > limit:
-                self._tell_late(None)
+                self._tell_late(None, call)
             return result
 
         return guarded
@@ -305,7 +303,7 @@ class Timeout(Policy):
         if self.thread:
             raise TypeError(f"{self.name}: a block cannot run in a thread; guard a function")
         outer, now = current.get(), self.clock.now
-        limit = now() + self.seconds
+        limit = now() + (float("inf") if self._off else self._of_block())
         current.set((within(limit, now, outer), now, outer, (self, limit)))
         return self
 
@@ -320,78 +318,6 @@ class Timeout(Policy):
             return
         at, now, _outer, (_self, limit) = span
         if isinstance(error, DeadlineExceeded) and at == limit <= now():
-            self._timed_out(error)
+            self._timed_out(error, None, self.seconds)
         if error is None and self._listeners and now() > limit:
-            self._tell_late(None)
-
-    # -- in a thread
-
-    def _in_thread(self, call: Callable[P, T]) -> Callable[P, T]:
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            hung = self.hung
-            if hung >= self.max_hung:
-                self._tell("rejected", hung=hung)
-                raise Rejected(self.name, f"{hung} threads hang")
-            now, outer = self.clock.now, current.get()
-            began = now()
-            at = within(began + self.seconds, now, outer)
-            context = copy_context()
-            context.run(current.set, (at, now, outer, self))
-            job = _Job()
-            self._workers.run(partial(self._work, job, context, call, args, kwargs))
-            try:
-                job.done.acquire(timeout=min(max(0.0, at - began), threading.TIMEOUT_MAX))
-            finally:
-                # Also where the wait was interrupted: nobody will fetch the result.
-                abandoned = self._abandon(job)
-            if abandoned:
-                if at < began + self.seconds:
-                    raise DeadlineExceeded(f"{self.name}: the deadline around it is over")
-                self._timed_out(None)
-            error, job.error = job.error, None
-            if error is None:
-                return job.result  # type: ignore[no-any-return]
-            try:
-                if isinstance(error, DeadlineExceeded) and at == began + self.seconds <= now():
-                    self._timed_out(error)
-                raise error
-            finally:
-                del error, job  # the traceback holds this frame: break the circle
-
-        return guarded
-
-    def _abandon(self, job: _Job) -> bool:
-        """Nobody waits for it any longer. False: it is over, its result can be taken."""
-        with self._lock:
-            if job.over:
-                return False
-            job.abandoned = True
-            self.hung += 1
-            return True
-
-    def _work(
-        self,
-        job: _Job,
-        context: Context,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Callable[[], object]:
-        """In the thread: returns what wakes the caller."""
-        try:
-            job.result = context.run(call, *args, **kwargs)
-        except BaseException as error:  # all of it belongs to the caller
-            job.error = error
-        with self._lock:
-            job.over = True
-            if job.abandoned:
-                self.hung -= self.hung > 0  # a fork's child counts none
-        if job.abandoned:
-            late, job.error = job.error, None
-            self._tell_late(late)
-        return job.done.release
-
-    def forked(self) -> None:
-        """In the child of a fork: what hangs does so in the parent alone."""
-        self.hung = 0
-        renew(self._lock)
+            self._tell_late(None, None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._functions import is_async, plain
+from everup.tolerate._loops import elsewhere
 from everup.tolerate._options import real, whole
 from everup.tolerate._race import Tasks
 from everup.tolerate._threads import Job, Threads
@@ -121,6 +122,8 @@ class Vote(Policy):
         second = self.others[: self.quorum - 1]
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            if self._off:
+                return call(*args, **kwargs)
             answers: list[T] = []
             failure: Exception | None = None
             try:
@@ -136,7 +139,7 @@ class Vote(Policy):
             except Exception as error:
                 failure = error
             try:
-                tally = _Tally(self)
+                tally = _Tally(self, call)
                 for number, answer in enumerate(answers, 1):
                     tally.ended(number, answer, None)
                 if failure is not None:
@@ -155,7 +158,9 @@ class Vote(Policy):
         versions, threads = (call, *self.others), self._threads
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            tally, job, given = _Tally(self), Job(copy_context()), (args, kwargs)
+            if self._off:
+                return call(*args, **kwargs)
+            tally, job, given = _Tally(self, call), Job(copy_context()), (args, kwargs)
             started = 0
             try:
                 for version in versions:
@@ -183,8 +188,14 @@ class Vote(Policy):
         versions = (call, *self.others)
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            tally = _Tally(self)
-            tasks = Tasks(get_running_loop(), copy_context(), tally.task_ended)
+            if self._off:
+                return await call(*args, **kwargs)
+            tally = _Tally(self, call)
+            try:
+                loop = get_running_loop()
+            except RuntimeError:
+                elsewhere(self.name, "asking several at once")
+            tasks = Tasks(loop, copy_context(), tally.task_ended)
             for number, version in enumerate(versions, 1):
                 tasks.start(number, version, (args, kwargs))
             try:
@@ -216,10 +227,11 @@ def _within(most: float) -> Callable[[Any, Any], object]:
 class _Tally:
     """The votes of one call."""
 
-    __slots__ = ("answers", "errors", "fatal", "over", "support", "vote", "winner", "wrong")
+    __slots__ = ("answers", "call", "errors", "fatal", "over", "support", "vote", "winner", "wrong")
 
-    def __init__(self, vote: Vote) -> None:
+    def __init__(self, vote: Vote, call: object) -> None:
         self.vote = vote
+        self.call = call
         self.answers: dict[int, Any] = {}
         """By the number of the version."""
         self.support: dict[int, int] = {}
@@ -266,7 +278,7 @@ class _Tally:
     def _failed(self, number: int, error: BaseException) -> None:
         if not self.over:
             self.errors[number] = error
-            self.vote._tell("version_failed", version=number, error=error)
+            self.vote._tell("version_failed", self.call, version=number, error=error)
             self._decide()
 
     def _answered(self, number: int, answer: Any) -> None:
@@ -309,7 +321,7 @@ class _Tally:
         answer = self.answers[winner]
         for number, its in sorted(self.answers.items()):
             if number != winner and not self._agree(winner, answer, number, its):
-                self.vote._tell("dissent", version=number, answer=its)
+                self.vote._tell("dissent", self.call, version=number, answer=its)
 
     def result(self) -> Any:
         """What the caller gets."""
@@ -323,7 +335,7 @@ class _Tally:
             if fatal is not None:
                 raise fatal
             vote = self.vote
-            vote._tell("no_quorum", answers=len(answers), errors=len(errors))
+            vote._tell("no_quorum", self.call, answers=len(answers), errors=len(errors))
             raise NoQuorum(
                 f"{vote.name}: no {vote.quorum} of {1 + len(vote.others)} versions agree: "
                 f"{len(answers)} answers, {len(errors)} errors",

@@ -1,15 +1,27 @@
 """Waits by attempt: their values, their bounds, and what no options may do to them."""
 
+import asyncio
 import itertools
 import math
 import random
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everup.tolerate.backoff import Backoff, constant, decorrelated, equal, exponential, full
+from everup.tolerate.backoff import (
+    Backoff,
+    added,
+    constant,
+    decorrelated,
+    equal,
+    exponential,
+    full,
+    linear,
+    steps,
+)
 
 LOW, MIDDLE, HIGH = (lambda: 0.0), (lambda: 0.5), (lambda: 1.0 - 2**-53)
 
@@ -51,6 +63,52 @@ def test_decorrelated_jitter_goes_by_the_wait_before() -> None:
     assert waits(decorrelated(1.0, 10.0), 4, LOW) == [1, 1, 1, 1]
     assert waits(decorrelated(1.0, 10.0), 4) == [2.0, 3.5, 5.75, 9.125]
     assert waits(decorrelated(1.0, 10.0), 5, HIGH) == pytest.approx([3, 9, 10, 10, 10])
+
+
+def test_linear_up_to_its_cap() -> None:
+    assert waits(linear(2.0, 7.0), 5) == [2, 4, 6, 7, 7]
+    assert waits(linear(), 2) == [1, 2]
+    assert waits(linear(0), 2) == [0, 0]
+    assert linear(1.0, 10.0)(10**12, 0.0, MIDDLE) == 10.0
+    with pytest.raises(ValueError, match="cap_s"):
+        linear(5.0, 4.0)
+
+
+def test_steps_go_through_a_list_and_stay_at_its_end() -> None:
+    assert waits(steps(0.1, timedelta(seconds=2), 1), 5) == [0.1, 2.0, 1, 1, 1]
+    assert waits(steps(3), 2) == [3, 3]
+    with pytest.raises(ValueError, match="delays_s: give one at least"):
+        steps()
+    with pytest.raises(ValueError, match="delays_s must be 0 or more"):
+        steps(1, -1)
+
+
+def test_added_jitter_is_on_top() -> None:
+    assert waits(added(exponential(1.0, 4.0), 2.0), 4, LOW) == [1, 2, 4, 4]
+    assert waits(added(exponential(1.0, 4.0), 2.0), 4) == [2, 3, 5, 5]
+    assert waits(added(constant(0.0)), 1) == [0.5]
+    for wrong in (None, asyncio.sleep, 5):
+        with pytest.raises(TypeError, match="inner"):
+            added(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="jitter_s"):
+        added(constant(0), -1)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "name"),
+    [
+        (constant(2), "constant(2)"),
+        (exponential(), "exponential(0.1, 10, 2)"),
+        (full(1, 5), "full(1, 5, 2)"),
+        (equal(1, timedelta(minutes=1)), "equal(1, 60, 2)"),
+        (decorrelated(), "decorrelated(0.1, 10, 3)"),
+        (linear(2, 7), "linear(2, 7)"),
+        (steps(1, 2.5), "steps(1, 2.5)"),
+        (added(linear(), 0.5), "added(linear(1, 10), 0.5)"),
+    ],
+)
+def test_each_says_what_it_is(backoff: Backoff, name: str) -> None:
+    assert backoff.__qualname__ == name  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("make", [exponential, full, equal, decorrelated])

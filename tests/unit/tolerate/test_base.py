@@ -221,7 +221,7 @@ def test_call_refuses_what_is_asynchronous(function: Any) -> None:
 def test_the_name_in_a_refusal() -> None:
     with pytest.raises(TypeError, match=r"^Thing\.coroutine is asynchronous"):
         Plain().call(Thing().coroutine, 1)
-    with pytest.raises(TypeError, match=r"^functools.partial\(<function awork"):
+    with pytest.raises(TypeError, match=r"^awork is asynchronous"):
         Plain().call(functools.partial(awork), 1)
 
 
@@ -258,7 +258,7 @@ def test_listeners() -> None:
     listener = seen.append
     ends = [plain.subscribe(listener), plain.subscribe(listener)]  # the same one, twice
     plain.call(work, 2)
-    event = Event("mine", "called", 5.0, {"args": (2,)})
+    event = Event("mine", "called", 5.0, {"args": (2,)}, "")
     assert seen == [event, event]
     ends[1]()
     assert plain._listeners == (listener,)
@@ -307,6 +307,10 @@ def test_what_a_listener_raises_is_dropped_unless_it_is_an_exit() -> None:
 # -- outcomes
 
 
+def group(*errors: Exception) -> ExceptionGroup[Exception]:
+    return ExceptionGroup("several", errors)
+
+
 @pytest.mark.parametrize(
     ("error", "options", "outcome"),
     [
@@ -328,6 +332,17 @@ def test_what_a_listener_raises_is_dropped_unless_it_is_an_exit() -> None:
         (OSError(5, "x"), {"when": lambda error: error.errno == 5}, FAILED),
         (OSError(6, "x"), {"when": lambda error: error.errno == 5}, OK),
         (OSError(), {"on": ()}, OK),
+        (group(OSError(), KeyError()), {"on": OSError}, FAILED),
+        (group(KeyError(), group(OSError())), {"on": OSError}, FAILED),
+        (group(KeyError(), KeyError()), {"on": OSError}, OK),
+        (group(Rejected("x", "y"), BreakerOpen("x", "y")), {}, NEUTRAL),
+        (group(Rejected("x", "y"), KeyError()), {"on": OSError}, OK),
+        (group(Rejected("x", "y")), {"on": Rejected}, FAILED),
+        (group(KeyError()), {"on": (OSError, ExceptionGroup)}, FAILED),
+        (group(OSError()), {"unless": ExceptionGroup}, OK),
+        (group(OSError()), {"on": BaseException, "unless": OSError}, OK),
+        (BaseExceptionGroup("all", [KeyboardInterrupt()]), {"on": BaseException}, NEUTRAL),
+        (group(OSError(5, "x")), {"when": lambda error: error.errno == 5}, FAILED),
     ],
 )
 def test_outcomes_of_errors(
@@ -555,8 +570,8 @@ def test_names_are_found_by_threads_at_once() -> None:
 
 
 def test_events_are_plain_tuples() -> None:
-    assert Event("a", "b", 1.0, {}) == ("a", "b", 1.0, {})
-    assert _base.Event._fields == ("policy", "kind", "at", "detail")
+    assert Event("a", "b", 1.0, {}) == ("a", "b", 1.0, {}, "")
+    assert _base.Event._fields == ("policy", "kind", "at", "detail", "function")
 
 
 def test_a_policy_says_which_it_is() -> None:

@@ -244,7 +244,7 @@ def test_a_function_that_only_returns_an_awaitable_will_do(clock: Strict) -> Non
 
 def test_how_a_copy_is_started_is_up_to_the_kind_of_race(clock: Strict) -> None:
     with pytest.raises(NotImplementedError):
-        _race.Race(Hedge(1.0, clock=clock), clock.time).spawn(2)
+        _race.Race(Hedge(1.0, clock=clock), clock.time, print).spawn(2)
 
 
 # -- asynchronous: failures

@@ -181,7 +181,7 @@ def test_members_can_be_looked_at_and_not_set() -> None:
         ("db", "argument 2 is no policy: 'db'; a name is given as name='db'"),
         (len, r"<built-in function len>; the function comes afterwards: Pipeline\(...\)\(function"),
         (str, "<class 'str'>; the function"),
-        (RetryBudget(), "argument 2 is no policy: <everup.tolerate.budget.RetryBudget"),
+        (RetryBudget(), "argument 2 is no policy: <RetryBudget 'budget'"),
         (None, "argument 2 is no policy: None$"),
     ],
 )
@@ -493,3 +493,20 @@ def test_forgotten_by_key_unless_a_member_has_something_to_lose(clock: FakeClock
     assert list(pipes.policies()) == ["a", "c"]
     breaker.reset()
     assert pipes.get("a").forgettable
+
+
+def test_a_member_that_does_nothing_leaves_the_function_its_name() -> None:
+    class Nothing(Policy):
+        def __init__(self) -> None:
+            super().__init__("nothing")
+
+        def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+            return call
+
+    def mine() -> str:
+        return "done"
+
+    name, guarded = mine.__qualname__, Pipeline(Retry(), Nothing())(mine)
+    assert guarded() == "done"
+    assert mine.__qualname__ == name
+    assert Pipeline(Nothing())(mine) is mine

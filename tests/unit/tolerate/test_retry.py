@@ -123,7 +123,7 @@ def test_attempts_by_failures(mode: Mode, clock: FakeClock, attempts: int, failu
     recorder = Recorder(retry)
     if failures < attempts:
         assert mode.go(retry, service) == "done"
-        assert recorder.kinds == ["retry"] * failures
+        assert recorder.kinds == ["retry"] * failures + ["recovered"] * (failures > 0)
     else:
         with pytest.raises(FlakyError):
             mode.go(retry, service)
@@ -138,7 +138,8 @@ def test_attempts_by_bad_values(mode: Mode, clock: FakeClock, attempts: int, fai
     recorder = Recorder(retry)
     assert mode.go(retry, service) == ("done" if failures < attempts else None)
     given_up = failures >= attempts
-    assert recorder.kinds == ["retry"] * min(failures, attempts - 1) + ["gave_up"] * given_up
+    last = ["gave_up"] if given_up else ["recovered"] * (failures > 0)
+    assert recorder.kinds == ["retry"] * min(failures, attempts - 1) + last
     assert service.at == [float(n) for n in range(min(attempts, failures + 1))]
 
 
@@ -1037,7 +1038,7 @@ def test_by_hand_is_the_same(mode: Mode, clock: FakeClock, attempts: int, failur
 
     if failures < attempts:
         mode.by_hand(retry, clock, body)
-        assert recorder.kinds == ["retry"] * failures
+        assert recorder.kinds == ["retry"] * failures + ["recovered"] * (failures > 0)
     else:
         with pytest.raises(FlakyError) as caught:
             mode.by_hand(retry, clock, body)
@@ -1303,3 +1304,16 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], match: str) -
 def test_what_is_no_exception_class_is_refused() -> None:
     with pytest.raises(TypeError, match="exception class"):
         Retry(on="ValueError")  # type: ignore[arg-type]
+
+
+def test_a_group_is_repeated_for_what_is_in_it(mode: Mode, clock: FakeClock) -> None:
+    down, full = ExceptionGroup("g", [DownError(), KeyError()]), RateLimited("rate", "full")
+    for error, calls in ((down, 3), (ExceptionGroup("g", [full]), 1), (KeyError(), 1)):
+        service = Service(clock, error)
+        with pytest.raises(type(error)):
+            mode.go(retry_of(clock, on=FlakyError), service)
+        assert service.calls == calls
+    service = Service(clock, ExceptionGroup("g", [full]))
+    with pytest.raises(ExceptionGroup):
+        mode.go(retry_of(clock), service)  # any error will do, but a refusal
+    assert service.calls == 1

@@ -365,7 +365,7 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
         (
             of("retry", backoff="ful"),
             "pipeline.db[0].backoff = \"ful\": unknown kind; did you mean 'full'?; valid: full, "
-            "equal, decorrelated, exponential, constant",
+            "equal, decorrelated, exponential, linear, constant",
         ),
         (
             of("retry", backoff="1 fortnight"),
@@ -375,12 +375,12 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
         (
             of("retry", backoff={"base_s": 1}),
             "pipeline.db[0].backoff: kind is missing; valid: full, equal, decorrelated, "
-            "exponential, constant",
+            "exponential, linear, constant",
         ),
         (
             of("retry", backoff={"kind": 1}),
             "pipeline.db[0].backoff.kind = 1: unknown kind; valid: full, equal, decorrelated, "
-            "exponential, constant",
+            "exponential, linear, constant",
         ),
         (
             of("retry", backoff={"kind": "equal", "base_s": "2s", "cap_s": "1s"}),

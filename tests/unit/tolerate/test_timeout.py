@@ -8,13 +8,14 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everup.tolerate import timeout
+from everup.tolerate import _threaded
 from everup.tolerate.deadline import Deadline, check, remaining
 from everup.tolerate.errors import DeadlineExceeded, Rejected, TimedOut
 from everup.tolerate.testing import FakeClock, Recorder, _loop
@@ -831,7 +832,7 @@ def test_thread_calls_made_at_once_may_all_hang_but_no_more(
         meet.wait()  # all four are let through before the first has hung
         return copy_context()
 
-    monkeypatch.setattr(timeout, "copy_context", together)
+    monkeypatch.setattr(_threaded, "copy_context", together)
     callers = [threading.Thread(target=caller) for _ in range(4)]
     for one in callers:
         one.start()
@@ -902,7 +903,7 @@ def test_thread_interrupted_wait_gives_the_call_up(monkeypatch: pytest.MonkeyPat
         def release(self) -> None:
             pass
 
-    job = timeout._Job
+    job = _threaded._Job
     init = job.__init__
 
     def broken(self: Any) -> None:
@@ -916,3 +917,182 @@ def test_thread_interrupted_wait_gives_the_call_up(monkeypatch: pytest.MonkeyPat
     go.set()
     assert ended.wait(10)
     assert limit.hung == 0
+
+
+# -- seconds for each call
+
+
+def test_each_call_has_the_seconds_that_it_is_given(clock: FakeClock) -> None:
+    limit = Timeout(9.0, each=lambda tries, *_: tries, clock=clock)
+    recorder = Recorder(limit)
+
+    async def slow(tries: float | None) -> None:
+        await forever()
+
+    async def main() -> None:
+        for tries, lasts in ((2.0, 2.0), (None, 9.0), (timedelta(seconds=3), 3.0)):
+            began = clock.time
+            with pytest.raises(TimedOut, match=f"took longer than {lasts:g} s"):
+                await limit.acall(slow, tries)
+            assert clock.time - began == lasts
+            assert this_task().cancelling() == 0
+        assert await limit.acall(asyncio.sleep, 1.5, "done") == "done"  # its argument is both
+
+    clock.run(main())
+    assert [event.detail["seconds"] for event in recorder.events] == [2.0, 9.0, 3.0]
+
+
+def test_calls_of_different_seconds_end_in_their_own_order(clock: FakeClock) -> None:
+    limit = Timeout(None, each=lambda lasts: lasts, clock=clock)
+    ended: list[float] = []
+
+    async def slow(lasts: float) -> None:
+        await forever()
+
+    async def one(lasts: float) -> None:
+        with pytest.raises(TimedOut):
+            await limit.acall(slow, lasts)
+        ended.append(lasts)
+
+    async def main() -> None:
+        await asyncio.gather(*(one(lasts) for lasts in (5.0, 1.0, 3.0)))
+
+    clock.run(main())
+    assert ended == [1.0, 3.0, 5.0]
+
+
+def test_what_ends_at_its_own_time_tells_as_it_went(clock: FakeClock) -> None:
+    limit = Timeout(None, each=lambda *_: 1.0, clock=clock)
+    recorder = Recorder(limit)
+
+    async def stubborn() -> str:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            pass
+        return "done"
+
+    async def cleaning_up() -> None:
+        try:
+            await forever()
+        finally:
+            raise KeyError("mine")
+
+    async def main() -> None:
+        assert await limit.acall(stubborn) == "done"
+        with pytest.raises(KeyError):
+            await limit.acall(cleaning_up)
+        with pytest.raises(ZeroDivisionError):
+            await limit.acall(quick)
+        await asyncio.sleep(9.0)
+
+    async def quick() -> None:
+        raise ZeroDivisionError
+
+    clock.run(main())
+    assert [(event.kind, event.detail) for event in recorder.events] == [
+        ("late", {"error": None}), ("late", {"error": "KeyError"}),
+    ]  # fmt: skip
+
+
+def test_a_timer_that_comes_too_early_is_set_again(clock: FakeClock) -> None:
+    """A loop may round, or count by another clock than the policy does."""
+    behind = FakeClock(start=0.0)
+    limit = Timeout(None, each=lambda: 1.0, clock=behind)
+    recorder = Recorder(limit)
+
+    async def main() -> None:
+        call = asyncio.ensure_future(limit.acall(forever))
+        await asyncio.sleep(1.5)
+        assert not call.done()
+        behind.advance(1.0)
+        with pytest.raises(TimedOut):
+            await call
+
+    clock.run(main())
+    assert recorder.kinds == ["timed_out"]
+
+
+def test_who_cancels_a_call_of_its_own_seconds_wins(clock: FakeClock) -> None:
+    limit = Timeout(None, each=lambda: 5.0, clock=clock)
+
+    async def main() -> None:
+        call = asyncio.ensure_future(limit.acall(forever))
+        await asyncio.sleep(1.0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_each_synchronous_call_has_its_own_seconds(thread: bool) -> None:
+    limit = Timeout(60.0, each=lambda lasts: lasts, thread=thread)
+
+    def look(lasts: float | None) -> float | None:
+        return remaining()
+
+    for lasts, most in ((5.0, 5.0), (None, 60.0)):
+        left = limit.call(look, lasts)
+        assert left is not None
+        assert most - 5.0 < left <= most
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_without_a_number_of_seconds_a_call_takes_as_long_as_it_likes(
+    clock: FakeClock, thread: bool
+) -> None:
+    def look() -> float | None:
+        return remaining()
+
+    async def alook() -> float | None:
+        await asyncio.sleep(9999.0)
+        return remaining()
+
+    for each in (None, lambda: None):
+        limit = Timeout(None, each=each, thread=thread, clock=clock)
+        assert limit.call(look) is None
+        assert clock.run(limit.acall(alook)) is None
+    assert limit.seconds is None
+
+
+@pytest.mark.parametrize("lasts", [0, -1.0, float("nan"), "3", True])
+def test_seconds_of_a_call_that_cannot_be(clock: FakeClock, lasts: Any) -> None:
+    limit = Timeout(5.0, each=lambda: lasts, clock=clock)
+    with pytest.raises((ValueError, TypeError), match="each must be"):
+        limit.call(lambda: None)
+    with pytest.raises((ValueError, TypeError), match="each must be"):
+        clock.run(limit.acall(forever))
+
+
+def test_a_block_needs_a_number_of_seconds(clock: FakeClock) -> None:
+    limit = Timeout(None, "orders", clock=clock)
+
+    async def main() -> None:
+        async with limit:
+            pass
+
+    message = "^orders: a block needs a number of seconds$"
+    with pytest.raises(TypeError, match=message), limit:
+        pass
+    with pytest.raises(TypeError, match=message):
+        clock.run(main())
+    with pytest.raises(TypeError, match="each"):
+        Timeout(5.0, each=forever)
+    with pytest.raises(RuntimeError, match="only what runs in a task can be cut off"):
+        clock.run(without_a_task(Timeout(None, each=lambda: 5.0, clock=clock)))
+
+
+async def without_a_task(limit: Timeout) -> Any:
+    """What a callback of the loop makes of it: nothing can be cancelled there."""
+    got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def callback() -> None:
+        try:
+            limit.acall(forever).send(None)
+        except BaseException as error:
+            got.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(callback)
+    return await got

@@ -28,7 +28,10 @@ _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`]+)`")
 
 DOCUMENTED = {
-    "retry": ["Retry", "constant", "exponential", "full", "equal", "decorrelated"],
+    "retry": [
+        *["Retry", "constant", "exponential", "full", "equal", "decorrelated", "linear"],
+        *["steps", "added"],
+    ],
     "budget": ["RetryBudget"],
     "breaker": ["Breaker", "Consecutive", "CountWindow", "TimeWindow", "Growing"],
     "timeout": ["Timeout"],
@@ -50,13 +53,13 @@ DOCUMENTED = {
     "README": ["Judge", "Clock"],
 }
 MODULES = {
-    "Retry": ["retry"],
+    "Retry": ["retry", "_attempts"],
     "Breaker": ["breaker"],
-    "Timeout": ["timeout"],
+    "Timeout": ["timeout", "_threaded"],
     "Deadline": ["deadline"],
     "Bulkhead": ["bulkhead"],
     "Limit": ["limit"],
-    "RateLimit": ["rate"],
+    "RateLimit": ["rate", "_waiting"],
     "Shed": ["shed"],
     "Hedge": ["hedge", "_race"],
     "Fallback": ["fallback"],
@@ -292,6 +295,7 @@ def test_events_are_those_of_the_code(page: str, name: str) -> None:
 def test_what_is_told_is_found_in_the_source() -> None:
     assert told("Retry") == {
         "retry": {"attempt", "delay_s", "error"},
+        "recovered": {"attempts", "elapsed_s"},
         "gave_up": {"attempts", "why", "elapsed_s", "error"},
     }
     assert told("Breaker")["opened"] is None
