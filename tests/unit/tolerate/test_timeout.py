@@ -969,7 +969,7 @@ def test_what_ends_at_its_own_time_tells_as_it_went(clock: FakeClock) -> None:
         try:
             await forever()
         except asyncio.CancelledError:
-            pass
+            await asyncio.sleep(1.0)
         return "done"
 
     async def cleaning_up() -> None:
