@@ -284,6 +284,7 @@ class Zabbix:
         argv = [str(php) if php.exists() else (shutil.which("php") or "php"), "-n"]
         if php.exists() and libs is not None:
             settings = [f"extension_dir={libs}", *(f"extension={e}" for e in _EXTENSIONS)]
+            settings += ["zend_extension=opcache", "opcache.enable_cli=1"]
             settings += ["date.timezone=UTC", "post_max_size=16M", "memory_limit=256M",
                          "max_execution_time=300"]  # fmt: skip
             for setting in settings:

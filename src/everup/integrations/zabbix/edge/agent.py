@@ -79,13 +79,13 @@ class Agent:
 
     async def _answer(self, asked: agent.Question) -> bytes:
         document = await self._now()
-        values: list[str | agent.Unsupported]
+        values: Sequence[str | agent.Unsupported]
         if document:
             values = [agent.value(key, self._host, document) for key in asked.keys]
             version = str(document["everup"]["version"])
         else:
-            why = agent.Unsupported("everup's engine does not answer")
-            values, version = [why for _ in asked.keys], "0"
+            values = [agent.Unsupported("everup's engine does not answer")] * len(asked.keys)
+            version = "0"
         return agent.message(asked, values, version)
 
     async def _now(self) -> Mapping[str, Any]:
