@@ -4,7 +4,8 @@ import socket
 import subprocess
 
 from _everup import Everup
-from _zabbix import Zabbix, environment, free_port, program, wait_for
+from _releases import environment
+from _zabbix import Zabbix, free_port, wait_for
 
 
 def test_everup_answers_as_an_agent(everup: Everup, zabbix: Zabbix) -> None:
@@ -14,8 +15,8 @@ def test_everup_answers_as_an_agent(everup: Everup, zabbix: Zabbix) -> None:
     everup.up(services, tables={"zabbix": table}, observer=True)
 
     def get(key: str, address: str = "127.0.0.1") -> str:
-        argv = [program("usr/bin/zabbix_get"), "-s", "127.0.0.1", "-p", str(port), "-k", key]
-        argv += ["-I", address, "-t", "5"]
+        asked = ["-s", "127.0.0.1", "-p", str(port), "-k", key, "-I", address, "-t", "5"]
+        argv = zabbix.release.argv("usr/bin/zabbix_get", *asked)
         done = subprocess.run(argv, env=environment(), capture_output=True, text=True)
         return (done.stdout + done.stderr).strip()
 

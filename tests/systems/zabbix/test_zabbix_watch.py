@@ -4,14 +4,15 @@ import subprocess
 from typing import Any
 
 from _everup import Everup
-from _zabbix import Zabbix, environment, program, wait_for
+from _releases import environment
+from _zabbix import Zabbix, wait_for
 from test_zabbix_outage import problems, server, setup
 
 
 def value(zabbix: Zabbix, host: str, number: int) -> None:
     """Send a value by Zabbix' own sender until it is taken."""
-    argv = [program("usr/bin/zabbix_sender"), "-z", "127.0.0.1", "-p", str(zabbix.port), "-s", host]
-    argv += ["-k", "disk", "-o", str(number)]
+    told = ["-z", "127.0.0.1", "-p", str(zabbix.port), "-s", host, "-k", "disk", "-o", str(number)]
+    argv = zabbix.release.argv("usr/bin/zabbix_sender", *told)
 
     def taken() -> bool:
         done = subprocess.run(argv, env=environment(), capture_output=True, text=True)
