@@ -23,7 +23,7 @@ _NAMES: Final = (
     "recover",
     "notify",
 )
-_INTEGRATIONS: Final = ("nagios", "zabbix", "elasticsearch", "logstash")
+_INTEGRATIONS: Final = ("nagios", "zabbix", "elasticsearch", "logstash", "kibana")
 """Systems that everup speaks with; the observer runs their edges."""
 ROOMS: Final[tuple[Manifest, ...]] = (
     *(_SUPERVISE if name == "supervise" else load(f"everup.rooms.{name}:ROOM") for name in _NAMES),

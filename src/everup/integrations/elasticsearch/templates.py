@@ -1,6 +1,7 @@
 """Index templates and lifecycle policies for what everup ships. Pure."""
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, Literal
 
 from everup.integrations.elasticsearch import names
 from everup.integrations.elasticsearch.server import Dialect
@@ -130,3 +131,16 @@ def ism(namespace: str, keep_days: int) -> dict[str, Any]:
             ],
         }
     }
+
+
+def fields(view: Literal["events", "incidents"]) -> dict[str, str]:
+    """Give every field that can be searched for, with its type, by its name with dots."""
+    return dict(_flat(_OF_EVENTS if view == "events" else _OF_INCIDENTS, ""))
+
+
+def _flat(properties: dict[str, Any], before: str) -> Iterator[tuple[str, str]]:
+    for name, field in properties.items():
+        if "properties" in field:
+            yield from _flat(field["properties"], f"{before}{name}.")
+        elif field["type"] != "object":
+            yield before + name, field["type"]

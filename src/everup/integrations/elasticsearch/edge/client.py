@@ -8,8 +8,9 @@ import asyncio
 import gzip
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ MOST_ANSWER_BYTES: Final = 16 << 20
 _CONNECT_S: Final = 5.0
 _COMPRESS_FROM: Final = 1024
 _LONGEST_WAIT_S: Final = 60.0
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class UnreachedError(Exception):
@@ -49,8 +51,9 @@ class Answer:
 class Client:
     """Asks the nodes of one server, the next one where one fails.
 
-    ``secret`` and ``secret_bytes`` read what the config's ``..._file`` keys name. The constructor
-    raises ``OSError`` and ``ValueError`` with what is wrong with these.
+    ``secret`` and ``secret_bytes`` read what the config's ``..._file`` keys name; ``more`` headers
+    go with each request. The constructor raises ``OSError`` and ``ValueError`` with what is wrong
+    with these.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Client:
         table: Elasticsearch,
         secret: Callable[[str], str],
         secret_bytes: Callable[[str], bytes],
+        more: Mapping[str, str] = _NO_HEADERS,
     ) -> None:
         self._urls = [url.rstrip("/") for url in table.urls]
         self._at = 0
@@ -67,7 +71,7 @@ class Client:
             self._ssl = aiohttp.Fingerprint(bytes.fromhex(table.fingerprint.replace(":", "")))
         elif any(url.startswith("https:") for url in self._urls):
             self._ssl = client_context(secret_bytes, table.ca_file)
-        headers = {"Accept": "application/json", "User-Agent": f"everup/{__version__}"}
+        headers = {"Accept": "application/json", "User-Agent": f"everup/{__version__}", **more}
         if (authorization := _authorization(table, secret)) is not None:
             headers["Authorization"] = authorization
         self._session = aiohttp.ClientSession(

@@ -1,0 +1,1 @@
+"""All I/O with Kibana and OpenSearch Dashboards: ``client``, and ``setup`` for the commands."""
