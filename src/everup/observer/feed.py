@@ -41,11 +41,6 @@ class Feed(Protocol):
         at most 1 000, for ever. Nothing is skipped, also over the death of everup's engine."""
         ...
 
-    async def read(self, kinds: Sequence[str], n: int) -> Sequence[Entry]:
-        """Give the newest ``n`` entries of those kinds, oldest first. Raises ``OSError`` while
-        there is no engine."""
-        ...
-
     async def status(self) -> Mapping[str, Any]:
         """Give what ``GET /v1/status`` gives. Raises ``OSError`` while there is no engine."""
         ...

@@ -303,9 +303,6 @@ class Host:
     def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         return self.link.entries(after)
 
-    async def read(self, kinds: Sequence[str], n: int) -> Sequence[Entry]:
-        return await self.link.read([*(("kind", kind) for kind in kinds), ("n", str(n))])
-
     async def status(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = await self.link.get("/v1/status")
         return found

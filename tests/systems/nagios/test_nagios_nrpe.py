@@ -13,7 +13,7 @@ import trustme
 from _everup import SLEEP, Everup
 from _nagios import environment, packages, wait_for
 
-from everup.integrations.nagios.edge.nrpe import MOST_CONNECTIONS
+from everup.integrations.nagios.edge.door import MOST_CONNECTIONS
 
 CHECK_EVERUP = Path(sys.executable).with_name("check_everup")
 BROKEN = {"command": ["sh", "-c", "echo cannot write: No space left on device >&2; exit 3"]}

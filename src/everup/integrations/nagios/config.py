@@ -129,6 +129,22 @@ class Icinga:
 
 
 @dataclass(frozen=True, slots=True, config=CONFIG)
+class Handler:
+    """Where ``everup-nagios-handler`` tells what Nagios finds failing. On this machine alone, from
+    who knows the secret; it can open and end incidents, and nothing else."""
+
+    secret_file: str
+    """File whose first line is a secret that Nagios' user can read, too (mode 0640, its group)."""
+    listen: Annotated[str, AfterValidator(_to_listen_on)] = "127.0.0.1:5668"
+    """Where, on loopback."""
+
+    def __post_init__(self) -> None:
+        host = parse_address(self.listen).host
+        if not host or not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f'listen = "{self.listen}" is not on loopback, like "127.0.0.1:5668"')
+
+
+@dataclass(frozen=True, slots=True, config=CONFIG)
 class Nagios:
     """How Nagios is told of the services. Run as root, everup does it as the user ``everup``, who
     has to be in Nagios' group."""
@@ -147,3 +163,5 @@ class Nagios:
     """For an Icinga 2, see its table."""
     nrpe: Nrpe | None = None
     """For a Nagios that asks, see its table."""
+    handler: Handler | None = None
+    """For a Nagios on this machine that tells, see its table."""

@@ -10,6 +10,7 @@ from everup.integrations.following import looks
 from everup.integrations.nagios.command import Result, performance
 from everup.integrations.nagios.config import NSCA_PORT, Nagios, Nsca, target
 from everup.integrations.nagios.edge.files import CommandFile, Spool
+from everup.integrations.nagios.edge.handler import Taker, forget
 from everup.integrations.nagios.edge.icinga import Api
 from everup.integrations.nagios.edge.nrpe import Server
 from everup.integrations.nagios.edge.nsca import Daemon, ciphers
@@ -30,6 +31,11 @@ async def run(feed: Feed) -> None:
         deliveries = [Delivery(feed, channel) for channel in channels]
         if table.nrpe is not None:
             group.create_task(Server(feed, table.nrpe).run())
+        if table.handler is not None:
+            taker = Taker(feed, table.handler, host, told=bool(channels))
+            group.create_task(taker.run())
+        else:
+            forget(feed)
         for delivery in deliveries:
             group.create_task(delivery.run())
         if deliveries:

@@ -17,7 +17,7 @@ OBJECTIVES: Final = "check_everup_slo"
 _FRESH_S: Final = 0.5
 """A Nagios asks for many services at once: the engine is asked once."""
 _ENGINE_S: Final = 5.0
-_MOST_EVENTS: Final = 5000
+_BUDGETS: Final = (("kind", "slo.burning"), ("kind", "slo.calm"), ("n", "5000"))
 
 
 class Answers:
@@ -47,7 +47,7 @@ class Answers:
     async def _to(self, command: str) -> Answer:
         name, _, subject = command.partition(":")
         if name == OBJECTIVES:
-            found = await self._feed.read(("slo.burning", "slo.calm"), _MOST_EVENTS)
+            found = await self._feed.select(_BUDGETS)
             told = ({"kind": e.kind, "subject": e.subject, **e.payload} for e in found)
             return answers.objectives(told, subject)
         status = await self._fresh()
