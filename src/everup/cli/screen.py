@@ -6,6 +6,7 @@ these through and escapes every other control character.
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -30,6 +31,11 @@ def echo(text: str = "", *, err: bool = False) -> None:
 def echo_raw(data: bytes) -> None:
     """Print exactly that, and an end of line."""
     click.echo(data)
+
+
+def painted(lines: Iterable[str]) -> str:
+    """Give lines in which others may have had a say as a terminal in raw mode shows them."""
+    return "\r\n".join(shown_line(line).replace(_MARK, _ESC) for line in lines)
 
 
 def overwrite(text: str) -> None:

@@ -74,6 +74,12 @@ def test_a_traceback_is_one_error_by_its_name() -> None:
     assert wrote.new == ("app.PoolTimeout: QueuePool limit of size 5 reached",)
 
 
+def test_tracebacks_one_after_the_other_are_so_many_and_chained_ones_are_one() -> None:
+    assert Reader().take("web", lines(*TRACEBACK, *TRACEBACK, *TRACEBACK)).errors == 3
+    chain = ["", "During handling of the above exception, another exception occurred:", ""]
+    assert Reader().take("web", lines(*TRACEBACK, *chain, *TRACEBACK)).errors == 1
+
+
 def test_a_kind_is_new_once_for_each_service_also_for_the_next_reader() -> None:
     reader = Reader()
     assert reader.take("web", lines("ERROR user 7 not found")).new

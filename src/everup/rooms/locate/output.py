@@ -62,6 +62,7 @@ _GOES_ON = re.compile(
     r"|Caused by: |\[signal |\}$|goroutine \d+|created by |\S+\(.*\)$|\t|[ |+-]+(?:\||\+)"
     r"|note: run with|node:internal|Node\.js v|stack backtrace:|\s*\d+: "
 )
+_CHAINED = re.compile(r"During handling of the above|The above exception was")
 _BAD = re.compile(
     r"\b(?:error|fatal|critical|panic|emerg|alert|exception|failed|failure|cannot|can't|unable"
     r"|denied|refused|not found|no such|abort(?:ed|ing)?|segmentation fault|killed)\b",
@@ -78,6 +79,9 @@ def events(lines: Sequence[Line]) -> list[Said]:
     named = False
     for line in lines:
         text = line.text[:_MOST_TEXT]
+        if open_ and _is_another(text, open_, named):
+            out.append(_closed(at, open_))
+            open_, named = [], False
         if open_ and (_continues(text, named) and len(open_) < MOST_LINES):
             open_.append(text)
             named = bool(_NAMES.match(text.strip())) and not text.startswith((" ", "\t"))
@@ -100,6 +104,15 @@ def _closed(at: float, lines: list[str]) -> Said:
     while len(lines) > 1 and not lines[-1].strip():
         lines.pop()
     return Said(at, tuple(lines), traceback=len(lines) > 1)
+
+
+def _is_another(text: str, before: Sequence[str], named: bool) -> bool:
+    """Whether a traceback begins that has nothing to do with the one before: nothing between them
+    says that one came of the other."""
+    if not named or not text.startswith("Traceback"):
+        return False
+    last = next((line for line in reversed(before) if line.strip()), "")
+    return not _CHAINED.match(last)
 
 
 def _continues(text: str, named: bool) -> bool:

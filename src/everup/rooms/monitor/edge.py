@@ -1,4 +1,4 @@
-"""Listens to the sampler, and reads the output."""
+"""Listens to the sampler, reads the output, and keeps series of both."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from everup.observer.events import Output, Sampled
+from everup.observer.events import Output, Sampled, Wrote
+from everup.rooms.monitor.points import Points, points
+from everup.rooms.monitor.series import Store
 from everup.rooms.monitor.tail import Tail
 
 _INTERVAL_S: Final = 1.0
@@ -18,7 +20,60 @@ _SILENT_S: Final = 30.0
 _SAVE_S: Final = 10.0
 
 
-async def _listen(host: Any) -> None:
+class Recorder:
+    """Keeps the series. A disk that does not answer costs points, and holds nobody up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = Store(folder)
+        self._before: Sampled | None = None
+        self._wrote: dict[str, Wrote] = {}
+        self._wrote_at = 0.0
+        self._busy: asyncio.Task[None] | None = None
+        self.missed = 0
+
+    def wrote(self, wrote: Mapping[str, Wrote]) -> None:
+        """Take what was written since the last time."""
+        for name, more in wrote.items():
+            had = self._wrote.get(name, Wrote(0))
+            self._wrote[name] = Wrote(had.lines + more.lines, had.errors + more.errors)
+
+    def sampled(self, sample: Sampled) -> None:
+        """Take a sample, and store what it and the output come to."""
+        wrote_s = sample.mono - self._wrote_at if self._wrote_at else 0.0
+        found = list(points(sample, self._before, self._wrote, wrote_s))
+        self._before, self._wrote, self._wrote_at = sample, {}, sample.mono
+        if self._busy is not None and not self._busy.done():
+            self.missed += 1
+            return
+        self._busy = asyncio.create_task(asyncio.to_thread(self._put, sample.at, found))
+
+    def _put(self, at: float, found: list[tuple[str, Points]]) -> None:
+        self._store.keep([subject for subject, _ in found])
+        for subject, (metrics, values) in found:
+            with contextlib.suppress(OSError):
+                self._store.put(subject, metrics, at, values)
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._busy is not None:
+            await asyncio.wait({self._busy}, timeout=_AGAIN_S)
+            if not self._busy.done():
+                return
+        self._store.close()
+
+
+async def run(host: Any) -> None:
+    """Do all of it until cancelled."""
+    recorder = Recorder(host.folder("monitor") / "series")
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_listen(host, recorder))
+            group.create_task(_read(host, recorder))
+    finally:
+        await recorder.close()
+
+
+async def _listen(host: Any, recorder: Recorder) -> None:
     """Take samples, also over the death of samplers, until cancelled."""
     while True:
         try:
@@ -29,14 +84,16 @@ async def _listen(host: Any) -> None:
             await asyncio.sleep(_AGAIN_S)
             continue
         try:
-            await _take(host, reader, writer)
+            await _take(host, recorder, reader, writer)
         except (OSError, ValueError, KeyError, TypeError, TimeoutError, asyncio.LimitOverrunError):
             await asyncio.sleep(_AGAIN_S)
         finally:
             writer.close()
 
 
-async def _take(host: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _take(
+    host: Any, recorder: Recorder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     asked: dict[str, Any] = {}
     while True:
         wanted = _wanted(host)
@@ -50,6 +107,7 @@ async def _take(host: Any, reader: asyncio.StreamReader, writer: asyncio.StreamW
         sample = _sample(json.loads(line), host.world.sockets)
         for name, ends in sample.peers.items():
             host.world.connected(name, ends, sample.at)
+        recorder.sampled(sample)
         host.dispatch(sample)
 
 
@@ -81,7 +139,7 @@ def _sample(line: Mapping[str, Any], sockets: Mapping[int, str]) -> Sampled:
     )
 
 
-async def _read(host: Any) -> None:
+async def _read(host: Any, recorder: Recorder) -> None:
     """Read the output of all instances as it is written, until cancelled."""
     place = host.folder("monitor") / "output.json"
     state = await asyncio.to_thread(_load, place)
@@ -91,6 +149,7 @@ async def _read(host: Any) -> None:
         while True:
             names = sorted(host.world.instances)
             wrote = await asyncio.to_thread(tail.poll, names)
+            recorder.wrote(wrote)
             host.dispatch(Output(time.time(), wrote))
             if tail.changed and time.monotonic() - saved >= _SAVE_S:
                 await asyncio.to_thread(_save, place, tail.state())
@@ -117,5 +176,5 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
-SOURCES: Final = (_listen, _read)
+SOURCES: Final = (run,)
 PERFORMERS: Final[dict[type, Any]] = {}
