@@ -154,3 +154,14 @@ def test_a_strip_is_drawn_anew_when_something_happens_and_not_before() -> None:
     assert hub._strip("web", True, NOW + 62) is again
     hub.take([entry(3, "instance.exited", "web.1", at=NOW + 62, run=1, cause="exit 1")])
     assert hub._strip("web", True, NOW + 63) is not again
+
+
+def test_a_damaged_entry_costs_nobody_their_console() -> None:
+    strips = Strips()
+    damaged = [
+        entry(2, kind, "web.1", at=at(6), **payload)
+        for kind in ("service.scaled", "instance.exited", "instance.ready", "config.reloading")
+        for payload in ({"damaged": "x"}, {"run": [], "replicas": "many", "removed": 3})
+    ]
+    strips.begin([entry(1, "engine.alive", "everup", at=at(0)), *damaged], {"web.1": 1})
+    assert len(strips.of("web", NOW).bins) == BINS

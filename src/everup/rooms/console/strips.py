@@ -1,5 +1,6 @@
 """How each service was in the last 24 hours, by the same history as ``everup report``. Pure."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -54,11 +55,15 @@ class Strips:
             if name not in first
         ]
         self._history.seed(row, latest, first)
-        self._history.feed(found)
+        self.take(found)
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Go on."""
-        self._history.feed(entry for entry in entries if entry.kind in _KINDS)
+        """Go on. An entry that is damaged is left out: it costs a strip some truth, not people
+        their console."""
+        for entry in entries:
+            if entry.kind in _KINDS:
+                with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                    self._history.feed((entry,))
 
     def of(self, service: str, now: float) -> Strip:
         """Give the strip of a service that ends ``now``, seconds since the epoch."""

@@ -86,7 +86,10 @@ class Hub:
         instances = [i for s in status["services"] for i in s["instances"]]
         ready = {i["slot"]: int(i["run"]) for i in instances if i["state"] == "ready"}
         last = int(status["last_seq"])
-        self._strips.begin([entry for entry in past if entry.seq <= last], ready)
+        strips = Strips()  # a long day takes a while, and somebody may look meanwhile
+        await asyncio.to_thread(strips.begin, [e for e in past if e.seq <= last], ready)
+        self._strips = strips
+        self._drawn.clear()
         self._news.extend(e for e in news if e.seq <= last and shown.is_news(e))
         self._dirty.set()
         return last
