@@ -34,7 +34,9 @@ _ON_INCIDENTS: Final[dict[str, tuple[str, dict[str, bool]]]] = {
     "deny": ("recover.answered", {"yes": False}),
 }
 """What is said of an incident, as the commands of the same names do: a kind of entry."""
-_COMMANDS: Final = (*_ON_SERVICES, *_ON_INCIDENTS)
+_SILENCE: Final = "silence"
+_SILENCE_S: Final = (60, 7 * 86400)
+_COMMANDS: Final = (*_ON_SERVICES, *_ON_INCIDENTS, _SILENCE)
 
 
 async def ticket(request: web.Request) -> web.Response:
@@ -97,7 +99,7 @@ async def act(request: web.Request) -> web.Response:
         raise Refusal(400, f"command = {name!r:.100}: expected one of {', '.join(_COMMANDS)}")
     if not why:
         raise Refusal(400, "why: expected a reason", "the journal keeps it for who comes later")
-    if name in _ON_INCIDENTS:
+    if name in _ON_INCIDENTS or name == _SILENCE:
         return web.json_response(_say(backend, str(name), body, found.user, why))
     if not isinstance(target, str):
         raise Refusal(400, f"target = {target!r:.100}: expected a service or an instance")
@@ -111,12 +113,23 @@ def _say(backend: Backend, name: str, body: dict[str, Any], user: str, why: str)
     number, subject = body.get("number"), _text(body, "target", _SECRET)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise Refusal(400, f"number = {number!r:.100}: expected the number of an incident")
-    value, more = _ON_INCIDENTS[name]
+    if name == _SILENCE:
+        value, subject = "notify.silenced", str(number)
+        said = {"until": round(time.time() + _span(body)), "by": user, "why": why}
+    else:
+        value, more = _ON_INCIDENTS[name]
+        said = {"number": number, "by": user, "note": why, **more}
     kind = app.kinds()[value]
     before = backend.journal.last_seq
-    said = {"number": number, "by": user, "note": why, **more}
     backend.write(kind, subject or "incidents", kind.decode(said))
     return {"after": before}
+
+
+def _span(body: dict[str, Any]) -> int:
+    found, (least, most) = body.get("for_s"), _SILENCE_S
+    if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
+        raise Refusal(400, f"for_s = {found!r:.100}: expected {least} to {most} seconds")
+    return found
 
 
 async def _whose(request: web.Request) -> tuple[dict[str, Any], Session, float]:

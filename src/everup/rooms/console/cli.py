@@ -1,6 +1,8 @@
 """``everup console``."""
 
+import os
 import socket
+import tempfile
 import time
 from typing import Any
 
@@ -12,6 +14,8 @@ from everup.cli.people import user
 from everup.config import parse_address
 
 _PATIENCE_S = 5.0
+_READ_S = 10.0
+"""A browser that has to start first reads its page within this time."""
 
 
 @click.command()
@@ -32,10 +36,22 @@ def console(here: Here, open_it: bool, as_json: bool) -> None:
             f"why: everup events -n 20; the log: {here.place.state_dir}/everup.log",
         )
     link = f"http://{listen}/#{answer['ticket']}"
-    if open_it:
-        click.launch(link)
     shown = {"link": link, "good_s": answer["good_s"]}
     done(as_json, shown, link)
+    if open_it:
+        _open(link)
+
+
+def _open(link: str) -> None:
+    """Through a file that only this user may read: the words of a process are for all to see."""
+    file, path = tempfile.mkstemp(prefix="everup-console-", suffix=".html")
+    try:
+        with open(file, "w", encoding="utf-8") as page:
+            page.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={link}">\n')
+        click.launch(path)
+        time.sleep(_READ_S)
+    finally:
+        os.unlink(path)
 
 
 def _answers(listen: str) -> bool:

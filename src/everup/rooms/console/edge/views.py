@@ -28,7 +28,7 @@ _SEARCHED: Final = 5000
 _AROUND_S: Final = 30.0
 _TIMELINE: Final = 300
 _OF_SERVICE: Final = 60
-_ACT: Final = ("command", "target", "number", "why")
+_ACT: Final = ("command", "target", "number", "why", "for_s")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -269,7 +269,9 @@ def _iso(seconds: str) -> str:
 
 
 def _belongs(entry: Entry, incident: Incident) -> bool:
-    if entry.kind.startswith("incidents."):
+    if entry.kind.startswith(("incidents.", "recover.")):
         return entry.payload.get("number") == incident.number
+    if entry.kind.startswith("notify."):
+        return str(incident.number) in (entry.subject, str(entry.payload.get("number")))
     names = {*incident.services, incident.subject}
     return bool(names & {entry.subject.rpartition(".")[0] or entry.subject, entry.subject})

@@ -7,8 +7,11 @@ import { t } from "/words.js";
 
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
+const SPANS = [["30m", 1800], ["1h", 3600], ["4h", 14400], ["12h", 43200]];
+
 /** The command of a terminal that does the same. */
-function command(name, target, why) {
+function command(name, target, why, long) {
+  if (name === "silence") return `everup ${state.head ? `-c ${quoted(state.head.config)} ` : ""}silence ${target} --for ${long}${why ? ` --why ${quoted(why)}` : ""}`;
   const config = state.head ? `-c ${quoted(state.head.config)} ` : "";
   const note = ["ack", "approve", "deny"].includes(name) && why ? ` --note ${quoted(why)}` : "";
   return `everup ${config}${name} ${target}${note}`;
@@ -43,7 +46,10 @@ export function ask(name, { row = null, target = row && row.name, incident = nul
   const number = incident && incident.number;
   const given = { name: target, n: number };
   const why = h("input", { id: "why", required: true, maxlength: 500, autocomplete: "off", "aria-describedby": "why-hint" });
-  const same = h("code", {}, command(name, incident ? number : target, ""));
+  const long = h("select", { id: "long", onchange: () => retell() }, SPANS.map(([text, s]) => h("option", { value: String(s) }, text)));
+  long.value = "3600";
+  const same = h("code");
+  const retell = () => (same.textContent = command(name, incident ? number : target, why.value.trim(), long.selectedOptions[0].textContent));
   const failed = h("p", { class: "failed", role: "alert", hidden: true });
   const go = h("button", { class: name === "stop" ? "main danger" : "main", type: "submit" }, t(name));
   const cancel = h("button", { type: "button", onclick: () => dialog.close() }, t("cancel"));
@@ -51,10 +57,12 @@ export function ask(name, { row = null, target = row && row.name, incident = nul
     await navigator.clipboard.writeText(same.textContent).catch(() => {});
     copy.textContent = t("copied");
   } }, t("copy"));
-  why.addEventListener("input", () => (same.textContent = command(name, incident ? number : target, why.value.trim())));
+  why.addEventListener("input", retell);
+  retell();
   const form = h("form", { novalidate: true, onsubmit: submit },
     h("h2", { id: "ask-title" }, t(`do_${name}`, given)),
-    h("p", {}, incident ? [h("q", {}, name === "ack" ? incident.sentence : incident.proposal), " ", t(`will_${name}`)] : told(name, row, target)),
+    h("p", {}, incident ? [h("q", {}, incident.proposal && (name === "approve" || name === "deny") ? incident.proposal : incident.sentence), " ", t(`will_${name}`)] : told(name, row, target)),
+    name === "silence" ? [h("label", { for: "long" }, t("how_long")), long] : null,
     h("label", { for: "why" }, t("why")), why, h("p", { class: "dim", id: "why-hint" }, t("why_hint")),
     h("p", { class: "same" }, h("span", { class: "dim" }, t("same")), h("span", { class: "line" }, same, copy)),
     failed,
@@ -73,6 +81,7 @@ export function ask(name, { row = null, target = row && row.name, incident = nul
     try {
       const body = { command: name, target: incident ? incident.subject : target, why: why.value.trim() };
       if (incident) Object.assign(body, { number, proposal: incident.proposal });
+      if (name === "silence") body.for_s = Number(long.value);
       await post("/api/act", body);
       dialog.close();
       say(t(`done_${name}`, given));

@@ -33,7 +33,8 @@ function whole(i) {
     i.resolved === null ? h("p", { class: "acts" },
       answers(i),
       i.acknowledged_by ? null : h("button", { class: i.proposal ? "" : "main", onclick: () => ask("ack", { incident: i }) }, t("ack")),
-      row ? h("button", { onclick: () => ask("restart", { row }) }, `${t("restart")} ${row.name}`) : null) : null);
+      row ? h("button", { onclick: () => ask("restart", { row }) }, `${t("restart")} ${row.name}`) : null,
+      h("button", { onclick: () => ask("silence", { incident: i }) }, t("silence"))) : null);
 }
 
 /** The view of an incident. */

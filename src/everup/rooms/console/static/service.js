@@ -38,6 +38,8 @@ export function service(name) {
   const table = h("tbody");
   const columns = ["state", "instance", "pid", "restarts", "cpu", "mem", "since", "probes", "why"];
   const output = h("pre", { class: "output", tabindex: "0", role: "log", "aria-live": "off", "aria-label": t("output") });
+  const sought = h("input", { type: "search", class: "filter small", placeholder: t("filter_output"), "aria-label": t("filter_output"), oninput: () => showOutput() });
+  let lines = [];
   const followed = h("input", { type: "checkbox", id: "followed" });
   followed.checked = true;
   const config = h("pre", { class: "config", tabindex: "0", "aria-label": t("config") });
@@ -50,7 +52,7 @@ export function service(name) {
     h("section", { "aria-label": t("instances") }, h("h2", {}, t("instances")),
       h("table", { class: "services instances" },
         h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c }, t(`col_${c}`))), h("th", {}))), table)),
-    h("section", {}, h("div", { class: "bar" }, h("h2", {}, t("output")), h("span", { class: "dim" }, t("output_hint")),
+    h("section", {}, h("div", { class: "bar" }, h("h2", {}, t("output")), h("span", { class: "dim" }, t("output_hint")), sought,
       h("label", { for: "followed" }, followed, t("follow"))), output),
     h("div", { class: "two" },
       h("section", {}, h("div", { class: "bar" }, h("h2", {}, t("changed_last")), h("a", { href: `#/events?subject=${encodeURIComponent(name)}` }, t("more_events"))), events),
@@ -114,7 +116,6 @@ export function service(name) {
   }
 
   async function listen() {
-    let lines;
     try {
       ({ lines } = await get(`/api/output/${encodeURIComponent(name)}`));
     } catch {
@@ -123,9 +124,15 @@ export function service(name) {
     const key = `${lines.length} ${lines.length ? `${lines.at(-1).at} ${lines.at(-1).text}` : ""}`;
     if (closed || key === last) return;
     last = key;
+    showOutput();
+  }
+
+  function showOutput() {
     const many = new Set(lines.map((l) => l.slot)).size > 1;
-    replace(output, lines.length ? lines.map((l) => h("span", { class: l.stream === "stderr" ? "err" : l.stream === "everup" ? "own" : "" },
-      h("time", {}, clock(l.at)), many ? h("b", {}, ` ${l.slot}`) : "", ` ${l.text}\n`)) : t("no_output"));
+    const wanted = sought.value.trim().toLowerCase();
+    const fit = wanted ? lines.filter((l) => `${l.slot} ${l.text}`.toLowerCase().includes(wanted)) : lines;
+    replace(output, fit.length ? fit.map((l) => h("span", { class: l.stream === "stderr" ? "err" : l.stream === "everup" ? "own" : "" },
+      h("time", {}, clock(l.at)), many ? h("b", {}, ` ${l.slot}`) : "", ` ${l.text}\n`)) : t(lines.length ? "nothing_found" : "no_output"));
     if (followed.checked) output.scrollTop = output.scrollHeight;
   }
 
