@@ -102,6 +102,25 @@ def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch)
         send(silence)
 
 
+async def never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.Event().wait()
+
+
+def test_a_server_that_never_reads_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "_ALL_S", 0.05)
+
+    async def main() -> None:
+        server = await asyncio.start_server(never_reads, "127.0.0.1", 0)
+        told = Sender(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        large = Push("box", "x" * (64 << 20))
+        with pytest.raises(ChannelError, match="does not answer in time"):
+            await asyncio.wait_for(told.send([large]), 20)
+        server.close()
+
+    asyncio.run(main())
+
+
 def test_the_first_node_that_answers_is_asked_first_from_then_on() -> None:
     count, told = send(None, says(b""), says(info(1, 0)))
     assert count == 2

@@ -149,6 +149,8 @@ def test_texts_of_services_are_one_harmless_line(sentence: str, by: str) -> None
         ('psk_identity = "box"', "psk_identity and psk_file need each other"),
         ('heartbeat = "2h"', "1s to 1h"),
         ('agent = "localhost:10050"', "expected an IP address with a port"),
+        ('servers = ["a;b:70000"]', "port 70000: ports go from 1 to 65535"),
+        ('agent = "127.0.0.1:70000"', "port 70000: ports go from 1 to 65535"),
         ('agent = "10050"', "expected an IP address with a port"),
         ('agent_allow = ["zabbix.example"]', "expected IP addresses or networks"),
         ('agent_allow = ["192.0.2.0/99"]', "'192.0.2.0/99' does not appear to be an IPv4 or IPv6"),

@@ -91,6 +91,12 @@ def test_any_bytes_are_read_or_refused(head: bytes, body: bytes) -> None:
             continue
 
 
+@pytest.mark.parametrize("text", ["a:65536", "a:0", "[::1]:99999", "a:x"])
+def test_ports_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"1 to 65535|invalid literal"):
+        wire.nodes(text)
+
+
 def test_nodes() -> None:
     found = wire.nodes("zabbix.example;192.0.2.1:99;[::1];[::2]:98")
     assert found == [("zabbix.example", 10051), ("192.0.2.1", 99), ("::1", 10051), ("::2", 98)]

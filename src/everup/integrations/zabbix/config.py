@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from everup.integrations.zabbix import wire
 from everup.model.table import CONFIG
 from everup.model.units import Duration
 
@@ -57,5 +58,7 @@ class Zabbix:
             raise ValueError("api and api_token_file need each other")
         if (self.psk_identity is None) is not (self.psk_file is None):
             raise ValueError("psk_identity and psk_file need each other")
+        for address in (*self.servers, *([self.agent] if self.agent else [])):
+            wire.nodes(address)  # raises ValueError for a port that is none
         for text in self.agent_allow:
             ip_network(text, strict=False)  # raises ValueError with its own words

@@ -15,6 +15,7 @@ from typing import Any, Final
 MAGIC: Final = b"ZBXD"
 HEADER_BYTES: Final = 13
 _PLAIN, _COMPRESSED, _LARGE = 0x01, 0x02, 0x04
+_PORT: Final = 10051
 _HEADER: Final = struct.Struct("<4sBII")
 
 
@@ -107,16 +108,21 @@ def answer(text: bytes) -> Answer:
 
 
 def nodes(server: str) -> Sequence[tuple[str, int]]:
-    """Give host and port of each node of ``a;b:10051;[::1]``."""
+    """Give host and port of each node of ``a;b:10051;[::1]``. Raises ``ValueError`` for a port that
+    is none."""
     return [_node(node) for node in server.split(";")]
 
 
 def _node(text: str) -> tuple[str, int]:
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        return host, int(port[1:] or 10051)
-    host, _, port = text.partition(":")
-    return host, int(port or 10051)
+        host, _, rest = text[1:].partition("]")
+        digits = rest[1:]
+    else:
+        host, _, digits = text.partition(":")
+    port = int(digits or _PORT)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port}: ports go from 1 to 65535")
+    return host, port
 
 
 def _json(value: Any) -> bytes:

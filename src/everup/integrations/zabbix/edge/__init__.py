@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from everup.integrations.delivery import Delivery
 from everup.integrations.following import Look, looks
-from everup.integrations.zabbix import status
+from everup.integrations.zabbix import problems, status
 from everup.integrations.zabbix.config import Zabbix
 from everup.integrations.zabbix.edge.agent import Agent
 from everup.integrations.zabbix.edge.api import ApiError
-from everup.integrations.zabbix.edge.problems import Watch
 from everup.integrations.zabbix.edge.sender import Push, Sender, psk
+from everup.integrations.zabbix.edge.watch import Watch
 from everup.observer.feed import Feed
 
 _APART_S: Final = 0.25
@@ -23,6 +23,7 @@ async def run(feed: Feed) -> None:
     """Do what the table ``[zabbix]`` asks for, until cancelled."""
     table = feed.table("zabbix") or Zabbix()
     host = table.host or feed.node
+    _end_what_is_gone(feed, table)
     deliveries = [Delivery(feed, sender) for sender in _senders(feed, table)]
     async with asyncio.TaskGroup() as group:
         for delivery in deliveries:
@@ -33,6 +34,23 @@ async def run(feed: Feed) -> None:
             group.create_task(Agent(feed, table.agent, table.agent_allow, host).run())
         if table.api is not None:
             group.create_task(_watch(feed, table))
+
+
+def _end_what_is_gone(feed: Feed, table: Zabbix) -> None:
+    """End what was found by what the config has no more: nobody else will."""
+    names = {f"zabbix {server}" for server in table.servers}
+    names |= {"zabbix"} if table.psk_file is not None else set()
+    names |= {"zabbix agent"} if table.agent is not None else set()
+    names |= {"zabbix API"} if table.api is not None else set()
+    found = [c for i in feed.incidents() if i.resolved_at is None for c in i.active.values()]
+    for condition in found:
+        subject = condition.subject
+        mine = condition.kind == "unreached" and subject.partition(" ")[0] == "zabbix"
+        if mine and subject not in names:
+            feed.report("unreached", subject, True, "the config has it no more")
+    if table.api is None:
+        for subject in sorted(problems.ours(feed.incidents())):
+            feed.report(problems.KIND, subject, True, "Zabbix is not asked any more")
 
 
 async def _watch(feed: Feed, table: Zabbix) -> None:
@@ -53,7 +71,6 @@ def _senders(feed: Feed, table: Zabbix) -> Sequence[Sender]:
             # Without it, nothing goes: neither what is told nor the key is for others.
             feed.report("unreached", "zabbix", False, f"cannot be told by TLS: {error}")
             return ()
-    if table.servers:
         feed.report("unreached", "zabbix", True, "TLS can be used")
     return [Sender(server, tls) for server in table.servers]
 

@@ -1,7 +1,6 @@
 """Answers a Zabbix server and ``zabbix_get`` as a Zabbix agent would: passive checks."""
 
 import asyncio
-import contextlib
 import ipaddress
 import json
 import time
@@ -65,15 +64,17 @@ class Agent:
                     writer.write(await self._answer(asked))
                     await writer.drain()
         except (OSError, TimeoutError, wire.WireError):
-            pass  # who asks so gets no answer, as from Zabbix' own agent
+            # Who asks so gets no answer, as from Zabbix' own agent; nothing waits for its reading.
+            writer.transport.abort()
         finally:
             self._askers -= 1
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
 
     def _may(self, writer: asyncio.StreamWriter) -> bool:
-        peer = ipaddress.ip_address(writer.get_extra_info("peername")[0].partition("%")[0])
+        peername = writer.get_extra_info("peername")
+        if not peername:  # it is gone already
+            return False
+        peer = ipaddress.ip_address(peername[0].partition("%")[0])
         mapped = getattr(peer, "ipv4_mapped", None)
         return any((mapped or peer) in network for network in self._allowed)
 

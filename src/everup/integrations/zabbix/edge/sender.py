@@ -1,7 +1,6 @@
 """Sends values to a Zabbix server or proxy, and looks at what it took."""
 
 import asyncio
-import contextlib
 import functools
 import ssl
 from collections.abc import Sequence
@@ -109,11 +108,8 @@ class Sender:
             head = await reader.readexactly(wire.HEADER_BYTES)
             header = wire.Header.parse(head, _MOST_ANSWER_BYTES)
             return header.text(await reader.readexactly(header.length))
-        finally:
-            writer.close()
-            if self._tls is None:
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        finally:  # not closed: that would wait for a server that never reads what it is sent
+            writer.transport.abort()
 
 
 @functools.singledispatch
