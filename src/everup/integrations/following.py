@@ -94,7 +94,9 @@ class _Follower:
         due = self._teller.wait_s(now)
         timeout = max(0.0, until - now) if due is None else min(max(0.0, until - now), due)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), timeout)
+            # Not wait_for: before Python 3.12 that forgets a cancellation that comes with the news.
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
             await asyncio.sleep(_GATHER_S)
         self._news.clear()
 

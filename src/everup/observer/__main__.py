@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 from everup import app, edges
 from everup.adapters import accepted
@@ -29,6 +30,7 @@ def main() -> int:
     words = json.loads(sys.argv[1])
     place = Place(**words["place"])
     never_wait()
+    read_at = time.time()
     text = accepted.read(place)
     spec = load(text, path=place.config, directory=place.config_dir)
     # Its user may not be let in where Python and everup are installed: what is to be loaded later
@@ -47,7 +49,7 @@ def main() -> int:
     os.set_inheritable(BEAT_FD, False)
     os.set_inheritable(STATE_FD, False)
     os.set_blocking(BEAT_FD, False)
-    return asyncio.run(_run(spec, _beside(place), held))
+    return asyncio.run(_run(spec, _beside(place), held, read_at))
 
 
 def _beside(place: Place) -> Place:
@@ -56,8 +58,8 @@ def _beside(place: Place) -> Place:
     return Place(place.config, place.config_dir, ".", run_dir)
 
 
-async def _run(spec: Spec, place: Place, held: secrets.Secrets) -> int:
-    host = Host(spec, place, BEAT_FD, "observer", held)
+async def _run(spec: Spec, place: Place, held: secrets.Secrets, read_at: float) -> int:
+    host = Host(spec, place, BEAT_FD, "observer", held, read_at)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, host.end, 0)

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ _BATCH = 200
 _RECENT = 5000
 _AGAIN_S = 0.5
 _BEAT_S = 1.0
+_CANCEL_AGAIN_S = 0.5
 _FORBIDDEN = 403
 _CONFIG_KINDS = ("config.reloaded", "config.rolled_back")
 
@@ -48,9 +49,17 @@ class Host:
     """One observer, from its first entry to its last. It is the ``Feed`` of the integrations."""
 
     def __init__(
-        self, spec: Spec, place: Any, beat_fd: int, folder: str, secrets: Secrets | None = None
+        self,
+        spec: Spec,
+        place: Any,
+        beat_fd: int,
+        folder: str,
+        secrets: Secrets | None = None,
+        read_at: float | None = None,
     ) -> None:
+        """``read_at``: when the config was read, in seconds since the epoch."""
         self.spec = spec
+        self._read_at = time.time() if read_at is None else read_at
         self.place = place
         self.link = Link(place.observer_socket)
         self.world = View(spec, socket.gethostname())
@@ -89,9 +98,7 @@ class Host:
         try:
             return await self._ended
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end_all(self._tasks)
             await self.link.close()
 
     def end(self, status: int) -> None:
@@ -174,6 +181,8 @@ class Host:
         past = [*(entry for entry in older if entry.seq not in known), *recent]
         for entry in sorted(past):
             self._take(entry, past=True)
+            if entry.kind in _CONFIG_KINDS and entry.time >= self._read_at:
+                self.end(ANEW)  # while we were starting
         names = {i["slot"] for s in status["services"] for i in s["instances"] + s["outgoing"]}
         self.world.keep(names)
         self._past = False
@@ -352,6 +361,15 @@ class Host:
             await self.link.post("/v1/ask", body)
         except RefusedError as error:
             raise PermissionError(str(error)) from error
+
+
+async def end_all(tasks: Set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: one may lose a cancellation that comes together with what
+    it waits for, and an observer that does not end goes on by the old config."""
+    while left := {task for task in tasks if not task.done()}:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
 def _iso(seconds: float) -> str:
