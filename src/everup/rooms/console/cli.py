@@ -13,7 +13,7 @@ from everup.cli.context import Failure, Here, done, json_option
 from everup.cli.people import user
 from everup.config import parse_address
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 15.0
 _READ_S = 10.0
 """A browser that has to start first reads its page within this time."""
 
