@@ -30,12 +30,17 @@ class Request:
 
     __slots__ = ("arrived_at", "level", "within_s")
 
-    def __init__(self, header: Callable[[str], str | None], options: Options) -> None:
+    def __init__(
+        self,
+        header: Callable[[str], str | None],
+        options: Options,
+        asked_s: float | None = None,
+    ) -> None:
         now = options.clock.now()
         self.arrived_at = now - waited_s(header, options.arrival)
         self.level = _urgency(header("priority"))
         self.within_s = options.within_s
-        asked = _timeout_s(header("grpc-timeout"))
+        asked = _timeout_s(header("grpc-timeout")) if asked_s is None else asked_s
         if asked is not None and (self.within_s is None or asked < self.within_s):
             self.within_s = asked
         if self.within_s is not None:  # the client has been waiting since then

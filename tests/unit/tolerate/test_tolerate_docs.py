@@ -117,7 +117,7 @@ def thing(name: str) -> Any:
 
 def test_every_page_is_known() -> None:
     known = {*DOCUMENTED, *RESULTS, "composition", "choosing-numbers", "moving"}
-    known |= {"http", "serving"}
+    known |= {"grpc", "http", "serving"}
     assert {page.stem for page in PAGES} == known
 
 

@@ -173,13 +173,13 @@ class Guard:
 
     __slots__ = ("once", "repeated")
 
-    def __init__(self, policy: Policy, attempt: Callable[[Exchange], Any]) -> None:
+    def __init__(self, policy: Policy, attempt: Callable[[Any], Any]) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"expected a policy, like Pipeline(Retry(), Breaker()), not {policy!r}")
         self.repeated = policy(attempt)
         self.once = without_repeats(policy)(attempt)
 
-    def of(self, repeats: bool) -> Callable[[Exchange], Any]:
+    def of(self, repeats: bool) -> Callable[[Any], Any]:
         """The closure for a request that may, or may not, be made twice."""
         return self.repeated if repeats else self.once
 
