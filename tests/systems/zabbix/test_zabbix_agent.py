@@ -1,8 +1,11 @@
 """The real ``zabbix_get`` and a real server ask everup as if it were an agent."""
 
 import socket
+import secrets
 import subprocess
+import sys
 
+import pytest
 from _everup import Everup
 from _releases import environment
 from _zabbix import Zabbix, free_port, wait_for
@@ -45,3 +48,23 @@ def test_everup_answers_as_an_agent(everup: Everup, zabbix: Zabbix) -> None:
     wait_for(lambda: level() == "0", "the server has asked")
     everup.cli("stop", "web")
     wait_for(lambda: level() == "1", "and asks again")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has TLS-PSK since 3.13")
+def test_a_pre_shared_key(everup: Everup, zabbix: Zabbix) -> None:
+    port, key = free_port(), everup.directory / "psk"
+    key.write_text(secrets.token_hex(32))
+    other = everup.directory / "other"
+    other.write_text(secrets.token_hex(32))
+    table = {"agent": f"127.0.0.1:{port}", "psk_identity": "box", "psk_file": str(key)}
+    everup.up({"web": {"command": ["true"]}}, tables={"zabbix": table}, observer=True)
+
+    def get(*options: str) -> str:
+        asked = ["-s", "127.0.0.1", "-p", str(port), "-k", "agent.ping", *options]
+        argv = zabbix.release.argv("usr/bin/zabbix_get", *asked)
+        return subprocess.run(argv, env=environment(), capture_output=True, text=True).stdout
+
+    psk = ("--tls-connect", "psk", "--tls-psk-identity", "box", "--tls-psk-file")
+    everup.wait_for(lambda: get(*psk, str(key)) == "1\n", "it answers with the key")
+    assert get(*psk, str(other)) == ""
+    assert get() == ""

@@ -11,7 +11,8 @@ from _everup import Everup
 from _zabbix import Zabbix, wait_for
 
 from everup.integrations.delivery import ChannelError
-from everup.integrations.zabbix.edge.sender import Push, Sender, psk
+from everup.integrations.zabbix.edge import tls
+from everup.integrations.zabbix.edge.sender import Push, Sender
 
 
 def test_what_zabbix_takes_and_what_it_does_not(everup: Everup, zabbix: Zabbix) -> None:
@@ -70,9 +71,9 @@ def test_a_pre_shared_key(zabbix: Zabbix) -> None:
     )
 
     def send(key: str | None, text: str) -> str:
-        tls = None if key is None else psk("everup", key)
+        context = None if key is None else tls.client("everup", key)
         try:
-            asyncio.run(Sender(f"127.0.0.1:{zabbix.port}", tls).send([Push("locked", text)]))
+            asyncio.run(Sender(f"127.0.0.1:{zabbix.port}", context).send([Push("locked", text)]))
         except ChannelError as error:
             return str(error)
         return ""

@@ -10,7 +10,7 @@ import pytest
 
 from everup.integrations.delivery import ChannelError
 from everup.integrations.zabbix import wire
-from everup.integrations.zabbix.edge import sender
+from everup.integrations.zabbix.edge import sender, tls
 from everup.integrations.zabbix.edge.sender import Push, Sender
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -157,7 +157,7 @@ def test_proxies_of_a_group_send_on_and_not_for_ever() -> None:
 @pytest.mark.parametrize("key", ["", "1f", "zz" * 16, "1234567", "00" * 257])
 def test_a_key_that_is_none_is_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match="32 to 512 hexadecimal digits") as error:
-        sender.psk("box", key)
+        tls.client("box", key)
     assert not key or key not in str(error.value)
 
 
@@ -168,4 +168,4 @@ def test_a_key_where_python_has_no_such_thing(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ssl, "SSLContext", Old)
     with pytest.raises(RuntimeError, match=r"Python 3\.13"):
-        sender.psk("box", "00" * 16)
+        tls.client("box", "00" * 16)

@@ -31,11 +31,12 @@ class Zabbix:
     psk_identity: str | None = None
     """Name of the pre-shared key; needs `psk_file`, and Python 3.13 or later."""
     psk_file: str | None = None
-    """File with the pre-shared key, 32 to 512 hexadecimal digits. With it, all goes by TLS."""
+    """File with the pre-shared key, 32 to 512 hexadecimal digits. With it, `servers` are told, and
+    `agent` answers, by TLS alone."""
 
     agent: Listen | None = None
-    """Answer passive checks there as a Zabbix agent does, like `"127.0.0.1:10050"`. Nothing is
-    encrypted. Default: nothing listens."""
+    """Answer passive checks there as a Zabbix agent does, like `"127.0.0.1:10050"`. Default:
+    nothing listens."""
     agent_allow: tuple[Network, ...] = ("127.0.0.1", "::1")
     """Who may ask there: addresses and networks, like `"192.0.2.0/24"`; others get no answer."""
 

@@ -1,17 +1,20 @@
 """All I/O with Zabbix: ``run`` is what the observer calls."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from everup.integrations.delivery import Delivery
 from everup.integrations.following import Look, looks
 from everup.integrations.zabbix import problems, status
 from everup.integrations.zabbix.config import Zabbix
+from everup.integrations.zabbix.edge import tls
 from everup.integrations.zabbix.edge.agent import Agent
 from everup.integrations.zabbix.edge.api import ApiError
-from everup.integrations.zabbix.edge.sender import Push, Sender, psk
+from everup.integrations.zabbix.edge.sender import Push, Sender
 from everup.integrations.zabbix.edge.watch import Watch
 from everup.observer.feed import Feed
 
@@ -22,16 +25,24 @@ _APART_S: Final = 0.25
 async def run(feed: Feed) -> None:
     """Do what the table ``[zabbix]`` asks for, until cancelled."""
     table = feed.table("zabbix") or Zabbix()
-    host = table.host or feed.node
     _end_what_is_gone(feed, table)
-    deliveries = [Delivery(feed, sender) for sender in _senders(feed, table)]
+    try:
+        ours, theirs = _contexts(feed, table)
+    except (OSError, ValueError, RuntimeError) as error:
+        # What should go by TLS never goes without it; the API has its own.
+        feed.report("unreached", "zabbix", False, f"can be told nothing by TLS: {error}")
+        table = replace(table, servers=(), agent=None)
+        ours = theirs = None
+    host = table.host or feed.node
+    deliveries = [Delivery(feed, Sender(server, ours)) for server in table.servers]
     async with asyncio.TaskGroup() as group:
         for delivery in deliveries:
             group.create_task(delivery.run())
         if deliveries:
             group.create_task(Teller(feed, host, deliveries).run(table.heartbeat))
         if table.agent is not None:
-            group.create_task(Agent(feed, table.agent, table.agent_allow, host).run())
+            agent = Agent(feed, table.agent, table.agent_allow, host, theirs)
+            group.create_task(agent.run())
         if table.api is not None:
             group.create_task(_watch(feed, table))
 
@@ -62,17 +73,16 @@ async def _watch(feed: Feed, table: Zabbix) -> None:
     await watch.run()
 
 
-def _senders(feed: Feed, table: Zabbix) -> Sequence[Sender]:
-    tls = None
-    if table.psk_file is not None and table.psk_identity is not None:
-        try:
-            tls = psk(table.psk_identity, feed.secret(table.psk_file))
-        except (OSError, ValueError, RuntimeError) as error:
-            # Without it, nothing goes: neither what is told nor the key is for others.
-            feed.report("unreached", "zabbix", False, f"cannot be told by TLS: {error}")
-            return ()
-        feed.report("unreached", "zabbix", True, "TLS can be used")
-    return [Sender(server, tls) for server in table.servers]
+def _contexts(
+    feed: Feed, table: Zabbix
+) -> tuple[ssl.SSLContext, ssl.SSLContext] | tuple[None, None]:
+    """For us to connect, and for others to connect to us."""
+    if table.psk_file is None or table.psk_identity is None:
+        return None, None
+    key = feed.secret(table.psk_file)
+    made = tls.client(table.psk_identity, key), tls.server(table.psk_identity, key)
+    feed.report("unreached", "zabbix", True, "TLS can be used")
+    return made
 
 
 class Teller:

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,8 +24,16 @@ _WORDS: Final = "cannot answer Zabbix' questions"
 class Agent:
     """The listener. Invariant: at most ``_MOST_ASKERS`` are served, each for a bounded time."""
 
-    def __init__(self, feed: Feed, address: str, allowed: Sequence[str], host: str) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        address: str,
+        allowed: Sequence[str],
+        host: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._feed = feed
+        self._tls = tls
         ((self._address, self._port),) = wire.nodes(address)
         self._shown = address
         self._allowed = [ipaddress.ip_network(text, strict=False) for text in allowed]
@@ -39,7 +48,12 @@ class Agent:
         while True:
             try:
                 server = await asyncio.start_server(
-                    self._asked, self._address, self._port, limit=agent.MOST_BYTES
+                    self._asked,
+                    self._address,
+                    self._port,
+                    limit=agent.MOST_BYTES,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else _QUESTION_S,
                 )
             except OSError as error:
                 self._tell(False, f"{_WORDS} at {self._shown}: {error.strerror or error}")

@@ -5,7 +5,7 @@ import functools
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from everup.integrations.delivery import ChannelError
 from everup.integrations.zabbix import wire
@@ -28,29 +28,6 @@ class Push:
     @property
     def key(self) -> str:
         return self.host
-
-
-def psk(identity: str, key: str) -> ssl.SSLContext:
-    """Give a context for TLS with a pre-shared key of hexadecimal digits. Raises ``ValueError``
-    with what is wrong with it, and ``RuntimeError`` where this Python has no such thing."""
-    try:
-        secret = bytes.fromhex(key)
-    except ValueError:
-        secret = b""
-    if not 16 <= len(secret) <= 256:
-        raise ValueError("the file of psk_file must hold 32 to 512 hexadecimal digits")
-    context: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not hasattr(context, "set_psk_client_callback"):
-        text = "Python 3.13 or later is needed for TLS with a pre-shared key; nothing is sent"
-        raise RuntimeError(text)
-    # Who does not know the key does not get through the handshake: it is the certificate.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("PSK")
-    context.set_psk_client_callback(lambda _hint: (identity, secret))
-    made: ssl.SSLContext = context
-    return made
 
 
 class Sender:
