@@ -61,10 +61,12 @@ KINDS: Final = {
              "more than 12 % are left"),
         Kind("disk_read_only", _C, "A file system that could be written became read-only.",
              "it can be written"),
-        Kind("filling", _W, "A file system is forecast to be full within 24 h.",
+        Kind("filling", _W, "The space or the inodes of a file system are forecast to be used up "
+             "within 24 h, three times in a row, 5 minutes apart.",
              "the forecast is over twice that"),
-        Kind("leaking", _W, "The memory or the descriptors of an instance grow steadily and are "
-             "forecast to meet their limit within 24 h.", "the forecast is over twice that"),
+        Kind("leaking", _W, "The memory or the open files of an instance grow steadily and are "
+             "forecast to be used up within 24 h, three times in a row, 5 minutes apart.",
+             "the forecast is over twice that, or another process of it runs"),
         Kind("starved", _W, "Tasks of the machine waited for CPU 60 % of the time, for 30 s (PSI "
              "``cpu some``).", "less than 40 %, for 30 s"),
         Kind("memory_pressure", _W, "Tasks of the machine waited for memory 10 % of the time, for "

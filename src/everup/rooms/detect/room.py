@@ -13,6 +13,7 @@ from everup.rooms.detect.board import Board
 from everup.rooms.detect.life import Life
 from everup.rooms.detect.resources import Resources
 from everup.rooms.detect.services import Services
+from everup.rooms.detect.trends import Trends
 from everup.rooms.detect.written import Written
 
 _PAIRS: Final = {
@@ -46,6 +47,7 @@ class Detect(Quiet):
         self.board = Board()
         self._services = Services(self._begin, self._end, self._wake)
         self._resources = Resources(self._begin, self._end)
+        self._trends = Trends(self._begin, self._end)
         self._written = Written(self._begin, self._end)
         self._changed: list[Began | Ended] = []
         self._now = 0.0
@@ -66,6 +68,7 @@ class Detect(Quiet):
             case Sampled():
                 self._now = event.at
                 self._resources.take(event)
+                self._trends.take(event)
                 self._grow_old()
             case Output():
                 self._now = event.at
@@ -131,6 +134,7 @@ class Detect(Quiet):
         said = entries.BEGAN.decode(entry.payload)
         self.board.restore(said.condition, entry.subject, said.text, said.since, said.evidence)
         self._resources.restore(said.condition, entry.subject, entry.time)
+        self._trends.restore(said.condition, entry.subject, entry.time)
         self._written.restore(said.condition, entry.subject, entry.time)
 
     def _begin(
