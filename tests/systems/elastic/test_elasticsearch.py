@@ -28,6 +28,7 @@ from everup.integrations.elasticsearch.edge.client import Client, UnreachedError
 from everup.integrations.elasticsearch.edge.setup import SetupError, recognise, setup
 from everup.model.journal import Entry
 
+FEED = str(Path(__file__).parents[1] / "_feed.py")
 EVENTS, INCIDENTS = "logs-everup.events-default", "everup-incidents-default"
 CRASHING = {
     "command": python("import sys; sys.exit('connection to server at \"db\" failed')"),
@@ -168,7 +169,7 @@ def test_each_event_is_there_once_over_kills(version: str, folder: Path) -> None
     try:
         table = prepared(search, gzip=False)
         words = json.dumps({"urls": list(table.urls), "gzip": False})
-        program = [sys.executable, str(Path(__file__).with_name("_feed.py")), "elasticsearch"]
+        program = [sys.executable, FEED, "elasticsearch"]
         pause_s = 0.5 * kills / (count / 50)
         for turn in range(kills):
             argv = [*program, str(folder / "state"), words, str(count), str(pause_s)]
