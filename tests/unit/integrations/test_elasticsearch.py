@@ -185,7 +185,8 @@ def test_templates_do_not_overlap_and_nothing_is_mapped_by_itself() -> None:
     [
         {"urls": ["http://a:9200/"], "user": "u"},
         {"urls": ["http://a:9200"], "password_file": "f"},
-        {"urls": ["http://a:9200"], "user": "u", "password_file": "f", "api_key_file": "k"},
+        {"urls": ["https://a:9200"], "user": "u", "password_file": "f", "api_key_file": "k"},
+        {"urls": ["https://b", "http://a:9200"], "user": "u", "password_file": "f"},
         {"urls": ["http://a:9200"], "ca_file": "f", "fingerprint": "ab" * 32},
         {"urls": ["http://u:p@a:9200"]},
         {"urls": ["ftp://a"]},
@@ -198,3 +199,11 @@ def test_templates_do_not_overlap_and_nothing_is_mapped_by_itself() -> None:
 def test_tables_that_make_no_sense(table: Any) -> None:
     with pytest.raises(ValidationError):
         Elasticsearch(**table)
+
+
+@pytest.mark.parametrize(
+    "more", [{"urls": ["http://127.0.0.1:9200", "http://[::1]:9200", "http://localhost"]},
+             {"urls": ["http://a"], "unencrypted": True}, {"urls": ["https://a"]}],
+)  # fmt: skip
+def test_where_a_password_may_go(more: Any) -> None:
+    assert Elasticsearch(**more, user="u", password_file="f").user == "u"

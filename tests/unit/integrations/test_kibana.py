@@ -204,6 +204,7 @@ def test_nobody_there() -> None:
         {"url": "kibana:5601"},
         {"url": "http://u:p@k"},
         {"url": "http://k", "user": "u"},
+        {"url": "http://k", "user": "u", "password_file": "f"},
         {"url": "http://k", "space": "A b"},
     ],
 )

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from everup.integrations._shipping.values import Host, Namespace
 from everup.model.table import CONFIG
 from everup.model.units import Duration
 
-_HOST = r"^(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/@]+)(:[0-9]{1,5})?$"
 PORT = 5044
 _LOOPBACK = ("127.", "localhost", "[::1]")
 
@@ -18,7 +18,7 @@ class Logstash:
     """Where the journal's events and the incidents are shipped to by the Lumberjack protocol, as
     Beats do: the ``beats`` input of Logstash, or anything that speaks as it does."""
 
-    hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    hosts: tuple[Host, ...] = ()
     """Addresses like ``"logs:5044"``; without a port, 5044. The first that answers is kept, the
     next one is taken where it fails. Without any, nothing is shipped."""
     tls: bool | None = None
@@ -31,7 +31,7 @@ class Logstash:
     """File with its key, without a passphrase. Default: in ``cert_file``."""
     ship: tuple[Literal["events", "incidents"], ...] = ("events", "incidents")
     """What is shipped: every event of the journal, and each incident whenever it changes."""
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}$")] = "default"
+    namespace: Namespace = "default"
     """Last part of the data stream's name that the documents ask for."""
     compression: Annotated[int, Field(ge=0, le=9)] = 3
     """How hard it is compressed, 0 (not at all) to 9."""

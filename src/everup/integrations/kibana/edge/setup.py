@@ -43,6 +43,7 @@ def client_of(
         password_file=table.password_file,
         ca_file=table.ca_file,
         fingerprint=table.fingerprint,
+        unencrypted=table.unencrypted,
         gzip=False,
     )
     return Client(words, secret, secret_bytes, _HEADERS)
