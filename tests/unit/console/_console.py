@@ -17,10 +17,10 @@ from everup.model.condition import Severity
 from everup.model.incident import Incident, Reason
 from everup.model.journal import Entry
 from everup.rooms.console.config import Console
-from everup.rooms.console.edge import application
 from everup.rooms.console.edge.bounded import Connections
 from everup.rooms.console.edge.guard import HEADER
 from everup.rooms.console.edge.hub import Hub
+from everup.rooms.console.edge.server import application
 from everup.rooms.console.sessions import Sessions
 
 NOW = 1_800_000_000.0

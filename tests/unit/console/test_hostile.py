@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +354,19 @@ def test_what_is_no_request_is_told_in_one_line(caplog: pytest.LogCaptureFixture
     (told,) = caplog.messages
     assert told.startswith("everup: the console was sent what is no HTTP request")
     assert "\x1b" not in told
+
+
+def test_an_observer_without_a_console_does_not_pay_for_one() -> None:
+    code = (
+        "import sys\n"
+        "from everup import config, edges\n"
+        "text = '[console]\\nlisten = \"127.0.0.1:7077\"' if sys.argv[1:] else ''\n"
+        "edges.sources('observer')\n"
+        "edges.prepare('observer', config.load(text, path='x', directory='/'))\n"
+        "print('everup.rooms.console.edge.server' in sys.modules)\n"
+    )
+    for arguments, loaded in (((), "False"), (("on",), "True")):
+        said = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        assert said.stdout.strip() == loaded
