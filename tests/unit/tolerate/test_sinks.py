@@ -281,6 +281,7 @@ def test_what_opentelemetry_collects(clock, otel):
     sink = OtelSink(meter, Breaker("lone", clock=clock), meter=otel)
     assert {name: kind for name, (kind, *_) in otel.instruments.items()} == {
         "everup.tolerate.calls": "counter",
+        "everup.tolerate.events": "counter",
         "everup.tolerate.call.latency": "gauge",
         "everup.tolerate.state": "gauge",
         "everup.tolerate.value": "gauge",

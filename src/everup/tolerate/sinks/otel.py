@@ -1,5 +1,5 @@
-"""Meters and breakers as OpenTelemetry metrics, observed when they are collected: calls pay
-nothing."""
+"""Meters, breakers and events as OpenTelemetry metrics, observed when they are collected: calls
+pay nothing, events a count."""
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from everup.tolerate._look import Watchable, Watched, check_names, look
 from everup.tolerate._windows import State
 from everup.tolerate.meter import Meter, Snapshot
+from everup.tolerate.sinks._counts import Counts
 
 _QUANTILES = (0.5, 0.95, 0.99)
 
@@ -34,9 +35,11 @@ class OtelSink:
     - ``everup.tolerate.state``: gauge, 1 for the state a breaker is in; dependency, policy, state
     - ``everup.tolerate.value``: gauge; dependency, policy, what (in_use, waiting, under_way, limit,
       left)
+    - ``everup.tolerate.events``: counter; dependency, policy, event (``retry``, ``opened``,
+      ``timed_out``, ``hedged``, ``rejected``, ...), of what a meter watches as well
 
     Of a ``Keyed`` the 64 worst keys are shown, with ``keyed[key]`` as the policy; of a ``Pipeline``
-    its members.
+    its members. The events of all keys are counted together.
 
     Raises ``ValueError`` where two sources have one name.
     """
@@ -57,11 +60,18 @@ class OtelSink:
             meter = api.get_meter("everup.tolerate") if meter is None else meter
         self._sources = sources
         self._before: dict[str, Snapshot] = {}
+        self._counts = Counts(sources)
         meter.create_observable_counter(
             f"{prefix}.calls",
             callbacks=[self._calls],
             unit="{call}",
             description="Calls, by how they went",
+        )
+        meter.create_observable_counter(
+            f"{prefix}.events",
+            callbacks=[self._events],
+            unit="{event}",
+            description="Events of policies, by kind",
         )
         for name, callback, unit, text in (
             ("call.latency", self._latency, "s", "Quantiles since the last collection"),
@@ -75,6 +85,7 @@ class OtelSink:
     def close(self) -> None:
         """Observe nothing any more: the API has no way to take an instrument back."""
         self._sources = ()
+        self._counts.close()
 
     def _shots(self) -> list[Snapshot]:
         return [source.snapshot() for source in self._sources if isinstance(source, Meter)]
@@ -90,6 +101,11 @@ class OtelSink:
             for outcome in ("ok", "failed", "neutral", "rejected"):
                 attributes = {"dependency": shot.name, "outcome": outcome}
                 yield self._observation(getattr(shot, outcome), attributes)
+
+    def _events(self, _options: object) -> Iterator[Any]:
+        for dependency, policy, event, number in self._counts.now():
+            attributes = {"dependency": dependency, "policy": policy, "event": event}
+            yield self._observation(number, attributes)
 
     def _latency(self, _options: object) -> Iterator[Any]:
         for shot in self._shots():

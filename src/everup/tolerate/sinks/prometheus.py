@@ -1,4 +1,5 @@
-"""Meters and breakers as Prometheus metrics, collected when they are scraped: calls pay nothing."""
+"""Meters, breakers and events as Prometheus metrics, collected when they are scraped: calls pay
+nothing, events a count."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,6 +9,7 @@ from typing import Any
 from everup.tolerate._look import Watchable, Watched, check_names, look
 from everup.tolerate._windows import State
 from everup.tolerate.meter import BOUNDS_S, Meter, Snapshot
+from everup.tolerate.sinks._counts import Counts
 
 _EVERY = 4
 """Of the bounds of the buckets, each so-manieth: one to a doubling."""
@@ -24,9 +26,12 @@ class PrometheusSink:
     - ``tolerate_state`` (dependency, policy, state): 1 for the state that a breaker is in
     - ``tolerate_in_use``, ``tolerate_waiting``, ``tolerate_under_way``, ``tolerate_limit``,
       ``tolerate_left`` (dependency, policy): of bulkheads, limits, budgets
+    - ``tolerate_events_total`` (dependency, policy, event): how often a policy has told of an
+      event: ``retry``, ``opened``, ``timed_out``, ``hedged``, ``rejected``, ... Those of a meter's
+      calls are those of what it watches.
 
     Of a ``Keyed`` the 64 worst keys are shown, with ``keyed[key]`` as the policy; of a ``Pipeline``
-    its members.
+    its members. The events of all keys are counted together.
 
     The dependency is the name of the meter, or of the policy where it has none. Raises
     ``ValueError`` where two sources have one name, or the registry has these names already: give
@@ -40,11 +45,17 @@ class PrometheusSink:
         self._sources = sources
         self._prefix = prefix
         self._registry = self._core.REGISTRY if registry is None else registry
-        self._registry.register(self)
+        self._counts = Counts(sources)
+        try:
+            self._registry.register(self)
+        except ValueError:
+            self._counts.close()
+            raise
 
     def close(self) -> None:
-        """Leave the registry."""
+        """Leave the registry, and count no longer."""
         self._registry.unregister(self)
+        self._counts.close()
 
     def collect(self) -> Iterator[Any]:
         """The metrics as they are now."""
@@ -58,6 +69,7 @@ class PrometheusSink:
         ]
         yield from self._calls(shots)
         yield from self._states(watched)
+        yield self._events()
         values = sorted({value for _, seen in watched for value in seen.values})
         for value in values:
             family = self._core.GaugeMetricFamily(
@@ -85,6 +97,16 @@ class PrometheusSink:
             seconds.add_metric([shot.name], [*buckets, ("+Inf", sums[-1])], shot.total_s)
         yield calls
         yield seconds
+
+    def _events(self) -> Any:
+        family = self._core.CounterMetricFamily(
+            f"{self._prefix}_events",
+            "Events of policies, by kind.",
+            labels=["dependency", "policy", "event"],
+        )
+        for dependency, policy, event, number in self._counts.now():
+            family.add_metric([dependency, policy, event], number)
+        return family
 
     def _states(self, watched: list[tuple[str, Watched]]) -> Iterator[Any]:
         family = self._core.GaugeMetricFamily(
