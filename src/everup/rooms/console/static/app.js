@@ -74,7 +74,7 @@ function status() {
   if (head) {
     put(parts.node, head.node);
     const m = head.machine;
-    put(parts.machine, t("machine", { cpus: m.cpus, cpu: `${Math.round(m.cpu_percent ?? 0)} %`, load: (m.load || [])[0] ?? "–", mem: bytes(m.memory_available_bytes) }));
+    if (m.load && m.memory_available_bytes) put(parts.machine, t("machine", { cpus: m.cpus, cpu: `${Math.round(m.cpu_percent ?? 0)} %`, load: (m.load || [])[0] ?? "–", mem: bytes(m.memory_available_bytes) }));
   }
   const at = clock(lostSince / 1000);
   let text = "";

@@ -37,7 +37,7 @@ const EN = {
   silence: "Silence", do_silence: "Silence incident {n}?", how_long: "For how long", done_silence: "Nobody is told of incident {n} for a while.",
   will_silence: "Nobody is told of it meanwhile. everup goes on watching and acting.",
   filter_output: "Filter lines",
-  approve: "Approve", deny: "Deny", everup_did: "Done", everup_would: "everup would",
+  approve: "Approve", deny: "Deny", everup_did: "everup did", everup_would: "everup would",
   do_approve: "Let everup do it?", do_deny: "Keep everup from it?",
   will_approve: "everup does it at once, if it still applies.", will_deny: "everup does not do it; the next rung of the ladder follows.",
   done_approve: "Approved.", done_deny: "Denied.",
