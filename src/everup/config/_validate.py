@@ -63,7 +63,7 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
                     kind = kind_at(path, whole())
                     if detail["type"] == "value_error" and kind and kind.form in _OWN_WORDS:
                         shown = detail["input"] if kind.form == "string" else None
-                        found.add(path, str(detail["ctx"]["error"]), value=shown)
+                        found.add(path, detail["msg"].removeprefix("Value error, "), value=shown)
                     else:
                         _report(path, detail["type"], detail["input"], found)
                 _prune(data, path)
