@@ -1,7 +1,7 @@
 """The real ``zabbix_get`` and a real server ask everup as if it were an agent."""
 
-import socket
 import secrets
+import socket
 import subprocess
 import sys
 
