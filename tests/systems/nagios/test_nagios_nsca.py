@@ -112,6 +112,32 @@ def test_each_method(nagios: Nagios, method: Method) -> None:
                 asyncio.run(wrong.send(items))
 
 
+def sent_to(greeting: bytes) -> str:
+    """Send a result to a server that says this and closes; gives what is told of it."""
+
+    async def run() -> None:
+        async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(greeting)
+            await writer.drain()
+            writer.transport.abort()
+
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await Daemon(("127.0.0.1", port), ciphers("xor"), b"").send([result("web", "x")] * 50)
+
+    with pytest.raises(ChannelError) as caught:
+        asyncio.run(run())
+    return str(caught.value)
+
+
+def test_who_is_no_nsca_daemon() -> None:
+    assert "does it let this host in?" in sent_to(b"")
+    assert "does it let this host in?" in sent_to(b"220 mail.example ESMTP\r\n")
+    gone = Daemon(("127.0.0.1", free_port()), ciphers("none"), b"")
+    with pytest.raises(ChannelError, match="connection refused"):
+        asyncio.run(gone.send([result("web", "x")]))
+
+
 def test_the_observer_tells_by_nsca(everup: Everup, nagios: Nagios) -> None:
     port = free_port()
     secret = everup.directory / "nsca.password"
