@@ -22,6 +22,7 @@ _NAMES: Final = (
     "console",
     "recover",
     "notify",
+    "cluster",
 )
 _INTEGRATIONS: Final = ("nagios", "zabbix", "elasticsearch", "logstash", "kibana")
 """Systems that everup speaks with; the observer runs their edges."""

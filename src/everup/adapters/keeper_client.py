@@ -171,6 +171,8 @@ class KeeperClient:
             self._shelve(name, fd)
         record: Record = {"id": child_id, "meta": dict(meta), "cgroup": request.get("cgroup")}
         record["uid"] = request.get("uid", os.getuid())
+        if until := request.get("until"):
+            record["until"] = until
         self._asked[child_id] = record | ({"respawn": True} if request.get("respawn") else {})
         self._send(message, [*fds, *hold.values()], ours=len(fds))
 
@@ -186,6 +188,13 @@ class KeeperClient:
         if child_id in self._children:
             self._children[child_id] |= {"signalled": True, "rest": number}
         self._send({"op": "rest", "id": child_id, "sig": number})
+
+    def bound(self, child_id: str, until: float) -> None:
+        """Everything of it is killed at ``until`` (CLOCK_BOOTTIME) unless another time comes."""
+        for known in (self._children, self._asked):
+            if child_id in known:
+                known[child_id]["until"] = until
+        self._send({"op": "until", "id": child_id, "until": until})
 
     def ack(self, child_id: str) -> None:
         """Its end is in the journal: the keeper may forget it."""

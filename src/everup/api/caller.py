@@ -37,6 +37,7 @@ _KEY = "everup_caller"
 _NEEDED = {
     "/v1/observed": Right.REPORT,
     "/v1/ask": Right.REPORT,
+    "/v1/cluster/tell": Right.REPORT,
     **{f"/v1/console/{what}": Right.CONSOLE for what in ("redeem", "session", "act", "close")},
 }
 """What posting there needs; elsewhere it is an operator's right. The links that begin a session in

@@ -80,6 +80,8 @@ def _scale(body: dict[str, Any], engine: Engine, by: str) -> tuple[Event, tuple[
         raise Refusal(400, f"replicas = {replicas}: expected 0 to {MAX_REPLICAS}")
     if engine.services[service].type == "oneshot":
         raise Refusal(400, f"{service} is a oneshot: it runs once and is not scaled")
+    if engine.services[service].singleton:
+        raise Refusal(400, f"{service} is a singleton: there is one of it in the whole cluster")
     count = replicas + engine.services[service].standby
     return Scale(service, replicas, by), tuple(Slot(service, n + 1) for n in range(count))
 

@@ -75,6 +75,8 @@ async def ask(request: web.Request) -> web.Response:
     by = f"{caller(request).name}: {why}"
     if name == "scale":
         event: Event = _scale(slots, body.get("replicas"), by)
+        if backend.engine.services[slots[0].service].singleton:
+            raise Refusal(409, "not done: a singleton is not scaled")
         refused = guard.refusal(backend.engine, "start", slots, backend.now())
     else:
         event = _EVENTS[name](slots, by)

@@ -8,6 +8,7 @@ from typing import Any
 from everup import __version__
 from everup.adapters.metrics import machine, usage_payload
 from everup.api.backend import Backend
+from everup.engine import leasing
 from everup.engine.core import Engine
 from everup.engine.records import How
 from everup.model.event import Hook
@@ -160,6 +161,7 @@ def instance(backend: Backend, spec: Service, it: Instance) -> dict[str, Any]:
         "restarts": it.restarts,
         "attempt": it.attempt,
         "done": it.done,
+        "elsewhere": leasing.is_elsewhere(backend.engine, it, now),
         "suspected": it.suspected,
         "reason": it.reason if it.outgoing else backend.engine.waiting.get(it.slot, it.reason),
         "doing": doing(spec, it),

@@ -127,8 +127,9 @@ def is_settled(instance: dict[str, Any]) -> bool:
 
 
 def is_up(instance: dict[str, Any]) -> bool:
-    """As it should be: ready, or a oneshot that is done, or not meant to run."""
-    return instance["state"] == "ready" or instance["done"] or not instance["want"]
+    """As it should be: ready, or a oneshot that is done, or not meant to run, or not here."""
+    rests = instance["done"] or not instance["want"] or instance.get("elsewhere", False)
+    return instance["state"] == "ready" or rests
 
 
 def is_hopeless(instance: dict[str, Any]) -> bool:

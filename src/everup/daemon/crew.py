@@ -19,7 +19,7 @@ from everup.adapters.launch import LaunchError
 from everup.adapters.logs import LogPump
 from everup.adapters.place import Place
 from everup.adapters.sockets import SocketBank
-from everup.daemon import preparing, said
+from everup.daemon import fencing, preparing, said
 from everup.model.action import GiveTime, RunHook, Signal, Spawn
 from everup.model.event import Event, Exited, Hook, HookDone, Left, Spawned, SpawnFailed
 from everup.model.instance import ExitCause, ExitKind, Slot
@@ -97,7 +97,7 @@ class Crew:
             return
 
         def go(request: dict[str, Any]) -> None:
-            self._spawn(request, service, slot, run, lane, (restarts, gen))
+            self._spawn(fencing.fenced(request, action), service, slot, run, lane, (restarts, gen))
 
         def failed(detail: str) -> None:
             self._gone(slot, run)

@@ -84,6 +84,7 @@ PERFORMERS: Final[dict[type, Performer]] = {
     actions.RunHook: _run_hook,
     actions.Signal: lambda action, host: host.crew.signal(action),
     actions.GiveTime: lambda action, host: host.crew.give_time(action),
+    actions.Bound: lambda a, host: host.keeper.bound(f"main:{a.slot}:{a.run}", a.until),
     actions.MainPid: lambda action, host: host.crew.main_pid(action.slot, action.run, action.pid),
     actions.Watch: _watch,
     actions.Unwatch: _unwatch,

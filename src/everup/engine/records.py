@@ -101,3 +101,15 @@ class Reloading:
     undoing: bool = False
     overlap: bool = True
     """False: no successor starts before the old process has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Until when a singleton is this machine's. Times are monotonic seconds."""
+
+    token: int
+    until: float
+    boot_until: float
+    """By CLOCK_BOOTTIME; 0: the keeper knows."""
+    stop_at: float
+    yields: bool = False

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from everup.detect import starvation
-from everup.engine import listening, observe, onset, operate, reload, settle
+from everup.engine import leasing, listening, observe, onset, operate, reload, settle
 from everup.engine.state import Supervised
 from everup.kernel.ctx import Ctx
 from everup.kernel.room import Began, Quiet, Reconcile, Rested
@@ -13,6 +13,7 @@ from everup.model.event import (
     Exited,
     HookDone,
     Lag,
+    Leased,
     Left,
     Notified,
     Probed,
@@ -38,7 +39,7 @@ from everup.supervise.lifecycle import Happening, On
 Heard = (
     Began | Probed | Tick | Exited | Spawned | SpawnFailed | HookDone | Left | Drained | Notified
     | SocketsLost | SocketsMoved | Strangers
-    | Lag | Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
+    | Lag | Leased | Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
     | ProcessEnded | Reconcile | Rested
 )  # fmt: skip
 
@@ -68,6 +69,7 @@ class Supervise(Quiet):
             case Tick():
                 self._fire(now)
             case Exited(slot=slot, run=run, cause=cause, asked_at=asked_at):
+                leasing.ended(state, slot, run, now)
                 evidence = onset.ended(state, slot, run, asked_at, now)
                 state.happen(slot, Happening(On.EXITED, cause=cause, evidence=evidence), now, run)
             case Left():
@@ -90,6 +92,8 @@ class Supervise(Quiet):
                 listening.moved(state, event)
             case Strangers():
                 listening.strangers(state, event, now)
+            case Leased():
+                leasing.leased(state, event, now)
             case Lag():
                 state.guard = starvation.step(state.guard, event, state.spec.everup, now)
             case _:

@@ -3,7 +3,7 @@
 Stops whose turn has come, rollouts, and starts that are allowed.
 """
 
-from everup.engine import lanes, reload, rollout
+from everup.engine import lanes, leasing, reload, rollout
 from everup.engine.state import Supervised
 from everup.model.action import CloseSockets, Forget, Quit
 from everup.model.fact import ProcessEnded
@@ -19,6 +19,7 @@ from everup.supervise.restart import is_failure
 
 def settle(engine: Supervised, name: str, now: float) -> None:
     """Look at one service."""
+    leasing.check(engine, name, now)
     _stop_pending(engine, name, now)
     before = engine.rolling.get(name)
     rollout.roll(engine, name, now)
@@ -137,7 +138,8 @@ def _alive(engine: Supervised, slot: Slot) -> bool:
 
 
 def _start_if_allowed(engine: Supervised, service: Service, instance: Instance, now: float) -> None:
-    reason = _obstacle(engine, service, instance) or _brake(engine, instance, now)
+    reason = leasing.obstacle(engine, service, now) or _obstacle(engine, service, instance)
+    reason = reason or _brake(engine, instance, now)
     if reason:
         if engine.waiting.get(instance.slot) != reason:
             engine.waiting[instance.slot] = reason

@@ -8,7 +8,7 @@ from typing import Any
 from everup.detect import starvation
 from everup.detect.probes import ProbeState
 from everup.engine import narrate
-from everup.engine.records import Reloading, Rollout
+from everup.engine.records import Lease, Reloading, Rollout
 from everup.engine.signs import Sign, moment
 from everup.kernel.ctx import Outbox
 from everup.model.action import (
@@ -18,6 +18,7 @@ from everup.model.action import (
     Record,
     RunHook,
     Signal,
+    Spawn,
     Unwatch,
     Watch,
     WatchDrain,
@@ -83,6 +84,8 @@ class Supervised:
         """The last generation of each service."""
         self.reloading: Reloading | None = None
         self.storm = Bucket()
+        self.leases: dict[str, Lease] = {}
+        """Until when each singleton is this machine's; see ``leasing``."""
         self.spared: dict[tuple[Slot, int], str] = {}
         """Who has been told to be spared, and why."""
         self.replaced_at: dict[Slot, float] = {}
@@ -168,7 +171,7 @@ class Supervised:
     def forget_service(self, name: str) -> None:
         """The service is no more."""
         del self.services[name], self._slots_of[name]
-        for table in (self.rolling, self.active, self.wanted):
+        for table in (self.rolling, self.active, self.wanted, self.leases):
             table.pop(name, None)
         self.leaving.discard(name)
         self.rewire()
@@ -218,6 +221,8 @@ class Supervised:
                 self.record(Kind.SIGNALLED, str(slot), signal=effect.signal, run=effect.run)
             elif isinstance(effect, Signal) and not new.verdict and old.phase != "kill":
                 self.record(Kind.KILLING, str(slot), run=effect.run, reason=new.reason)
+            elif isinstance(effect, Spawn) and (lease := self.leases.get(slot.service)):
+                effect = replace(effect, fence=lease.token, until=lease.boot_until)
             self.emit(effect)
         self._follow(service, old, new, now)
 

@@ -46,8 +46,8 @@ class Child:
         "start",
         "status",
         "stranger",
-        "uid",
-    )
+        "uid", "until",
+    )  # fmt: skip
 
     def __init__(
         self, child_id: str, pid: int, start: int, cgroup: str | None, meta: Record
@@ -60,6 +60,7 @@ class Child:
         self.cgroup = cgroup
         self.meta = meta
         self.uid = os.geteuid()  # that it was started as
+        self.until = 0.0  # when it must be gone; see deadlines
         self.stranger = False  # the main process is not our own child
         self.pidfd = -1
         self.report = -1
@@ -88,6 +89,7 @@ class Child:
         child.signalled = bool(record.get("signalled"))
         child.respawn = bool(record.get("respawn"))
         child.rest = int(record.get("rest") or 0)
+        child.until = float(record.get("until") or 0)
         if (told := record.get("left")) is not None:
             child.left, child.status = list(told["pids"]), told.get("status")
         if (ended := record.get("exit")) is not None:
@@ -112,6 +114,8 @@ class Child:
         state |= {name: True for name in FLAGS if getattr(self, name)}
         if self.rest:
             state["rest"] = self.rest
+        if self.until:
+            state["until"] = self.until
         if self.left is not None:
             state["left"] = self.left_report()
         return state | ({"exit": self.exit_report()} if self.ended_at else {})

@@ -17,13 +17,14 @@ from collections.abc import Callable
 
 from everup.keeper import birth, remains, spawn, succession, voice, wire
 from everup.keeper.children import Child, Children, subreaper
+from everup.keeper.deadlines import Deadlines
 from everup.keeper.doomed import DOOMED, Doomed
 from everup.keeper.escaped import Escaped, told
 from everup.keeper.estate import Estate
 from everup.keeper.link import Link
 from everup.keeper.remains import Remains
 from everup.keeper.spawn import SpawnError, start_ticks
-from everup.keeper.starts import Starts
+from everup.keeper.starts import Starts, status_text
 from everup.keeper.strangers import LOOK_S, Strangers, own
 from everup.keeper.succession import FORWARDED, LOCK
 from everup.keeper.vigil import BEAT_S, HUNG_S, Vigil
@@ -57,6 +58,7 @@ class Keeper:
         tell = lambda child, pids: self.link.send(told(child, pids))  # noqa: E731
         self.children = Children(Escaped(meta.get("state_dir"), self.held, own), tell)
         self.strangers = Strangers(self.watch, self.unwatch, self.ended)
+        self.deadlines = Deadlines(self.children)
         self.wake = -1
         self.remains = Remains(self.children, self.link.send, self._all_ended)
         self.hung_s = float(meta.get("hung_s", HUNG_S))
@@ -101,6 +103,7 @@ class Keeper:
         return self.exit_status
 
     def _on_time(self, now: float) -> None:
+        self.deadlines.enforce()
         if self.engine_due is not None and now >= self.engine_due:
             if self.successor is not None:
                 succession.become(self)
@@ -128,6 +131,8 @@ class Keeper:
             waits.append(remains.LOOK_S)
         if (tick := self.vigil.wait_s(now)) is not None:
             waits.append(tick)
+        if (due := self.deadlines.wait_s()) is not None:
+            waits.append(due)
         if self.engine_pid:
             waits.append(self.beat_due - now)
         return max(0.0, min(waits)) if waits else -1.0
@@ -181,7 +186,7 @@ class Keeper:
             directory = "/"
         request = {
             "argv": self.engine_argv,
-            "env": dict(os.environ, **_told(self.hung_s, self.doomed), **self.starts.told()),
+            "env": dict(os.environ, **self.starts.told(ENGINE_FD, self.hung_s, self.doomed)),
             "cwd": directory,
             "nofile": "ours",
             "oom": "ours",
@@ -230,7 +235,7 @@ class Keeper:
             # It gave everything back and left (or never came up): there is nothing to keep.
             self.exit_status = os.WEXITSTATUS(status)
             return
-        say(f"the engine ended ({_status_text(status)}); starting it again, services go on")
+        say(f"the engine ended ({status_text(status)}); starting it again, services go on")
         self.starts.ended(status)
         self._engine_later()
 
@@ -254,6 +259,8 @@ class Keeper:
                 self.children.signal(message["id"], message["sig"], message["scope"])
             case "rest":
                 self.children.give_time(message["id"], message["sig"])
+            case "until":
+                self.deadlines.set(message["id"], message["until"])
             case "ack":
                 self.children.forget(message["id"])
             case "hold":
@@ -302,6 +309,7 @@ class Keeper:
             given = {int(number): fds[index] for number, index in message["given"].items()}
             held = {int(number): self.held[name] for number, name in message["held"].items()}
             cgroup = message.get("cgroup")
+            self.deadlines.check(float(message.get("until", 0)))
             pid, report = self.nursery.body(cgroup).become(message, given | held)
         except Exception as error:  # it must not wait for an answer for ever
             number = getattr(error, "number", None) or getattr(error, "errno", None) or 0
@@ -315,6 +323,7 @@ class Keeper:
         child = Child(child_id, pid, start_ticks(pid), message.get("cgroup"), message["meta"])
         child.report, child.respawn = report, bool(message.get("respawn"))
         child.uid = int(message.get("uid", child.uid))
+        child.until = float(message.get("until", 0))
         self.children.add(child)
         self.watch_report(child)
 
@@ -385,18 +394,6 @@ class Keeper:
         self.children.sweep(child)
         if child.respawn and not child.signalled and not child.failed:
             self.nursery.prepare(child.cgroup)
-
-
-def _told(hung_s: float, doomed: Doomed) -> dict[str, str]:
-    """What the engine has to know before we can speak: where, how often, whose files to leave."""
-    told = {"EVERUP_KEEPER_FD": str(ENGINE_FD), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
-    return told | ({DOOMED: str(doomed)} if doomed.left() else {})
-
-
-def _status_text(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exit {os.WEXITSTATUS(status)}"
 
 
 def _guarded(handler: Callable[[], None]) -> None:

@@ -1,7 +1,9 @@
 """Counts the engines that could not begin: the next one has to know."""
 
 import os
+import signal
 
+from everup.keeper.doomed import DOOMED, Doomed
 from everup.keeper.voice import say
 
 FAILED_STARTS = "EVERUP_FAILED_STARTS"
@@ -30,6 +32,16 @@ class Starts:
                 "can bear of the last state, or by none"
             )
 
-    def told(self) -> dict[str, str]:
-        """For the environment of the next one."""
-        return {FAILED_STARTS: str(self._failed)}
+    def told(self, fd: int, hung_s: float, doomed: Doomed) -> dict[str, str]:
+        """For the environment of the next one: how many failed, and what it has to know before we
+        can speak: where, how often, whose files to leave."""
+        told = {"EVERUP_KEEPER_FD": str(fd), "EVERUP_KEEPER_BEATS": f"{hung_s:g}"}
+        told |= {DOOMED: str(doomed)} if doomed.left() else {}
+        return told | {FAILED_STARTS: str(self._failed)}
+
+
+def status_text(status: int) -> str:
+    """Say how a process ended."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit {os.WEXITSTATUS(status)}"

@@ -26,6 +26,20 @@ class Spawn:
     slot: Slot
     run: int
     lane: int = 0
+    fence: int = 0
+    """For a singleton: the token by which it is this machine's."""
+    until: float = 0.0
+    """When the keeper kills it, by CLOCK_BOOTTIME; 0: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The keeper kills everything of this process at ``until``, by CLOCK_BOOTTIME, whoever else is
+    dead by then; unless another time is said before."""
+
+    slot: Slot
+    run: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,6 @@ class Asked:
 
 
 Action = (
-    Asked | Record | Effect | Watch | Unwatch | WatchDrain | OpenSockets | MendSockets | EmptyQueue
-    | CloseSockets | SetBalance | Forget | Configure | Commit | Discard | Quit
+    Asked | Record | Effect | Bound | Watch | Unwatch | WatchDrain | OpenSockets | MendSockets
+    | EmptyQueue | CloseSockets | SetBalance | Forget | Configure | Commit | Discard | Quit
 )  # fmt: skip

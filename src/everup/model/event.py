@@ -294,6 +294,23 @@ class SendSignal:
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What the cluster says of a singleton. Times are monotonic seconds but for ``boot_until``."""
+
+    service: str
+    token: int
+    """0: it is not this machine's."""
+    until: float
+    """Its process is killed then, unless this is said again."""
+    boot_until: float
+    """The same by CLOCK_BOOTTIME, which counts the time that the machine sleeps."""
+    stop_at: float
+    """By then it is asked to stop."""
+    yields: bool = False
+    """It stops, and does not start by this token again."""
+
+
 Operator = Up | Down | Start | Stop | Restart | Scale | Reload | SendSignal
 World = (
     Spawned
@@ -310,6 +327,7 @@ World = (
     | Strangers
     | Lag
     | Remembered
+    | Leased
     | Tick
 )
 Event = Operator | World

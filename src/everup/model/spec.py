@@ -236,6 +236,10 @@ class Service:
     standby: Annotated[int, Field(ge=0, le=100)] = 0
     """Warm standbys beside them: started and ready, but out of the balance until a ready replica
     is lost."""
+    singleton: bool = False
+    """At most one in the whole ``[cluster]``: it runs where the cluster has given it to, with
+    EVERUP_FENCE in its environment, a number that grows from owner to owner. Processes that
+    everup starts for its hooks are not fenced."""
     depends_on: tuple[str, ...] = ()
     """Services that must be ready (a oneshot: done) before this one starts."""
     probe: Probes = field(default_factory=Probes)
@@ -302,7 +306,7 @@ class Service:
     @property
     def overlaps(self) -> bool:
         """Whether two processes of one slot may run for a while."""
-        if self.type == "oneshot":
+        if self.type == "oneshot" or self.singleton:
             return False
         return bool(self.listen) if self.overlap is None else self.overlap
 
