@@ -21,6 +21,9 @@ ANOTHER, MOVES, LATE = (
     "it moves to another machine",
     "the cluster was not heard of in time: another machine may own it",
 )
+_TOLD_S = 2.0
+_SUBJECT = "@cluster"
+"""What the end of everup is woken by. No service can have this name."""
 _UNTOLD_S = 15.0
 """So long one goes on of which this engine does not know whose it is: the engine before knew. The
 keeper kills it sooner, if that was its time."""
@@ -104,6 +107,17 @@ def check(engine: Supervised, name: str, now: float) -> None:
         return
     for instance in alive:
         _end(engine, instance, MOVES if lease.yields else LATE, now)
+
+
+def keeps(engine: Supervised, now: float) -> bool:
+    """Tell whether everup, all down, waits a moment for the cluster to hear of it: else another
+    machine would wait for the whole ``ttl``."""
+    if not any(lease.token and now < lease.until for lease in engine.leases.values()):
+        return False
+    if engine.quits_by is None:
+        engine.quits_by = now + _TOLD_S
+        engine.wake(_SUBJECT, engine.quits_by)
+    return now < engine.quits_by
 
 
 def ended(engine: Supervised, slot: Slot, run: int, now: float) -> None:

@@ -133,4 +133,4 @@ class Supervise(Quiet):
                 self._advanced_in = step
             state.box.again = True
             return
-        settle.maybe_quit(state)
+        settle.maybe_quit(state, now)

@@ -70,11 +70,12 @@ def _users_stopping(engine: Supervised, name: str) -> bool:
     return False
 
 
-def maybe_quit(engine: Supervised) -> None:
+def maybe_quit(engine: Supervised, now: float) -> None:
     """The last process is gone and everup is to end."""
     if not engine.quitting or engine.finished:
         return
-    if order.is_down([*engine.instances.values(), *engine.outgoing.values()]):
+    down = order.is_down([*engine.instances.values(), *engine.outgoing.values()])
+    if down and not leasing.keeps(engine, now):
         engine.finished = True
         for name in list(engine.open_lanes):
             engine.record(Kind.SOCKETS_CLOSED, name)

@@ -86,6 +86,8 @@ class Supervised:
         self.storm = Bucket()
         self.leases: dict[str, Lease] = {}
         """Until when each singleton is this machine's; see ``leasing``."""
+        self.quits_by: float | None = None
+        """So long everup waits, all down, for the cluster to hear of it."""
         self.spared: dict[tuple[Slot, int], str] = {}
         """Who has been told to be spared, and why."""
         self.replaced_at: dict[Slot, float] = {}

@@ -119,13 +119,16 @@ def test_without_etcd_the_owner_stops_in_time_and_there_is_one_again(
     two.check_one_owner()
 
 
-def test_everup_down_hands_over_without_waiting_for_ttl(two: Nodes) -> None:
-    _, owner, _, _ = two.owner()
-    two.of[owner].down()
-    at = max(line[0] for line in two.lines() if line[1] == owner)
-    first = two.owner(other_than=owner)
-    print(f"served elsewhere {first[0] - at:.3f} s after the last word of the owner")
-    two.check_one_owner()
+def test_everup_down_hands_over_without_waiting_for_ttl(etcd: Members) -> None:
+    with nodes(2, etcd, ttl="60s") as two:  # longer than anybody waits here
+        two.up()
+        two.joined()
+        _, owner, _, _ = two.owner()
+        two.of[owner].down()
+        first = two.owner(other_than=owner)
+        at = max(line[0] for line in two.lines() if line[1] == owner)
+        print(f"served elsewhere {first[0] - at:.3f} s after the last word of the owner")
+        two.check_one_owner()
 
 
 def test_a_machine_dies_and_the_other_serves(two: Nodes) -> None:
@@ -134,6 +137,7 @@ def test_a_machine_dies_and_the_other_serves(two: Nodes) -> None:
     first = two.owner(other_than=owner)
     print(f"served elsewhere {first[0] - at:.3f} s after the kill, ttl 3 s")
     two.check_one_owner()
+    two.up(owner)  # for the end: what was killed has left its control groups
 
 
 def test_it_moves_where_a_person_wants_it(two: Nodes) -> None:

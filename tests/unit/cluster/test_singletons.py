@@ -8,8 +8,8 @@ import pytest
 
 from everup.engine import leasing
 from everup.engine.core import Engine
-from everup.model.action import Bound, Record, Signal, Spawn
-from everup.model.event import Adopted, Exited, Leased, Spawned, Stop, Tick, Up
+from everup.model.action import Bound, Quit, Record, Signal, Spawn
+from everup.model.event import Adopted, Down, Exited, Leased, Spawned, Stop, Tick, Up
 from everup.model.instance import ExitCause, ExitKind, Slot, State
 from everup.model.spec import Service, Spec
 
@@ -156,3 +156,16 @@ def test_other_services_are_not_concerned() -> None:
     assert of(Spawn, engine.handle(Up(), 1.0)) == [Spawn(Slot("web", 1), 1)]
     assert engine.handle(Leased("web", 0, 0.0, 0.0, 0.0), 2.0) == []
     assert engine.handle(Leased("gone", 3, 9.0, 9.0, 9.0), 2.0) == []
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_everup_ends_once_the_cluster_knows_or_after_a_moment(released: bool) -> None:
+    machine = Machine()
+    machine.runs()
+    machine.do(Down("op"))
+    machine.lease(7, yields=True)
+    assert not of(Quit, machine.do(Exited(SLOT, 1, ExitCause(ExitKind.CODE, 0))))
+    assert leasing.local(machine.engine, "db")["given_up"]
+    machine.now += 0.1 if released else 2.0
+    done = machine.lease(0) if released else machine.do(Tick())
+    assert of(Quit, done)

@@ -21,6 +21,11 @@ class Leave(Asked):
 
 
 @dataclass(frozen=True, slots=True)
+class Hurry(Asked):
+    """Take the next turn at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Acquire(Asked):
     """Make a key ours if nobody has it; whether it is will be seen by the next turn."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from everup import __version__
-from everup.rooms.cluster.actions import Acquire, Join, Leave, Move, Release, Say, Tell
+from everup.rooms.cluster.actions import Acquire, Hurry, Join, Leave, Move, Release, Say, Tell
 from everup.rooms.cluster.config import Cluster
 from everup.rooms.cluster.facts import Local, Missed, NotTaken, Turned
 from everup.rooms.cluster.lease import Lease, RefusedError, UnreachedError
@@ -27,7 +27,7 @@ _MOST_TODO: Final = 1000
 _PREFIX: Final = "/everup/"
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _TURNS: Final[WeakKeyDictionary[Any, "Turns"]] = WeakKeyDictionary()
-Action = Join | Leave | Acquire | Release | Move | Tell
+Action = Hurry | Join | Leave | Acquire | Release | Move | Tell
 
 
 def prepare(spec: Any) -> None:
@@ -85,8 +85,9 @@ class Turns:
 
     def add(self, action: Action) -> None:
         """Take what the room wants done."""
-        self._todo.append(action)
-        if isinstance(action, Move):
+        if not isinstance(action, Hurry):
+            self._todo.append(action)
+        if isinstance(action, Hurry | Move):
             self._poked.set()
 
     async def run(self) -> None:
@@ -177,6 +178,8 @@ class Turns:
             case Join(session=session):
                 self._session = session
                 return True
+            case Hurry():
+                return True
             case Leave():
                 await lease.end(self._session)
                 self._session = 0
@@ -253,5 +256,5 @@ def _perform(action: Action, host: Any) -> None:
 
 
 SOURCES: Final = (run,)
-PERFORMERS: Final = dict.fromkeys((Join, Leave, Acquire, Release, Move, Tell), _perform)
+PERFORMERS: Final = dict.fromkeys((Hurry, Join, Leave, Acquire, Release, Move, Tell), _perform)
 PREPARE: Final = prepare

@@ -8,7 +8,7 @@ from everup.kernel.ctx import Ctx
 from everup.kernel.room import Quiet
 from everup.observer.events import Journaled
 from everup.observer.world import View
-from everup.rooms.cluster.actions import Acquire, Join, Leave, Move, Release, Say, Tell
+from everup.rooms.cluster.actions import Acquire, Hurry, Join, Leave, Move, Release, Say, Tell
 from everup.rooms.cluster.config import Cluster
 from everup.rooms.cluster.entries import (
     DENIED,
@@ -30,6 +30,7 @@ from everup.rooms.cluster.lease import Item, Look
 
 MEMBERS, OWNERS, MOVES, LEADER = "members/", "owners/", "moves/", "leader"
 _MOST_SHOWN: Final = 200
+_STOPPING: Final = "engine.stopping"
 Heard = Turned | NotTaken | Missed | Journaled
 
 
@@ -74,6 +75,8 @@ class Member(Quiet):
                     self._owned[entry.subject] = str(said.get("node")), int(said.get("token", 0))
                 elif entry.kind == MOVE_ASKED.value and not past:
                     ctx.do(Move(entry.subject, str(entry.payload.get("to"))))
+                elif entry.kind == _STOPPING and not past:
+                    ctx.do(Hurry())  # everup goes down, and waits a moment for us
 
     def view(self) -> Mapping[str, object]:
         return {"session": self._session, "missed": self._missed, "given_up": dict(self._given_up)}
@@ -134,6 +137,9 @@ class Member(Quiet):
             return
         self._given_up.pop(service, None)
         if self._not_ours(service, local, "" if owner is None else owner.value, says, ctx):
+            return
+        if event.leaving and local.token:
+            says[service] = Say(service, 0)  # it was released: everup may end
             return
         if owner is None and self._may_have(service, local, event, ctx):
             move = event.look.items.get(MOVES + service)

@@ -3,7 +3,7 @@ simulated in ``tests/sim/test_cluster.py``."""
 
 from typing import Any, Final
 
-from everup.rooms.cluster.actions import Acquire, Join, Leave, Move, Release, Tell
+from everup.rooms.cluster.actions import Acquire, Hurry, Join, Leave, Move, Release, Tell
 
 
 def _nothing(_action: object, _world: Any) -> None:
@@ -11,4 +11,4 @@ def _nothing(_action: object, _world: Any) -> None:
 
 
 SOURCES: Final = ()
-PERFORMERS: Final = dict.fromkeys((Join, Leave, Acquire, Release, Move, Tell), _nothing)
+PERFORMERS: Final = dict.fromkeys((Hurry, Join, Leave, Acquire, Release, Move, Tell), _nothing)
