@@ -12,6 +12,10 @@ MOST_BYTES: Final = 1 << 20
 _MOST_TRIES: Final = 5
 """So often a document is tried that makes the server itself fail."""
 _LONGEST_REASON: Final = 1000
+_FAULTS_OF_THE_INDEX: Final = ("index_closed_exception", "no write index is defined")
+"""What a server says with status 400 although the document is well."""
+_LARGE: Final = 256 << 10
+"""Bytes of a document that may be too large by itself."""
 
 
 @dataclass(slots=True)
@@ -103,6 +107,8 @@ def _verdict(status: int, error: Any) -> Verdict:
     # 401 and 403: rights or a blocked index; 404: no such index yet. None is the document's fault.
     if status in (401, 403, 404, 408, 429, 502, 503, 504):
         return Verdict(Fate.AGAIN, reason)
+    if any(words in reason for words in _FAULTS_OF_THE_INDEX):
+        return Verdict(Fate.AGAIN, reason)
     return Verdict(Fate.FAILED if status >= 500 else Fate.REFUSED, reason)
 
 
@@ -165,21 +171,34 @@ class Batch:
         self._most = None
 
     def halve(self, sent: Sequence[Document], reason: str) -> None:
-        """Take that the whole request was refused as nonsense: a part of it may not be. A document
-        that is refused alone is given up."""
-        if len(sent) == 1:
+        """Take that the whole request was refused as nonsense: a part of it may not be.
+
+        A document that is refused alone is given up where others were taken. Where none was, it
+        is who answers that has a fault, not every document: then ``says`` is set.
+        """
+        if len(sent) > 1:
+            self._most = len(sent) // 2
+        elif self.stored:
             self._give_up(sent[0], reason)
         else:
-            self._most = len(sent) // 2
+            self._put_off(sent[0], reason)
 
     def too_large(self, sent: Sequence[Document], reason: str) -> None:
-        """Take that the whole request was too large: from now on they have half of its size."""
-        if len(sent) == 1:
+        """Take that the whole request was too large: from now on they have half of its size. A
+        document alone: as with ``halve``, but for one that is large indeed."""
+        if len(sent) > 1:
+            self.most_bytes = max(1, sum(document.size for document in sent) // 2)
+        elif self.stored or sent[0].size > _LARGE:
             self._give_up(sent[0], reason)
         else:
-            self.most_bytes = max(1, sum(document.size for document in sent) // 2)
+            self._put_off(sent[0], reason)
 
     def _give_up(self, document: Document, reason: str) -> None:
         assert self.waiting.popleft() is document
         self.refused.append(Refused(document, reason))
         self._most = None
+
+    def _put_off(self, document: Document, reason: str) -> None:
+        assert self.waiting[0] is document
+        self.waiting.rotate(-1)  # another one may be taken
+        self.says = reason

@@ -147,6 +147,7 @@ class Shipper:
         path = f"/_bulk?{_FILTER}"
         answer = await self._client.ask("POST", path, bulk.body(sent), "application/x-ndjson")
         before = len(batch.refused)
+        batch.says = ""
         if answer.status == 200:
             try:
                 batch.answered(sent, bulk.verdicts(answer.body, len(sent)))

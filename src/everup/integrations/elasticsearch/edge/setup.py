@@ -42,7 +42,7 @@ async def setup(client: Client, table: Elasticsearch, keep_days: int) -> AsyncIt
     if "events" in table.ship:
         body = templates.events(to, space, streams=streams, policy=policy)
         yield await _template(client, to, f"{templates.EVENTS}-{space}", body)
-        yield await _events(client, names.events(space), streams=streams)
+        yield await _events(client, to, names.events(space), streams=streams)
     if "incidents" in table.ship:
         body = templates.incidents(to, space)
         yield await _template(client, to, f"{templates.INCIDENTS}-{space}", body)
@@ -89,14 +89,16 @@ async def _template(client: Client, to: Dialect, name: str, body: Mapping[str, A
     return f"index template {name}: {'changed' if there.status == 200 else 'made'}"
 
 
-async def _events(client: Client, target: str, *, streams: bool) -> str:
+async def _events(client: Client, to: Dialect, target: str, *, streams: bool) -> str:
     there = await client.ask("GET", f"/{quote(target)}")
     if there.status == 200:
         return _found(there, target, streams=streams)
     if streams:
         await _do(client, "PUT", f"/_data_stream/{quote(target)}", None)
         return f"data stream {target}: made"
-    aliases: dict[str, Any] = {"aliases": {target: {}}}
+    # With it, the alias keeps the older indices when the server rolls over.
+    alias = {"is_write_index": True} if to.version >= (6, 4) else {}
+    aliases: dict[str, Any] = {"aliases": {target: alias}}
     await _do(client, "PUT", f"/{quote(target)}-000001", aliases)
     return f"index {target}-000001 behind the alias {target}: made"
 
