@@ -17,6 +17,7 @@ _NAMES: Final = (
     "slo",
     "locate",
     "monitor",
+    "check",
     "detect",
     "incidents",
     "console",

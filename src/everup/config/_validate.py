@@ -10,6 +10,7 @@ from everup.config._fields import Kind, keys_of, kind_at
 from everup.config._problem import Findings, Path, did_you_mean
 from everup.config._whole import whole
 from everup.model.spec import Listener, Service, Spec
+from everup.model.units import ABSOLUTE
 
 _ROUNDS = 50
 _OWN_WORDS = ("table", "string")
@@ -80,7 +81,10 @@ def _report(path: Path, kind_of_error: str, value: object, found: Findings) -> N
         found.add(path, f"unknown choice{hint}", value=value, valid=kind.choices)
     elif kind_of_error == "string_pattern_mismatch":
         shown = None if last == "name" else value  # a name is in the key already
-        found.add(path, _PATTERNS.get(last, "does not have the expected form"), value=shown)
+        text = _PATTERNS.get(last, "does not have the expected form")
+        if kind is not None and kind.pattern == ABSOLUTE:
+            text = f"expected {kind.words()}"
+        found.add(path, text, value=shown)
     elif kind_of_error == "too_short":
         found.add(path, "expected at least one item", value=value)
     else:  # a type or a range: the model's own words say both

@@ -16,7 +16,12 @@ _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 class RunError(Exception):
-    """A program could not be run, failed, or took too long; the text says which."""
+    """A program could not be run, failed, or took too long; the text says which. ``status``: with
+    which exit status it ended, None where it did not end by itself."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 async def run(
@@ -40,7 +45,8 @@ async def run(
         raise RunError(f"{command[0]} did not end within {timeout_s:g} s")
     if status != 0:
         how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        raise RunError(f"{command[0]} {how}: {shown_line(told.strip())}".rstrip(": "))
+        text = f"{command[0]} {how}: {shown_line(told.strip())}".rstrip(": ")
+        raise RunError(text, status if status > 0 else None)
 
 
 async def _run(
@@ -52,7 +58,7 @@ async def _run(
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=given,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=said,
             stderr=said,
             env={**own, **more},
             cwd="/",

@@ -112,11 +112,13 @@ class View:
         self.instances[entry.subject] = replace(seen, state=state, since=since, run=run)
 
     def needs(self, service: str) -> set[str]:
-        """Give the services that one needs: those that its config names, and those that its
-        processes were connected to."""
+        """Give the services that one needs: those that its config names, those that its processes
+        were connected to, and as ``check NAME`` what everup does not run."""
         known = self.services.get(service)
         declared = set(known.depends_on) if known is not None else set()
-        return declared | set(self.seen_needs.get(service, ()))
+        checks = getattr(self.spec, "check", {})
+        outside = {f"check {name}" for name, one in checks.items() if service in one.needed_by}
+        return declared | outside | set(self.seen_needs.get(service, ()))
 
     def connected(self, instance: str, far_ends: Iterable[str], now: float) -> None:
         """Learn whom an instance is connected to."""
