@@ -26,6 +26,8 @@ _NOTES = {
     "budget": "the retry budget is empty",
     "error": "not an error to repeat after",
 }
+_JUDGED = (Rejected, ExceptionGroup)
+FAILED = Outcome.FAILED  # a look at a member of an enum costs 100 ns before CPython 3.12
 _MOST_NOTES = 8  # somebody may raise one and the same exception for ever
 
 
@@ -51,39 +53,39 @@ class Repeating(Protocol):
 class Run:
     """One call with all its attempts: says how long to wait for the next, None: there is none."""
 
-    __slots__ = ("backed_off_s", "before", "call", "made", "retry", "started")
+    __slots__ = ("backed_off_s", "call", "made", "retry", "started")
 
     def __init__(self, retry: Repeating, started: float, call: object) -> None:
         self.retry = retry
         self.started = started
         self.call = call
-        self.before = 0
-        """What ``attempt`` was before this call set it; 0: it has not."""
         self.made = 0
         self.backed_off_s = 0.0
 
     def after(self, subject: Any, error: Exception | None) -> float | None:
         """An attempt has failed: with an error (the subject, too), or with a value."""
-        if self.before:
-            self.interrupted()
-        self.made += 1
         retry = self.retry
+        self.made = made = self.made + 1
         if retry._off:
             return None
         # ``_any_error``: what the judge would say, sooner.
         if (
             error is not None
-            and (not retry._any_error or isinstance(error, (Rejected, ExceptionGroup)))
-            and retry.judge.error(error) is not Outcome.FAILED
+            and (not retry._any_error or isinstance(error, _JUDGED))
+            and retry.judge.error(error) is not FAILED
         ):
             return self._give_up("error", error)
-        if self.made >= retry._most:
+        if made >= retry._most:
             return self._give_up("attempts", error)
-        wish = None if retry.retry_after is None else _seconds(retry.retry_after(subject))
+        wish = None
+        if retry.retry_after is not None:
+            wish = _seconds(retry.retry_after(subject))
         if wish is None and error is not None:
-            wish = _seconds(getattr(error, "retry_after_s", None))
+            wish = getattr(error, "retry_after_s", None)
+            if wish is not None:
+                wish = _seconds(wish)
         if wish is None:
-            delay_s = retry.backoff(self.made, self.backed_off_s, retry.clock.random)
+            delay_s = retry.backoff(made, self.backed_off_s, retry.clock.random)
             if type(delay_s) is not float:
                 delay_s = as_seconds(delay_s)
             self.backed_off_s = delay_s
@@ -102,19 +104,14 @@ class Run:
         if budget is not None and not budget.withdraw():
             return self._give_up("budget", error)
         if retry._listeners:
-            retry._tell("retry", self.call, attempt=self.made, delay_s=delay_s, error=error)
+            retry._tell("retry", self.call, attempt=made, delay_s=delay_s, error=error)
         return delay_s
 
-    def again(self) -> None:
-        """The next attempt begins."""
-        self.before = attempt.get()
-        attempt.set(self.made + 1)
-
-    def interrupted(self) -> None:
-        """A later attempt is over, however."""
-        if attempt.get() == self.made + 1:  # else in another context, which closes what was left
-            attempt.set(self.before)
-        self.before = 0
+    def end(self, before: int) -> None:
+        """Leave ``attempt`` as it was; 0: it is. A coroutine may be closed in another context,
+        which has a value of its own."""
+        if before and attempt.get() - self.made in (0, 1):
+            attempt.set(before)
 
     def succeeded(self) -> None:
         """It was well."""
@@ -147,7 +144,12 @@ class Run:
         made = self.made
         if error is not None and (made > 1 or why != "error"):
             times = "attempt" if made == 1 else "attempts"
-            _note(error, f"{retry.name}: {made} {times} in {elapsed_s:.3g} s; {_NOTES[why]}")
+            note = f"{retry.name}: {made} {times} in {elapsed_s:.3g} s; {_NOTES[why]}"
+            try:
+                if len(getattr(error, "__notes__", ())) < _MOST_NOTES:
+                    error.add_note(note)
+            except Exception:  # noqa: S110 - a frozen exception; it is itself that matters
+                pass
         if retry._listeners:
             retry._tell(
                 "gave_up", self.call, attempts=made, why=why, elapsed_s=elapsed_s, error=error
@@ -164,22 +166,16 @@ def _seconds(wish: Any) -> float | None:
     return wish if isinstance(wish, (int, float)) and not isnan(wish) else None
 
 
-def _note(error: Exception, text: str) -> None:
-    if len(getattr(error, "__notes__", ())) < _MOST_NOTES:
-        try:
-            error.add_note(text)
-        except Exception:  # noqa: S110 - a frozen exception; it is itself that matters
-            pass
-
-
 class Attempt:
     """One attempt by hand: a context manager, of one use. ``number``: 1 for the first."""
 
-    __slots__ = ("_delay_s", "_entered", "_error", "_run", "number")
+    __slots__ = ("_before", "_delay_s", "_entered", "_error", "_run", "number")
 
     def __init__(self, run: Run) -> None:
         self.number = run.made + 1
         self._run = run
+        self._before = 0
+        """What ``attempt`` was; 0: it is as it was."""
         self._entered = False
         self._error: Exception | None = None
         self._delay_s: float | None = None
@@ -188,23 +184,27 @@ class Attempt:
         if self._entered:
             raise RuntimeError("an attempt is good for one `with` only")
         self._entered = True
-        if self._run.made:
-            self._run.again()
+        if self.number > 1:
+            self._before = attempt.get()
+            attempt.set(self.number)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, where: Any) -> bool:
         run = self._run
-        if not isinstance(error, Exception):
-            if run.before:
-                run.interrupted()
-                if error is None:
+        try:
+            if not isinstance(error, Exception):
+                if error is None and self._before:
                     run.succeeded()
-            return False
-        self._delay_s = run.after(error, error)
-        if self._delay_s is None:
-            return False
-        self._error = error
-        return True
+                return False
+            self._delay_s = run.after(error, error)
+            if self._delay_s is None:
+                return False
+            self._error = error
+            return True
+        finally:
+            # In another context a generator was closed: it has a value of its own.
+            if self._before and attempt.get() == self.number:
+                attempt.set(self._before)
 
 
 class Attempts:

@@ -18,7 +18,7 @@ one (0.0: there was none), and a source of random numbers in [0, 1)."""
 
 def constant(delay_s: Seconds = 1.0) -> Backoff:
     """Always ``delay_s`` seconds; 0 or more. Raises ``ValueError``."""
-    each_s = seconds("delay_s", delay_s)
+    each_s = float(seconds("delay_s", delay_s))
 
     def backoff(failed: int, previous_s: float, random: Callable[[], float]) -> float:
         return each_s

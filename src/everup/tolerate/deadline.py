@@ -262,7 +262,7 @@ class Deadline(Policy):
         use.token = current.set((at, now, outer, use))
         return use, at
 
-    def _open_async(self, call: object = None) -> _Use:
+    def _open_async(self) -> _Use:
         import asyncio
 
         try:
@@ -271,7 +271,7 @@ class Deadline(Policy):
             elsewhere(self.name, "a block")
         if task is None:
             no_task()
-        use, at = self._open(call)
+        use, at = self._open()
         use.arm(task.get_loop(), task, at)
         return use
 
@@ -295,12 +295,17 @@ class Deadline(Policy):
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The closure for an asynchronous call."""
-        from asyncio import _get_running_loop
+        from asyncio import current_task
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            if _get_running_loop() is None:
+            try:
+                task = current_task()
+            except RuntimeError:
                 return await self._in_trio(call, args, kwargs)
-            use = self._open_async(call)
+            if task is None:
+                no_task()
+            use, at = self._open(call)
+            use.arm(task.get_loop(), task, at)
             try:
                 result = await call(*args, **kwargs)
             except BaseException as error:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from math import inf
 from typing import Any, ParamSpec, TypeVar, cast
 
-from everup.tolerate._attempts import Attempt, Attempts, Run
+from everup.tolerate._attempts import Attempt, Attempts, Run, attempt
 from everup.tolerate._base import Policy
 from everup.tolerate._clock import Clock
 from everup.tolerate._functions import plain
@@ -108,6 +108,7 @@ class Retry(Policy):
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         now, sleep, bad = self.clock.now, self.clock.sleep, self.judge.result
+        get_attempt, set_attempt = attempt.get, attempt.set
         deposit = deposit_of(self.budget)
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -115,49 +116,53 @@ class Retry(Policy):
             if deposit is not None:
                 deposit()
             run: Run | None = None
-            while True:
-                try:
-                    value = call(*args, **kwargs)
-                except Exception as error:
-                    # The wait is in here, but never the next attempt: what that raises would have
-                    # this one as its context. Left without a name, nothing keeps the error alive.
-                    if run is None:
-                        run = Run(self, started, call)
-                    delay_s = run.after(error, error)
-                    if delay_s is None:
-                        raise
-                    if delay_s:
-                        sleep(delay_s)
-                        if run.is_over(error):
+            before = 0  # what ``attempt`` was; 0: it is as it was
+            try:
+                while True:
+                    try:
+                        value = call(*args, **kwargs)
+                    except Exception as error:
+                        # The wait is in here, but never the next attempt: what that raises would
+                        # have this one as its context. Left without a name, nothing keeps it alive.
+                        if run is None:
+                            run = Run(self, started, call)
+                        delay_s = run.after(error, error)
+                        if delay_s is None:
                             raise
-                    run.again()
-                except BaseException:
-                    if run is not None:
-                        run.interrupted()
-                    raise
-                else:
-                    if run is None:
-                        if bad is None or not bad(value):
-                            return value
-                        run = Run(self, started, call)
+                        if delay_s:
+                            sleep(delay_s)
+                            if run.is_over(error):
+                                raise
                     else:
-                        run.interrupted()
-                        if bad is None or not bad(value):
+                        if run is None:
+                            if bad is None or not bad(value):
+                                return value
+                            run = Run(self, started, call)
+                        elif bad is None or not bad(value):
+                            run.end(before)
                             run.succeeded()
                             return value
-                    delay_s = run.after(value, None)
-                    if delay_s is None:
-                        return value
-                    if delay_s:
-                        sleep(delay_s)
-                        if run.is_over(None):
+                        delay_s = run.after(value, None)
+                        if delay_s is None:
+                            run.end(before)
                             return value
-                    run.again()
+                        if delay_s:
+                            sleep(delay_s)
+                            if run.is_over(None):
+                                run.end(before)
+                                return value
+                    before = before or get_attempt()
+                    set_attempt(run.made + 1)
+            except BaseException:  # instead of finally, which costs where all is well
+                if before:
+                    set_attempt(before)
+                raise
 
         return guarded
 
     def around_async(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         now, asleep, bad = self.clock.now, self.clock.asleep, self.judge.result
+        get_attempt, set_attempt = attempt.get, attempt.set
         deposit = deposit_of(self.budget)
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -165,42 +170,45 @@ class Retry(Policy):
             if deposit is not None:
                 deposit()
             run: Run | None = None
-            while True:
-                try:
-                    value = await call(*args, **kwargs)
-                except Exception as error:  # as above
-                    if run is None:
-                        run = Run(self, started, call)
-                    delay_s = run.after(error, error)
-                    if delay_s is None:
-                        raise
-                    if delay_s:
-                        await asleep(delay_s)
-                        if run.is_over(error):
+            before = 0  # what ``attempt`` was; 0: it is as it was
+            try:
+                while True:
+                    try:
+                        value = await call(*args, **kwargs)
+                    except Exception as error:  # as above
+                        if run is None:
+                            run = Run(self, started, call)
+                        delay_s = run.after(error, error)
+                        if delay_s is None:
                             raise
-                    run.again()
-                except BaseException:
-                    if run is not None:
-                        run.interrupted()
-                    raise
-                else:
-                    if run is None:
-                        if bad is None or not bad(value):
-                            return value
-                        run = Run(self, started, call)
+                        if delay_s:
+                            await asleep(delay_s)
+                            if run.is_over(error):
+                                raise
                     else:
-                        run.interrupted()
-                        if bad is None or not bad(value):
+                        if run is None:
+                            if bad is None or not bad(value):
+                                return value
+                            run = Run(self, started, call)
+                        elif bad is None or not bad(value):
+                            run.end(before)
                             run.succeeded()
                             return value
-                    delay_s = run.after(value, None)
-                    if delay_s is None:
-                        return value
-                    if delay_s:
-                        await asleep(delay_s)
-                        if run.is_over(None):
+                        delay_s = run.after(value, None)
+                        if delay_s is None:
+                            run.end(before)
                             return value
-                    run.again()
+                        if delay_s:
+                            await asleep(delay_s)
+                            if run.is_over(None):
+                                run.end(before)
+                                return value
+                    before = before or get_attempt()
+                    set_attempt(run.made + 1)
+            except BaseException:
+                if before and run is not None:
+                    run.end(before)
+                raise
 
         return guarded
 

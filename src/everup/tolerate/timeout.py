@@ -270,32 +270,44 @@ class Timeout(Threaded):
 
     def around(self, call: Callable[P, T]) -> Callable[P, T]:
         """The closure for a synchronous call."""
-        each = self._each is not None
         if self.thread:
             return self._in_thread(call)
-        get, put, now, seconds = current.get, current.set, self.clock.now, self.seconds
+        if self.seconds is None or self._each is not None:
+            return self._around_each_sync(call)
+        return self._within(self.seconds, call)
+
+    def _within(self, seconds: float, call: Callable[P, T]) -> Callable[P, T]:
+        get, put, now = current.get, current.set, self.clock.now
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            limit_s = seconds
-            if each or self._off:
-                limit_s = self._limit_of(args, kwargs)
-            if limit_s is None:
+            if self._off:
                 return call(*args, **kwargs)
             outer = get()
-            limit = now() + limit_s
+            limit = now() + seconds
             at = limit if outer is None else within(limit, now, outer)
             put((at, now, outer, self))
             try:
                 result = call(*args, **kwargs)
             except DeadlineExceeded as error:
                 if at == limit <= now():
-                    self._timed_out(error, call, limit_s)
+                    self._timed_out(error, call, seconds)
                 raise
             finally:
                 put(outer)
             if self._listeners and now() > limit:
                 self._tell_late(None, call)
             return result
+
+        return guarded
+
+    def _around_each_sync(self, call: Callable[P, T]) -> Callable[P, T]:
+        """Each call with a time of its own."""
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            limit_s = self._limit_of(args, kwargs)
+            if limit_s is None:
+                return call(*args, **kwargs)
+            return self._within(limit_s, call)(*args, **kwargs)
 
         return guarded
 

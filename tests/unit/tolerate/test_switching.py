@@ -577,3 +577,27 @@ def test_what_is_shown_is_bounded_whatever_it_is() -> None:
 
 def test_a_default_name_is_not_shown_twice() -> None:
     assert repr(Breaker(name="x")) == "<Breaker 'x'>"
+
+
+@pytest.mark.parametrize("policy", [Deadline(5.0), Timeout(5.0)])
+def test_a_block_outside_of_a_task_cannot_be_cut_off(policy: Policy) -> None:
+    """A callback of the loop, say, that drives a coroutine itself."""
+    block: Any = policy
+    raised: list[BaseException] = []
+
+    async def body() -> None:
+        async with block:
+            pass
+
+    def callback() -> None:
+        try:
+            body().send(None)
+        except BaseException as error:
+            raised.append(error)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(callback)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert [str(error) for error in raised] == ["only what runs in a task can be cut off"]
