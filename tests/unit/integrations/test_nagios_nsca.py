@@ -1,6 +1,8 @@
 """NSCA's packets as its daemon reads them, and its table."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -100,3 +102,24 @@ def test_tables_that_are_refused(text: str, says: str) -> None:
     body = f'[service.web]\ncommand = ["web"]\n[nagios.nsca]\n{text}'
     [problem] = config.check(body, path="everup.toml", directory="/srv").problems
     assert says in problem.message
+
+
+LIBRARY = """
+import sys
+import everup.integrations.nagios.edge
+from everup.integrations.nagios.edge.nsca import ciphers
+ciphers("none"), ciphers("xor")
+assert "cryptography" not in sys.modules, "who does not need it pays for it"
+sys.modules["cryptography"] = None
+try:
+    ciphers("rijndael-128")
+except OSError as error:
+    print(error)
+"""
+
+
+def test_the_library_is_loaded_by_who_needs_it_alone() -> None:
+    argv = [sys.executable, "-c", LIBRARY]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'pip install "everup[nsca]"' in done.stdout
