@@ -43,6 +43,36 @@ class Channel(Protocol[U]):
         ...
 
 
+class Reached:
+    """Decides what is told of whether a channel works, and why it does not.
+
+    A condition keeps the words that it began with: another reason is told as another condition,
+    once it has come twice in a row, so that two that alternate do not fill the journal.
+    """
+
+    def __init__(self) -> None:
+        self._works: bool | None = None
+        self._told = self._last = ""
+
+    def failed(self, why: str) -> Sequence[tuple[bool, str]]:
+        """Give what is to be told of a failure: whether all is well, and the words."""
+        again, self._last = why == self._last, why
+        told = [(False, f"cannot be told how the services are: {why}")]
+        if self._works is not False:
+            self._works, self._told = False, why
+            return told
+        if why == self._told or not again:
+            return ()
+        self._told = why
+        return [(True, "it fails for another reason now"), *told]
+
+    def works(self) -> Sequence[tuple[bool, str]]:
+        """Give what is to be told of a success. The first one is: an observer before this one may
+        have told that it failed."""
+        before, self._works, self._last = self._works, True, ""
+        return () if before is True else [(True, "it is reached again")]
+
+
 class Delivery(Generic[T]):
     """What waits for one channel. ``run`` goes on until it is cancelled."""
 
@@ -66,23 +96,22 @@ class Delivery(Generic[T]):
 
     async def run(self) -> None:
         """Deliver, for ever; tell everup when the channel fails, and when it works again."""
-        again_s, works = _FIRST_AGAIN_S, None
+        again_s, reached = _FIRST_AGAIN_S, Reached()
         while True:
             await self._news.wait()
             self._news.clear()
             try:
                 await self._empty()
             except ChannelError as error:
-                if works is not False:
-                    self._tell(False, f"cannot be told how the services are: {error}")
-                works = False
+                for ok, text in reached.failed(str(error)):
+                    self._tell(ok, text)
                 await asyncio.sleep(again_s)
                 again_s = min(2 * again_s, _LAST_AGAIN_S)
                 self._news.set()
                 continue
-            if works is not True:  # an observer before this one may have told that it failed
-                self._tell(True, "it is reached again")
-            again_s, works = _FIRST_AGAIN_S, True
+            for ok, text in reached.works():
+                self._tell(ok, text)
+            again_s = _FIRST_AGAIN_S
 
     async def _empty(self) -> None:
         while self._waiting:
