@@ -44,7 +44,7 @@ class Repeating(Protocol):
     budget: RetryBudget | None
     _most: float
     _any_error: bool
-    _off: int
+    _off: list[object]
     _listeners: tuple[Any, ...]
 
     def _tell(self, kind: str, call: object = None, /, **detail: Any) -> None: ...

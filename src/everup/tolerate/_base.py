@@ -60,8 +60,9 @@ class Policy:
         self.clock = SYSTEM if clock is None else clock
         self._listeners: tuple[Listener, ...] = ()
         self._complained: tuple[str, ...] = ()
-        self._off = 0
-        """So many want that it does nothing. Looked at where it would, so calls pay nothing."""
+        self._off: list[object] = []
+        """Who wants that it does nothing. Looked at where it would, so calls pay nothing. A list,
+        since a number would lose one of two that come at once, without the GIL."""
 
     def __repr__(self) -> str:
         _, options = self._options()
@@ -91,11 +92,12 @@ class Policy:
         """Switch it off within the block, for all threads and tasks: calls pass as if it were not
         there, those that began before as well. It goes on counting what it can see without acting.
         A class of your own looks at nothing: it stays as it is."""
-        self._off += 1
+        who = object()
+        self._off.append(who)
         try:
             yield
         finally:
-            self._off -= 1
+            self._off.remove(who)
 
     @classmethod
     def _misnamed(cls, given: Any) -> str:

@@ -30,7 +30,7 @@ class Hedging(Protocol):
     budget: RetryBudget | None
     _delay_s: float
     _threads: Threads
-    _off: int
+    _off: list[object]
 
     def _learn(self, seconds: float) -> None: ...
 

@@ -120,7 +120,7 @@ class RateLimit(Waiting):
     def try_take(self) -> bool:
         """Take a place if there is one now; False: there is none. Nothing is told."""
         with self._lock:
-            return self._bucket.take(self.clock.now()) is None or self._off > 0
+            return self._bucket.take(self.clock.now()) is None or bool(self._off)
 
     def drain_for(self, for_s: Seconds) -> None:
         """No call goes for so many seconds, 0 or more: the other side has said that it is too much.

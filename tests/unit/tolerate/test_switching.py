@@ -508,6 +508,24 @@ def test_off_is_for_each_that_wants_it_and_ends_with_an_error(way: Way) -> None:
         guarded()
 
 
+def test_threads_that_switch_it_off_at_once_leave_it_on() -> None:
+    retry = Retry()
+    meet = threading.Barrier(4)
+
+    def switch() -> None:
+        meet.wait()
+        for _ in range(500):
+            with retry.off():
+                assert retry._off
+
+    threads = [threading.Thread(target=switch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not retry._off
+
+
 def test_a_pipeline_is_off_with_all_its_members(way: Way) -> None:
     pipeline = Pipeline(Retry(backoff=5.0, clock=way.clock), opened(way))
     guarded = way.guard(pipeline, refuse)
