@@ -21,7 +21,7 @@ from typing import Any
 from _debian import MissingError, cache
 
 OPENSEARCH = "2.19.6"
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 _JAVA_HOME = "/usr/lib/jvm/java-17-openjdk-amd64"
 _DISTRIBUTIONS = {
     "5.6.16": "org.elasticsearch.distribution.zip",

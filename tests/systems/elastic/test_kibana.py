@@ -44,6 +44,7 @@ def dashboard(search: Search, name: str) -> dict[str, Any]:
     return found["_source"] if status == 200 else {}
 
 
+@pytest.mark.timeout(1500)  # the first time, Kibana is installed
 def test_dashboards_show_what_happens(everup: Everup, folder: Path) -> None:
     search = Search("5.6.16", folder / "search").start()
     kibana = Kibana(folder / "kibana", search.url)
