@@ -4,16 +4,22 @@ import os
 import socket
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
+from everup.adapters import aid_ground
+from everup.adapters.place import Place
 from everup.cli.client import Client
 from everup.cli.context import Failure, Here, done, json_option
 from everup.cli.people import user
 from everup.config import parse_address
 
+_WHY = "look: everup incidents; everup events -n 20; {}/everup.log"
 _PATIENCE_S = 15.0
+_LOCAL, _STATE, _UID, _LISTENS = 1, 3, 7, "0A"
+"""Columns of /proc/net/tcp, and the state of who listens."""
 _READ_S = 10.0
 """A browser that has to start first reads its page within this time."""
 
@@ -31,10 +37,10 @@ def console(here: Here, open_it: bool, as_json: bool) -> None:
     answer: dict[str, Any] = Client(here.place).post("/v1/console/ticket", {"user": user()})
     listen = answer["listen"]
     if not _answers(listen):
-        raise Failure(
-            f"nobody listens on {listen} yet",
-            f"why: everup events -n 20; the log: {here.place.state_dir}/everup.log",
-        )
+        raise Failure(f"nobody listens on {listen} yet", _WHY.format(here.place.state_dir))
+    if not _is_ours(here.place, listen):
+        # Its page could read the link.
+        raise Failure(f"somebody else listens on {listen}", _WHY.format(here.place.state_dir))
     link = f"http://{listen}/#{answer['ticket']}"
     shown = {"link": link, "good_s": answer["good_s"]}
     done(as_json, shown, link)
@@ -52,6 +58,25 @@ def _open(link: str) -> None:
         time.sleep(_READ_S)
     finally:
         os.unlink(path)
+
+
+def _is_ours(place: Place, listen: str) -> bool:
+    """Whether the user that the observer runs as is who listens there, as far as the kernel
+    tells."""
+    address = parse_address(listen)
+    owner = os.stat(place.state_dir).st_uid
+    if owner == 0 and os.geteuid() == 0 and (who := aid_ground.identity(place)) is not None:
+        owner = who[0]
+    table = "/proc/net/tcp6" if address.family == "inet6" else "/proc/net/tcp"
+    try:
+        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+    except OSError:
+        return True
+    return owner in {
+        int(row[_UID])
+        for row in rows
+        if row[_STATE] == _LISTENS and int(row[_LOCAL].rpartition(":")[2], 16) == address.port
+    }
 
 
 def _answers(listen: str) -> bool:
