@@ -19,6 +19,8 @@ from everup.keeper.spawn import start_ticks
 
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _SHORT_S = 0.05
+_FUSE = "fuse:"
+"""Of these none may outlive keeper and engine: their end is what they are for."""
 _MADE_ANEW = ("notify", "api", "lock")
 """Sockets that an everup which comes after the death of both processes makes anew."""
 
@@ -304,7 +306,7 @@ class KeeperClient:
 
     def _shelve(self, name: str, fd: int) -> None:
         """systemd keeps it as well, for an everup that comes after all of this one has died."""
-        if self._store is not None and name not in _MADE_ANEW:
+        if self._store is not None and name not in _MADE_ANEW and not name.startswith(_FUSE):
             self._store.push(name, fd)
 
     def _keep(self, name: str, fd: int) -> None:

@@ -100,6 +100,8 @@ def _row(i: dict[str, Any]) -> tuple[str, ...]:
         state += " (suspected)"
     elif i["done"]:
         state += " (done)"
+    elif i.get("elsewhere"):
+        state += " (elsewhere)"
     usage = i["usage"]
     cpu, memory = ("", "")
     if usage is not None and i["pid"]:

@@ -254,9 +254,10 @@ class Crew:
         self._asked[child_id] = request
         given = {0: null, 1: out_write, 2: err_write}
         hold = dict(zip(_pipe_names(slot, run), (out, err), strict=True))
-        self._keeper.spawn(child_id, request, given=given, held=held, meta=meta, hold=hold)
-        streams = {"stdout": out, "stderr": err}
-        self._logs.attach(str(slot), run, self._service(slot.service).log, streams)
+        with fencing.fuse(request, held, given, hold, f"{slot}:{run}"):
+            self._keeper.spawn(child_id, request, given=given, held=held, meta=meta, hold=hold)
+        log, streams = self._service(slot.service).log, {"stdout": out, "stderr": err}
+        self._logs.attach(str(slot), run, log, streams)
 
     def _failed_to_start(self, meta: dict[str, Any], slot: Slot, detail: str) -> None:
         run = int(meta["run"])
@@ -321,8 +322,7 @@ class Crew:
 
     def adopt(self, child: dict[str, Any], pipes: dict[str, int], log: Log) -> None:
         """Read on from the main process of an instance that an earlier engine started."""
-        meta = child["meta"]
-        slot = Slot.parse(meta["slot"])
+        meta, slot = child["meta"], Slot.parse(child["meta"]["slot"])
         second = str(child.get("cgroup") or "").endswith("+")
         self._groups.setdefault(slot, {})[int(meta["run"])] = self._last[slot] = second
         self._lanes[slot, int(meta["run"])] = int(meta.get("lane") or slot.replica)
@@ -425,7 +425,7 @@ class Crew:
     def _forget_pipes(self, slot: Slot, run: int) -> None:
         """The process is gone: the pump drains what is left, the keeper need not hold it."""
         self._logs.ended(str(slot), run)
-        self._keeper.drop(_pipe_names(slot, run))
+        self._keeper.drop([*_pipe_names(slot, run), f"{fencing.FUSE}{slot}:{run}"])
 
 
 def _pipe(gid: int | None) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from everup.adapters.place import Place
 from everup.api import first
 from everup.api.commands import Refusal
 from everup.config import MAX_BYTES, ConfigError, load
-from everup.daemon import handover
+from everup.daemon import fencing, handover
 from everup.daemon.doors import Doors
 from everup.engine.core import Engine
 from everup.engine.fold import ChildFact, bearable, fold, gave_up, reload_is_open, replicas
@@ -62,6 +62,7 @@ def begin(runtime: "Runtime", hello: Mapping[str, Any], held: dict[str, int]) ->
     for name in [n for n in held if n.startswith("sock:")]:
         runtime.bank.adopt(name, held.pop(name))
     runtime.bank.forget_unused(list(names))
+    fencing.keep(held, hello["children"])
     known = _known(hello, held)
     facts, ended = _children(runtime, hello, held, added)
     _salvage(runtime, held)

@@ -155,6 +155,9 @@ def _become(request: wire.Message, failed: int) -> None:
             os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
         if "umask" in request:
             os.umask(request["umask"])
+        if "fuse" in request:
+            stage = "fuse"
+            _light(request["fuse"])
         if "uid" in request:
             stage = "user"
             os.setgroups(request["groups"])
@@ -169,6 +172,14 @@ def _become(request: wire.Message, failed: int) -> None:
         os.execvpe(request["argv"][0], request["argv"], environment)
     except BaseException as error:
         _tell(failed, stage, error)
+
+
+def _light(fd: int) -> None:
+    """Have the kernel send SIGKILL to our process group when the other end of a pipe is closed by
+    the last who holds it: nobody is left then who could end us in time."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _place(sources: Mapping[int, int], failed: int) -> int:

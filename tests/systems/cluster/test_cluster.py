@@ -140,6 +140,26 @@ def test_a_machine_dies_and_the_other_serves(two: Nodes) -> None:
     two.up(owner)  # for the end: what was killed has left its control groups
 
 
+def test_nothing_survives_the_death_of_keeper_and_engine_at_one_moment(two: Nodes) -> None:
+    """Nobody is left then to stop it in time: the kernel does."""
+    _, owner, _, pid = two.owner()
+    node = two.of[owner]
+    own = node.own()
+    node.kill(own.keeper)
+    node.wait_for(lambda: node.own().keeper not in (0, own.keeper), "another keeper")
+    engine = node.own().engine
+    node.kill(engine)
+    node.wait_for(lambda: node.own().engine not in (0, engine), "another engine")
+    served = boottime()
+    node.wait_for(lambda: two.lines()[-1][0] > served, "it goes on by those who have come")
+    assert alive(pid)
+    node.kill(*node.own().keepers, *node.own().engines)
+    node.wait_for(lambda: not alive(pid), "the kernel has killed it")
+    two.owner(other_than=owner)
+    two.check_one_owner()
+    two.up(owner)
+
+
 def test_it_moves_where_a_person_wants_it(two: Nodes) -> None:
     _, owner, token, _ = two.owner()
     other = other_of(two, owner)
