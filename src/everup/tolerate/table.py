@@ -19,6 +19,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from everup.tolerate._clock import Clock
+from everup.tolerate._named import Unknown, find_error
 from everup.tolerate._options import as_seconds
 from everup.tolerate.budget import RetryBudget
 from everup.tolerate.pipeline import Pipeline
@@ -112,6 +113,9 @@ def pipelines(
     - ``budget``: the name of a ``[budget.NAME]``, which has the options of ``RetryBudget``; all
       that name it share it.
 
+    ``use = "NAME"`` instead of ``policy``: the one of ``[policy.NAME]``, which all pipelines that
+    use it share: one breaker, one bulkhead.
+
     ``clock``: for all of them; default the system's. Raises ``TableError`` with all that is wrong,
     and ``OSError`` when the file cannot be read.
     """
@@ -144,9 +148,10 @@ class _Reader:
         self.clock = clock
         self.problems: list[Problem] = []
         self.budgets: dict[str, Any] = {}
+        self.shared: dict[str, Any] = {}
 
     def read(self) -> dict[str, Pipeline]:
-        valid = ("pipeline", "budget")
+        valid = ("pipeline", "policy", "budget")
         for key in self.document:
             if key not in valid:
                 self.add((key,), f"unknown key{nearest(key, valid)}", valid=valid)
@@ -154,13 +159,15 @@ class _Reader:
             if isinstance(table, Mapping):
                 table = {"name": name, **table}
             self.budgets[name] = self.make(RetryBudget, table, ("budget", name), clock=self.clock)
+        for name, row in self.tables("policy", "[policy.NAME]").items():
+            self.shared[name] = self.policy(name, row, ("policy", name))
         made: dict[str, Pipeline] = {}
         for name, rows in self.tables("pipeline", "[[pipeline.NAME]]").items():
             path = ("pipeline", name)
             if not isinstance(rows, list):
                 self.add(path, f"expected an array of tables: [[{_key_text(path)}]]", rows)
                 continue
-            members = [self.policy(name, row, (*path, at)) for at, row in enumerate(rows)]
+            members = [self.member(name, row, (*path, at)) for at, row in enumerate(rows)]
             if not self.problems:
                 made[name] = Pipeline(*members, name=name)
         if self.problems:
@@ -174,10 +181,23 @@ class _Reader:
         self.add((key,), f"expected tables with a name: {header}", found)
         return {}
 
-    def policy(self, pipeline: str, row: object, path: Path) -> Any:
+    def member(self, pipeline: str, row: object, path: Path) -> Any:
+        """A policy of this pipeline alone, or one that several share."""
+        if not isinstance(row, Mapping) or "use" not in row:
+            name = f"{pipeline}.{row.get('policy')}" if isinstance(row, Mapping) else ""
+            return self.policy(name, row, path)
+        for key in row:
+            if key != "use":
+                self.add((*path, key), "what is shared has its options where it is made")
+        name = row["use"]
+        if isinstance(name, str) and name in self.shared:
+            return self.shared[name]
+        return self.choice((*path, "use"), name, self.shared, "there is no such [policy.NAME]")
+
+    def policy(self, name: str, row: object, path: Path) -> Any:
         if not isinstance(row, Mapping):
             return self.add(path, 'expected a table, like { policy = "retry" }', row)
-        table = {"name": f"{pipeline}.{row.get('policy')}", **row}
+        table = {"name": name, **row}
         kind = table.pop("policy", None)
         if kind is None:
             return self.add(path, "policy is missing", valid=tuple(POLICIES))
@@ -267,8 +287,8 @@ class _Reader:
         if not isinstance(name, str):
             return self.add(path, f"expected {_HELP['errors']}", name)
         try:
-            kind = _find_error(name)
-        except _Unknown as error:
+            kind = find_error(name)
+        except Unknown as error:
             why, there = error.args
             return self.add(path, f"{why}{nearest(name.rpartition('.')[2], there)}", name)
         except Exception as error:  # an import may raise anything
@@ -313,29 +333,6 @@ def _form(key: str, annotation: Any) -> Form:
     if plain is None and "Literal[" in text:
         return tuple(re.findall(r"[\"'](\w+)[\"']", text))
     return plain
-
-
-class _Unknown(Exception): ...  # noqa: N818 - control flow
-
-
-def _find_error(name: str) -> Any:
-    """What a name stands for. Raises ``_Unknown`` with why not, and what there is instead."""
-    import builtins
-
-    from everup.tolerate import errors
-
-    head, _, last = name.rpartition(".")
-    try:
-        modules = [import_module(head)] if head else [builtins, errors]
-    except ModuleNotFoundError as error:
-        if not f"{head}.".startswith(f"{error.name}."):
-            raise
-        raise _Unknown(f"there is no module {error.name!r}", ()) from None
-    for module in modules:
-        if hasattr(module, last):
-            return getattr(module, last)
-    there = [key for module in modules for key in vars(module)]
-    raise _Unknown(f"there is no {last!r} in {head or 'Python or everup.tolerate'}", there)
 
 
 _HELP = {

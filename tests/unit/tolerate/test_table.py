@@ -278,8 +278,11 @@ DURATION = 'a duration, like "200ms", "5s", "1m30s" or "2h", or a number of seco
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("pipelin = 1", "pipelin: unknown key; did you mean 'pipeline'?; valid: pipeline, budget"),
-        ("xyz.a = 1", "xyz: unknown key; valid: pipeline, budget"),
+        (
+            "pipelin = 1",
+            "pipelin: unknown key; did you mean 'pipeline'?; valid: pipeline, policy, budget",
+        ),
+        ("xyz.a = 1", "xyz: unknown key; valid: pipeline, policy, budget"),
         ("pipeline = 3", "pipeline = 3: expected tables with a name: [[pipeline.NAME]]"),
         ("budget = []", "budget = []: expected tables with a name: [budget.NAME]"),
         ("budget.web = 1", "budget.web = 1: expected a table"),
@@ -631,3 +634,70 @@ def test_a_budget_may_have_a_name_of_its_own() -> None:
     assert problems("[budget.web]\nname = 3") == [
         "budget.web.name = 3: expected a string in quotes"
     ]
+
+
+# -- shared by several pipelines
+
+SHARED = """
+[policy.db]
+policy = "breaker"
+trip = { kind = "consecutive", failures = 1 }
+[[pipeline.read]]
+policy = "retry"
+attempts = 1
+[[pipeline.read]]
+use = "db"
+[[pipeline.write]]
+use = "db"
+[[pipeline.other]]
+policy = "breaker"
+"""
+
+
+def test_a_policy_of_several_pipelines_is_one() -> None:
+    made = pipelines(SHARED)
+    (breaker,) = made["write"].policies
+    assert made["read"].policies[1] is breaker
+    assert [one.name for one in made["read"].policies] == ["read.retry", "db"]
+    assert [one.name for one in made["other"].policies] == ["other.breaker"]
+    with pytest.raises(ZeroDivisionError):
+        made["read"].call(lambda: 1 / 0)
+    with pytest.raises(BreakerOpen, match=r"^db: open"):
+        made["write"].call(len, "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (
+            SHARED.replace('use = "db"', 'use = "dbb"', 1),
+            ["pipeline.read[1].use = \"dbb\": there is no such [policy.NAME]; did you mean 'db'?; "
+             "valid: db"],
+        ),
+        (
+            SHARED.replace('use = "db"', 'use = "db"\nopen_s = 5', 1),
+            ["pipeline.read[1].open_s: what is shared has its options where it is made"],
+        ),
+        (
+            SHARED.replace('use = "db"', "use = 5", 1),
+            ["pipeline.read[1].use = 5: there is no such [policy.NAME]; valid: db"],
+        ),
+        (
+            SHARED.replace('policy = "breaker"', 'policy = "braker"', 1),
+            ["policy.db.policy = \"braker\": unknown policy; did you mean 'breaker'?; valid: "],
+        ),
+        (
+            SHARED.replace('policy = "breaker"', 'use = "db"', 1),
+            ["policy.db: policy is missing; valid: "],
+        ),
+        ("policy = 5", ["policy = 5: expected tables with a name: [policy.NAME]"]),
+        ("[policy]\ndb = 5", ["policy.db = 5: expected a table, like { policy = \"retry\" }"]),
+    ],
+)  # fmt: skip
+def test_what_can_be_wrong_with_a_shared_one(text: str, problems: list[str]) -> None:
+    with pytest.raises(TableError) as caught:
+        pipelines(text)
+    told = str(caught.value).splitlines()
+    assert len(told) == len(problems)
+    for one, begins in zip(told, problems, strict=True):
+        assert one.startswith(begins)
