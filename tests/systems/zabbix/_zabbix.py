@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from _debian import MissingError, cache
 from _releases import Release, environment, packages, six
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 PASSWORD = "zabbix"
 _EXTENSIONS = [
     "pgsql",

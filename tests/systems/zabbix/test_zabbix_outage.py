@@ -34,7 +34,8 @@ def setup(everup: Everup, zabbix: Zabbix, expect: int = 0, **more: str) -> Resul
 
 
 def problems(zabbix: Zabbix, host: str, *, over: bool = False) -> list[dict[str, Any]]:
-    """The problems of a host, oldest first; ``over``: also those that are over."""
+    """The problems of a host's services, oldest first; ``over``: also those that are over. This
+    machine may have problems of its own meanwhile: too little CPU."""
     found: list[dict[str, Any]] = zabbix.api(
         "event.get" if over else "problem.get",
         hostids=zabbix.api("host.get", filter={"host": host}, output=["hostid"])[0]["hostid"],
@@ -43,7 +44,7 @@ def problems(zabbix: Zabbix, host: str, *, over: bool = False) -> list[dict[str,
         sortfield=["eventid"],
         **({"value": 1} if over else {}),
     )
-    return found
+    return [p for p in found if any(tag["tag"] == "service" for tag in p["tags"])]
 
 
 def test_an_outage_is_one_problem_with_its_cause(everup: Everup, zabbix: Zabbix) -> None:
@@ -79,13 +80,12 @@ def test_an_outage_is_one_problem_with_its_cause(everup: Everup, zabbix: Zabbix)
     wait_for(lambda: value("everup.service.level[web]") == "2", "web does not serve either")
     # everup's engine dies meanwhile: that is no problem of a service, and ends none.
     everup.kill(everup.engine_pid)
-    wait_for(lambda: not problems(zabbix, "box"), "it is resolved", 60)
+    everup.wait_for(lambda: not problems(zabbix, "box"), "it is resolved", 90)
     (over,) = problems(zabbix, "box", over=True)
     assert over["eventid"] == found["eventid"], "both services were one problem"
-    (incident,) = {e["number"] for e in everup.events("incidents.opened")} - {
-        e["number"] for e in everup.events("incidents.merged")
-    }
-    (resolved,) = everup.events("incidents.resolved")
-    assert resolved["number"] == incident
-    status = json.loads(value("everup.status"))
-    assert status["everup"]["incidents"] == 0
+    opened = [e for e in everup.events("incidents.opened") if e["subject"] != "machine"]
+    merged = [e["number"] for e in everup.events("incidents.merged")]
+    (incident,) = (e["number"] for e in opened if e["number"] not in merged)
+    everup.wait_event("incidents.resolved", number=incident)
+    services = json.loads(value("everup.status"))["services"]
+    assert [(s["critical"], s["warning"]) for s in services] == [("", ""), ("", "")]

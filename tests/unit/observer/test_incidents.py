@@ -96,6 +96,35 @@ def test_from_its_beginning_to_its_end() -> None:
     assert bench.journal[-1].payload["after_s"] == 5.0
 
 
+def test_a_note_is_a_symptom_and_holds_no_incident_open() -> None:
+    """A new kind of error is noted for an hour; the incident is over when its service serves."""
+    bench = Bench()
+    down = bench.begin("down", "db")
+    note = bench.begin("new_error", "db.1", Severity.NOTE)
+    assert bench.kinds().count("joined") == 1
+    bench.wait(5.0)
+    bench.end(down)
+    bench.wait(QUIET_S - 1)
+    bench.begin("new_error", "db.2", Severity.NOTE)
+    bench.wait(2.0)
+    assert bench.kinds()[-1] == "resolved"
+    bench.end(note)
+    assert list(bench.room.open()) == []
+
+
+def test_a_note_of_before_holds_no_incident_open_after_the_observer_was_replaced() -> None:
+    before = Bench()
+    before.begin("down", "db")
+    note = before.begin("new_error", "db.1", Severity.NOTE)
+    bench = Bench()
+    bench.room._past = True
+    for entry in before.journal:
+        bench.handle(Journaled(entry, True))
+    bench.handle(ActiveNow((note,)))
+    bench.wait(QUIET_S + 1)
+    assert bench.kinds() == ["resolved"], "and it is not told twice that the note belongs to it"
+
+
 def test_symptoms_of_one_cause_are_folded_by_the_declared_graph() -> None:
     bench = Bench()
     bench.begin("down", "db")

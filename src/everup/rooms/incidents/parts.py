@@ -11,8 +11,10 @@ _MOST: Final = 500
 
 
 def add(incident: Incident, condition: Condition) -> None:
-    """Make a condition a part of an incident."""
-    incident.active[condition.key] = condition
+    """Make a condition a part of an incident. A note is a symptom alone: it lasts for its own
+    reasons, and holds no incident open."""
+    if condition.severity is not Severity.NOTE:
+        incident.active[condition.key] = condition
     words = f"{condition.subject} {condition.text}"
     if words not in incident.symptoms and len(incident.symptoms) < _MOST:
         incident.symptoms.append(words)

@@ -30,8 +30,11 @@ def restore(incidents: dict[int, Incident], entry: Entry) -> None:
     if kind == entries.EXPLAINED.value:
         _explained(incident, entry)
     elif kind == entries.JOINED.value:
-        remember(incident, Key(str(payload.get("condition")), entry.subject))
+        key = Key(str(payload.get("condition")), entry.subject)
         grave = Severity(str(payload.get("severity", "warning")))
+        remember(incident, key)
+        if grave is Severity.NOTE:
+            del incident.active[key]
         incident.severity = max(incident.severity, grave, key=lambda s: GRAVITY[s])
     elif kind == entries.MERGED.value:
         whole = incidents.get(int(payload.get("into", 0)))

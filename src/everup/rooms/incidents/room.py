@@ -140,7 +140,8 @@ class Incidents(Quiet):
         words = f"{condition.subject} {condition.text}"
         again = words in incident.symptoms
         add(incident, condition)
-        incident.quiet_since = None
+        if condition.severity is not Severity.NOTE:
+            incident.quiet_since = None
         if again and not graver:
             incident.occurrences += 1
             return
@@ -340,7 +341,7 @@ class Incidents(Quiet):
         for incident in self.incidents.values():
             ctx.publish(IncidentChanged(incident, "resumed"))
         for key, condition in found.items():
-            if key not in claimed:
+            if key not in claimed and condition.severity is not Severity.NOTE:
                 self._began(condition, ctx)
         ctx.wake(SUBJECT, ctx.now + QUIET_S)
 
