@@ -62,8 +62,9 @@ class Nodes:
         return found
 
     def owner(self, timeout_s: float = 20.0, *, other_than: str = "", after: float = 0.0) -> Line:
-        """Wait until somebody serves; gives its first line."""
+        """Wait until somebody serves after that time (0: from now on); gives its first line."""
         until = time.monotonic() + timeout_s
+        after = after or time.clock_gettime(time.CLOCK_BOOTTIME)
         while True:
             for line in self.lines():
                 if line[1] != other_than and line[0] > after:

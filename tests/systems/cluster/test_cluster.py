@@ -1,5 +1,6 @@
 """Machines of a cluster with a real etcd: who owns what, whatever is killed or stopped."""
 
+import json
 import os
 import signal
 import time
@@ -17,12 +18,18 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
         yield cluster
 
 
-@pytest.fixture
-def two(etcd: Members) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def shared(etcd: Members) -> Iterator[Nodes]:
     with nodes(2, etcd) as machines:
         machines.up()
-        machines.joined()
         yield machines
+
+
+@pytest.fixture
+def two(shared: Nodes) -> Nodes:
+    """Two machines that are up and members; whoever owned before, one does."""
+    shared.joined()
+    return shared
 
 
 def boottime() -> float:
@@ -53,17 +60,22 @@ def test_one_owns_and_the_other_waits_without_alarm(two: Nodes) -> None:
 
 
 def test_deaths_of_everups_own_processes_move_nothing(etcd: Members) -> None:
-    with nodes(2, etcd, ttl="10s") as two:
+    with nodes(2, etcd, ttl="60s") as two:
         two.up()
         two.joined()
         _, owner, token, pid = two.owner()
         node = two.of[owner]
-        before = observers(node)
-        for victim in (before, [node.own().engine], [node.own().keeper]):
-            node.kill(*victim)
-            node.wait_for(lambda: node.own().keeper and node.own().engine, "both are there")
-        node.wait_for(lambda: set(observers(node)) - set(before), "another observer")
-        end = boottime() + 11.0  # longer than ttl: what was not renewed would be over
+        for what in ("observer", "engine", "keeper"):
+            own, at = node.own(), boottime()
+            node.kill(*(observers(node) if what == "observer" else [getattr(own, what)]))
+
+            def told(at: float = at) -> bool:
+                said = node.cli("cluster", "--json", expect=None).out
+                return bool(said) and boottime() - json.loads(said)["age_s"] > at
+
+            node.wait_for(told, f"the cluster is heard of after the death of the {what}")
+            print(f"{what}: heard of again after {boottime() - at:.1f} s")
+        end = boottime()
         node.wait_for(lambda: two.lines()[-1][0] > end, "it goes on serving")
         assert {line[1:] for line in two.lines()} == {(owner, token, pid)}
 
@@ -124,8 +136,9 @@ def test_everup_down_hands_over_without_waiting_for_ttl(etcd: Members) -> None:
         two.up()
         two.joined()
         _, owner, _, _ = two.owner()
+        at = boottime()
         two.of[owner].down()
-        first = two.owner(other_than=owner)
+        first = two.owner(other_than=owner, after=at)
         at = max(line[0] for line in two.lines() if line[1] == owner)
         print(f"served elsewhere {first[0] - at:.3f} s after the last word of the owner")
         two.check_one_owner()
@@ -134,7 +147,7 @@ def test_everup_down_hands_over_without_waiting_for_ttl(etcd: Members) -> None:
 def test_a_machine_dies_and_the_other_serves(two: Nodes) -> None:
     _, owner, _, _ = two.owner()
     at = two.kill_everything(owner)
-    first = two.owner(other_than=owner)
+    first = two.owner(other_than=owner, after=at)
     print(f"served elsewhere {first[0] - at:.3f} s after the kill, ttl 3 s")
     two.check_one_owner()
     two.up(owner)  # for the end: what was killed has left its control groups
