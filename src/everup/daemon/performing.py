@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from everup.adapters import targets
-from everup.daemon import takeover
+from everup.daemon import fencing, takeover
 from everup.engine.observe import probe_of
 from everup.model import action as actions
 from everup.model.instance import Slot
@@ -23,6 +23,8 @@ Performer = Callable[[Any, Any], None]
 
 def _spawn(action: actions.Spawn, host: "Runtime") -> None:
     instance, service = _process(host, action.slot, action.run)
+    if action.until:
+        fencing.arm(host, action.slot, action.run, action.until)
     host.crew.spawn(action, service, instance.restarts, instance.gen)
 
 
@@ -84,7 +86,7 @@ PERFORMERS: Final[dict[type, Performer]] = {
     actions.RunHook: _run_hook,
     actions.Signal: lambda action, host: host.crew.signal(action),
     actions.GiveTime: lambda action, host: host.crew.give_time(action),
-    actions.Bound: lambda a, host: host.keeper.bound(f"main:{a.slot}:{a.run}", a.until),
+    actions.Bound: fencing.bound,
     actions.MainPid: lambda action, host: host.crew.main_pid(action.slot, action.run, action.pid),
     actions.Watch: _watch,
     actions.Unwatch: _unwatch,

@@ -111,6 +111,20 @@ def test_a_keeper_that_took_over_knows_the_deadline(two: Nodes) -> None:
         os.kill(victim, signal.SIGCONT)
 
 
+def test_the_engine_stops_it_though_keeper_and_observer_are_stopped(two: Nodes) -> None:
+    _, owner, _, pid = two.owner()
+    node = two.of[owner]
+    at = boottime()
+    for victim in (*observers(node), node.own().keeper):
+        stop(victim)
+    two.owner(other_than=owner, after=at)
+    assert not alive(pid)
+    two.check_one_owner()
+    for victim in (*observers(node), *node.own().keepers):
+        os.kill(victim, signal.SIGCONT)
+    node.wait_for(lambda: node.instance("db.1")["elsewhere"], "it knows that it is elsewhere")
+
+
 def test_without_etcd_the_owner_stops_in_time_and_there_is_one_again(
     two: Nodes, etcd: Members
 ) -> None:

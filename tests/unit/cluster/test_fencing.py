@@ -1,13 +1,17 @@
 """What a process of a singleton is started with."""
 
 import os
+import signal
+import subprocess
 from typing import Any
 
 import pytest
 
 from everup.daemon import fencing
+from everup.keeper.spawn import start_ticks
 from everup.model.action import Spawn
 from everup.model.instance import Slot
+from everup.model.record import Instance
 
 SLOT = Slot("db", 1)
 
@@ -47,3 +51,13 @@ def test_an_engine_that_takes_over_leaves_the_fuses_of_the_living_alone() -> Non
     assert held == {"fuse:db.1:2": ends[1][1], "pipe:db.1:3:out": 99}
     for fd in (ends[0][0], *ends[1]):
         os.close(fd)
+
+
+def test_whoever_has_the_number_by_now_is_not_killed() -> None:
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as process:
+        pid, start = process.pid, start_ticks(process.pid)
+        instance = Instance(SLOT, pid=pid, facts={"start": start + 1, "leader": pid})
+        fencing.kill(instance)
+        assert process.poll() is None
+        fencing.kill(Instance(SLOT, pid=pid, facts={"start": start, "leader": pid}))
+        assert process.wait() == -signal.SIGKILL
