@@ -14,15 +14,19 @@ from everup.integrations.zabbix.status import MOST_BYTES, told
 from everup.model.condition import Severity
 from everup.model.incident import Incident
 
-SERVICES, REPLICAS = 250, 1
+SERVICES, REPLICAS = 90, 1
 KEPT_BYTES = 1 << 16
+
+
+def _name(number: int) -> str:
+    return f"service-{number:03}-{'x' * 50}"
 
 
 def status() -> dict[str, Any]:
     usage = {"cpu_percent": 12.5, "rss_bytes": 123_456_789}
     services = []
     for number in range(SERVICES):
-        name = f"service-{number:03}"
+        name = _name(number)
         state = {"state": "ready", "want": True, "done": False, "restarts": 0, "usage": usage}
         instances = [{"slot": f"{name}.{n}", **state} for n in range(1, REPLICAS + 1)]
         found = {"name": name, "type": "service", "replicas": REPLICAS, "ready": REPLICAS}
@@ -34,7 +38,7 @@ def test_a_value_that_is_larger_than_what_zabbix_keeps(everup: Everup, zabbix: Z
     """Zabbix keeps 64 KiB of a text. What depends on it is made from all of it."""
     everup.write({"web": {"command": ["true"]}}, tables={"zabbix": {"host": "large"}})
     setup(everup, zabbix)
-    hurt = f"service-{SERVICES - 1}"
+    hurt = _name(SERVICES - 1)
     text = 'a;b|c "quoted" {HOST.NAME} {$EVERUP.SILENCE} $1 \\1 %s <b> µ\u2028\x1b[31m'
     incident = Incident(1, hurt, 1.0, Severity.CRITICAL, f"{hurt} is down, because {text}")
 
