@@ -24,6 +24,7 @@ _RUNNING, _STARTING = State.RUNNING, (State.STARTING,)
 _UP = (State.RUNNING, State.READY)
 _UNTRIED = ProbeState()
 _USEC = 1e-6
+_MOST_EARLY = 16
 _MAX_EXTENSION_S = 86400.0
 _DEAF = "the notify socket was full: what it said may have been lost"
 
@@ -183,7 +184,11 @@ def notified(engine: Supervised, event: Notified, now: float) -> None:
     """One sd_notify message of a process of this instance."""
     slot, fields = event.slot, dict(event.fields)
     instance = engine.process(slot, event.run)
-    if instance is None or not instance.has_process:
+    if instance is None:
+        return
+    if not instance.has_process:
+        if instance.state is State.STARTING and instance.phase == "spawn":
+            _keep(engine, event)
         return
     run = instance.run
     if "STATUS" in fields:
@@ -207,6 +212,19 @@ def notified(engine: Supervised, event: Notified, now: float) -> None:
             _clear(engine, _put(engine, replace(instance, reloads_until=None), now), now)
     if fields.get("WATCHDOG") == "trigger" and instance.state in _UP:
         engine.happen(slot, Happening(On.UNHEALTHY, "watchdog: it reported itself"), now, run)
+
+
+def _keep(engine: Supervised, event: Notified) -> None:
+    """It says something before its start was told: its word has overtaken the keeper's."""
+    kept = [e for e in engine.early.get(event.slot, ()) if e.run == event.run]
+    engine.early[event.slot] = [*kept, event][-_MOST_EARLY:]
+
+
+def spawned(engine: Supervised, slot: Slot, run: int, now: float) -> None:
+    """Hear what the process of that run has said already."""
+    for event in engine.early.pop(slot, ()):
+        if event.run in (None, run):
+            notified(engine, event, now)
 
 
 def _reloading(

@@ -76,6 +76,7 @@ class Supervise(Quiet):
                 observe.left(state, event, now)
             case Spawned(slot=slot, run=run, pid=pid, facts=facts):
                 state.happen(slot, Happening(On.SPAWNED, pid=pid, facts=facts), now, run)
+                observe.spawned(state, slot, run, now)
             case SpawnFailed(slot=slot, run=run, detail=detail):
                 state.happen(slot, Happening(On.SPAWN_FAILED, reason=detail), now, run)
             case HookDone():

@@ -23,6 +23,7 @@ from everup.model.action import (
     Watch,
     WatchDrain,
 )
+from everup.model.event import Notified
 from everup.model.fact import ProcessEnded
 from everup.model.instance import Slot, State
 from everup.model.journal import Kind
@@ -67,6 +68,8 @@ class Supervised:
         """When each instance last answered a probe."""
         self.signs: dict[tuple[Slot, int], dict[str, Sign]] = {}
         """What each process's probes and pings have said, for when a failure began and ended."""
+        self.early: dict[Slot, list[Notified]] = {}
+        """What processes have said before it was known here that they were started."""
         self.turned: dict[Slot, float] = {}
         """When each slot really became ready, or ceased to be, last."""
         self.active: dict[str, tuple[int, ...]] = {}
@@ -167,6 +170,7 @@ class Supervised:
         self._slots_of[slot.service].remove(slot)
         self.waiting.pop(slot, None)
         self.answered.pop(slot, None)
+        self.early.pop(slot, None)
         self.turned.pop(slot, None)
         self.replaced_at.pop(slot, None)
 

@@ -172,7 +172,7 @@ class Host:
                 last = int(status["last_seq"])
                 since = time.time() - _PAST_S
                 recent = await self.link.read([("since", _iso(since)), ("n", str(_MOST_PAST))])
-                older = await self.link.read(own) if own else []
+                older = await self._older(own)
                 break
             except (OSError, RefusedError) as error:
                 self.say(f"waiting for the engine: {error}")
@@ -188,6 +188,17 @@ class Host:
         self._past = False
         self.dispatch(Resumed(time.time()))
         return max([last, *(entry.seq for entry in past)])
+
+    async def _older(self, kinds: Sequence[tuple[str, str]]) -> list[Entry]:
+        """Read all of the rooms' own kinds. An engine of a version before may not know some."""
+        try:
+            return await self.link.read(kinds) if kinds else []
+        except RefusedError:
+            found = []
+            for kind in kinds:
+                with contextlib.suppress(RefusedError):
+                    found += await self.link.read([kind])
+            return found
 
     def _take(self, entry: Entry, *, past: bool) -> None:
         self.last_seq = max(self.last_seq, entry.seq)

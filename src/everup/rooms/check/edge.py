@@ -65,7 +65,8 @@ async def look(one: Check) -> Checked:
         text = str(error)
     except OSError as error:
         # In the kernel's words where it has any; names that cannot be resolved have their own.
-        text = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        number = error.errno or 0
+        text = os.strerror(number) if number > 0 else error.strerror or str(error)
     except ValueError as error:
         text = str(error)
     return Checked(one.name, ok, text[:500], time.time(), round(time.monotonic() - began, 4))
