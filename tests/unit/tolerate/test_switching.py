@@ -489,7 +489,7 @@ def test_a_deadline_around_stays_while_one_inside_is_off() -> None:
 
 
 def test_a_thread_of_a_timeout_that_is_off_is_none() -> None:
-    guarded = Timeout(1.0, thread=True)(threading.get_ident)
+    guarded = Timeout(60.0, thread=True)(threading.get_ident)
     with guarded.policy.off():  # type: ignore[attr-defined]
         assert guarded() == threading.get_ident()
     assert guarded() != threading.get_ident()
