@@ -14,10 +14,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from everup import app
 from everup.adapters import notify
 from everup.adapters.probes._response import BODY_BYTES
 from everup.api import server
 from everup.keeper import birth, vigil
+from everup.kernel.manifest import load
 from everup.model import spec
 from everup.model.spec import Everup, Restart
 from everup.model.units import parse_duration
@@ -43,7 +45,7 @@ def defaults() -> dict[str, set[Any]]:
     """Config key -> its defaults, in whichever tables it is; also by the table's name before it."""
     found: dict[str, set[Any]] = {}
     seen: set[type] = set()
-    todo: list[type] = [spec.Spec]
+    todo: list[type] = [spec.Spec, *(load(table.spec) for table in app.tables())]
     while todo:
         table = todo.pop()
         if table in seen:
