@@ -92,6 +92,9 @@ class Member(Quiet):
         if self._is_member(event, table.node, ctx):
             for service, local in sorted(event.local.items()):
                 self._singleton(service, local, event, says, ctx)
+            for service, item in sorted(_owners(event.look).items()):
+                if item.session == event.session and service not in event.local:
+                    ctx.do(Release(OWNERS + service, item.token))  # our config has it no more
             owns = any(item.session == event.session for item in _owners(event.look).values())
             if event.leaving and not owns:
                 ctx.do(Leave())
