@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,9 @@ class Nodes:
         return at
 
     def close(self) -> None:
-        for node in self.of.values():
-            node.close()
+        with ExitStack() as all_of_them:  # also where one of them has something to complain of
+            for node in self.of.values():
+                all_of_them.callback(node.close)
 
 
 @contextmanager
