@@ -5,7 +5,7 @@ from typing import Any
 from everup import app
 from everup.config._fields import Key, Kind, exact_duration, exact_size, keys_of
 from everup.config._problem import key_name, toml_list, toml_string
-from everup.config._secrets import MASK, redacted
+from everup.config._secrets import MASK, redacted, without_path
 from everup.config._whole import is_named
 from everup.kernel.manifest import load
 from everup.model.spec import Everup, Group, Listener, Service, Spec
@@ -62,7 +62,7 @@ class _Explained:
                 inner.append((key, item))
             else:
                 mark = "" if key.required or item != key.default else "  # default"
-                block.append(f"{key.name} = {_plain(self._kept(item), key.kind)}{mark}")
+                block.append(f"{key.name} = {_plain(self._kept(key.name, item), key.kind)}{mark}")
         for key, item in inner:
             below = f"{header}.{key.name}"
             if key.kind.form == "map":
@@ -73,8 +73,10 @@ class _Explained:
             elif key.kind.table is not None:
                 self._table(below, key.kind.table, item, blocks)
 
-    def _kept(self, item: Any) -> Any:
-        return item if self._values else redacted(item)
+    def _kept(self, name: str, item: Any) -> Any:
+        if self._values:
+            return item
+        return without_path(item) if name == "webhook" else redacted(item)
 
     def _map(self, items: dict[str, str]) -> list[str]:
         shown = items if self._values else dict.fromkeys(items, MASK)

@@ -31,6 +31,12 @@ def redact(text: str) -> str:
     return text
 
 
+def without_path(url: str) -> str:
+    """A URL without what comes after its host: of a webhook, whoever knows that may post to it."""
+    found = re.match(r"([a-z]+://[^/?#]*)[/?#].", redact(url))
+    return f"{found[1]}/{MASK}" if found else redact(url)
+
+
 def redact_words(words: "list[str] | tuple[str, ...]") -> list[str]:
     """The words of a command, also where an option and its value are two of them."""
     out: list[str] = []

@@ -273,3 +273,11 @@ def restart(bench: Bench, active: dict[str, Condition]) -> None:
 def test_routes_that_lead_nowhere_are_refused(text: str, problem: str) -> None:
     found = config.check(f"[route.a]\n{text}\n", path="everup.toml", directory="/srv").problems
     assert any(problem in str(one) for one in found), [str(one) for one in found]
+
+
+def test_the_url_of_a_webhook_is_not_shown() -> None:
+    text = SERVICES + '[route.ops]\nwebhook = "https://hooks.example.org/services/T0/B0/secret"\n'
+    found = config.load(text, path="everup.toml", directory="/srv")
+    assert "secret" not in config.explain(found)
+    assert 'webhook = "https://hooks.example.org/********"' in config.explain(found)
+    assert "B0/secret" in config.explain(found, values=True)
