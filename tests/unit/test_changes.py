@@ -62,6 +62,7 @@ RESTART: dict[str, Any] = {
     "umask": "027",
     "nice": 5,
     "limits": Limits(tasks=9),
+    "singleton": True,
 }
 """These a process is started with."""
 COLD: dict[str, Any] = {
