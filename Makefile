@@ -40,8 +40,8 @@ $(SERVERS)/.installed: tools/servers.txt
 test-servers: setup $(SERVERS)/.installed  ## the recipes of docs/how-to/servers.md with servers that make test has not
 	EVERUP_SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest tests/e2e/test_recipes.py -n 2
 
-SYSTEMS ?= nagios zabbix cluster console elastic logstash
-test-systems: setup  ## real Nagios, Zabbix, etcd, ... (SYSTEMS="nagios zabbix"); downloads stay in ~/.cache/everup-systems
+SYSTEMS ?= nagios zabbix cluster console elastic logstash grpc
+test-systems: setup  ## real Nagios, Zabbix, etcd, gRPC, ... (SYSTEMS="nagios zabbix"); downloads stay in ~/.cache/everup-systems
 	$(BIN)/python -m pytest $(addprefix tests/systems/,$(SYSTEMS)) --timeout=300
 
 soak: setup  ## 100 000 seeds of the simulation; kills and stops of everup itself under load, with figures
