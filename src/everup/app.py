@@ -2,10 +2,12 @@
 line here."""
 
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everup.kernel.manifest import Command, Manifest, Route, Table, load
-from everup.model.entry import EntryKind
+
+if TYPE_CHECKING:
+    from everup.model.entry import EntryKind
 
 _SUPERVISE: Final = Manifest(
     name="supervise", doc="Keeps every service as its config and its operators want it."
@@ -46,7 +48,7 @@ def tables() -> tuple[Table, ...]:
 
 
 @cache
-def kinds() -> dict[str, EntryKind[Any]]:
+def kinds() -> "dict[str, EntryKind[Any]]":
     """Give every kind of journal entry that a room brings, by its name in the journal."""
     return {kind.value: kind for room in ROOMS for kind in room.kinds}
 

@@ -185,7 +185,7 @@ def _schemas() -> dict[str, Any]:
         ["slot", "state", "since", "restarts"],
         slot=_TEXT, state=state, since=_TIME, since_s=number, want=flag,
         pid={"type": ["integer", "null"]}, run=_INT, restarts=_INT, attempt=_INT,
-        done=flag, suspected=flag,
+        done=flag, suspected=flag, elsewhere=flag,
         reason=_TEXT, doing=_TEXT, status_text=_TEXT, last_exit={"type": ["string", "null"]},
         usage={"type": ["object", "null"]}, probes={"type": "object"},
         dependencies={"type": "object", "additionalProperties": dependency},

@@ -5,9 +5,10 @@ Names of code are written ``package.module:name`` and loaded when they are neede
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from everup.model.entry import EntryKind
+if TYPE_CHECKING:
+    from everup.model.entry import EntryKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Manifest:
     room: str = ""
     """The class of the room, constructed without arguments; "" for one that decides nothing, or
     that its host builds."""
-    kinds: tuple[EntryKind[Any], ...] = ()
+    entries: str = ""
+    """A tuple of the kinds of journal entries that the room writes; "" for none. They are loaded
+    when somebody asks for ``kinds``: a command of another room should not pay for them."""
     tables: tuple[Table, ...] = ()
     edge: str = ""
     """The module with the room's I/O: ``PERFORMERS`` (for each type of action that the room asks
@@ -68,6 +71,12 @@ class Manifest:
     of the world that plan their events in it."""
     routes: tuple[Route, ...] = ()
     commands: tuple[Command, ...] = ()
+
+    @property
+    def kinds(self) -> "tuple[EntryKind[Any], ...]":
+        """The kinds of journal entries that the room writes."""
+        found: tuple[EntryKind[Any], ...] = load(self.entries) if self.entries else ()
+        return found
 
 
 def load(name: str) -> Any:

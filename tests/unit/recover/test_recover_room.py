@@ -272,9 +272,12 @@ def test_nothing_is_done_twice_or_unasked(events: list[tuple[str, str, float]], 
             numbers = [e.payload["number"] for e in case.bench.entries("recover.proposed")]
             said = {"number": max([1, *numbers]), "by": "ann", "yes": what == "yes"}
             case.bench.write("recover.answered", subject, said)
+        # What is under way is lost with the observer that has begun it, and only so.
         case.answers = what != "lose"
         case.bench.wait(wait_s)
-    case.answers = True
+        case.answers = True
+        if what == "lose":
+            case.die()
     for words in list(case.active):
         kind, _, subject = words.partition(" ")
         case.end(kind, subject)

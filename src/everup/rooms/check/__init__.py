@@ -3,14 +3,13 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest, Table
-from everup.rooms.check.entries import KINDS
 
 ROOM: Final = Manifest(
     name="check",
     doc="Checks what everup does not run, and jobs that must report.",
     host="observer",
     room="everup.rooms.check.room:Check",
-    kinds=KINDS,
+    entries="everup.rooms.check.entries:KINDS",
     tables=(
         Table(
             "check",

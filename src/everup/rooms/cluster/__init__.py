@@ -3,7 +3,6 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest, Route, Table
-from everup.rooms.cluster.entries import KINDS
 
 _HERE: Final = "everup.rooms.cluster"
 ROOM: Final = Manifest(
@@ -11,7 +10,7 @@ ROOM: Final = Manifest(
     doc="Agrees with other machines which of them runs what may run once only.",
     host="observer",
     room=f"{_HERE}.room:Member",
-    kinds=KINDS,
+    entries="everup.rooms.cluster.entries:KINDS",
     tables=(Table("cluster", f"{_HERE}.config:Cluster", check=f"{_HERE}.config:check"),),
     edge=f"{_HERE}.edge",
     double=f"{_HERE}.sim",

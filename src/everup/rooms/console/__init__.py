@@ -3,14 +3,13 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest, Route, Table
-from everup.rooms.console.entries import KINDS
 
 _API: Final = "everup.rooms.console.api"
 ROOM: Final = Manifest(
     name="console",
     doc="Shows a person in a browser how everything is, and brings what that person asks.",
     host="observer",
-    kinds=KINDS,
+    entries="everup.rooms.console.entries:KINDS",
     edge="everup.rooms.console.edge",
     tables=(Table("console", "everup.rooms.console.config:Console"),),
     routes=(

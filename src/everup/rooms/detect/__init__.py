@@ -3,12 +3,11 @@
 from typing import Final
 
 from everup.kernel.manifest import Manifest
-from everup.rooms.detect.entries import BEGAN, ENDED
 
 ROOM: Final = Manifest(
     name="detect",
     doc="Says what is wrong: conditions, with what was seen.",
     host="observer",
     room="everup.rooms.detect.room:Detect",
-    kinds=(BEGAN, ENDED),
+    entries="everup.rooms.detect.entries:KINDS",
 )

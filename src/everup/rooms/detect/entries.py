@@ -42,3 +42,4 @@ ENDED: Final[EntryKind[Any]] = EntryKind(
     "A condition is active no more, after ``after_s``; ``why`` says what ended it.",
     Severity.GOOD,
 )
+KINDS: Final = (BEGAN, ENDED)

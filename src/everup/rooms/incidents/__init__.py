@@ -3,14 +3,13 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest
-from everup.rooms.incidents.entries import KINDS
 
 ROOM: Final = Manifest(
     name="incidents",
     doc="Makes incidents of conditions: one for each cause.",
     host="observer",
     room="everup.rooms.incidents.room:Incidents",
-    kinds=KINDS,
+    entries="everup.rooms.incidents.entries:KINDS",
     edge="everup.rooms.incidents.edge",
     double="everup.rooms.incidents.sim",
     commands=(

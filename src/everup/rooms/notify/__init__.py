@@ -3,14 +3,13 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest, Table
-from everup.rooms.notify.entries import KINDS
 
 ROOM: Final = Manifest(
     name="notify",
     doc="Tells people of incidents: once for each cause, by routes.",
     host="observer",
     room="everup.rooms.notify.room:Notify",
-    kinds=KINDS,
+    entries="everup.rooms.notify.entries:KINDS",
     tables=(
         Table(
             "route",

@@ -58,3 +58,4 @@ SILENT: Final = EntryKind(
     Severity.WARNING,
     "a process of everup beside the engine hangs and is started again",
 )
+KINDS: Final = (STARTED, ENDED, SILENT)

@@ -3,14 +3,13 @@
 from typing import Final
 
 from everup.kernel.manifest import Command, Manifest
-from everup.rooms.recover.entries import KINDS
 
 ROOM: Final = Manifest(
     name="recover",
     doc="Climbs the ladder of a service until an incident is over, or people have to.",
     host="observer",
     room="everup.rooms.recover.room:Recover",
-    kinds=KINDS,
+    entries="everup.rooms.recover.entries:KINDS",
     edge="everup.rooms.recover.edge",
     double="everup.rooms.recover.sim",
     commands=(
