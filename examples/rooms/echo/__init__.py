@@ -2,15 +2,13 @@
 
 from typing import Final
 
-from everup.rooms.echo.entries import RANG
-
 from everup.kernel.manifest import Command, Manifest, Table
 
 ROOM: Final = Manifest(
     name="echo",
     doc="Counts the beats of a clock and says so every few of them.",
     room="everup.rooms.echo.room:Echo",
-    kinds=(RANG,),
+    entries="everup.rooms.echo.entries:KINDS",
     tables=(Table("echo", "everup.rooms.echo.config:Echo"),),
     edge="everup.rooms.echo.edge",
     double="everup.rooms.echo.sim",

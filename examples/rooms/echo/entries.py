@@ -15,3 +15,4 @@ class Rung:
 
 
 RANG: Final = EntryKind("echo.rang", Rung, "The clock has beaten ``times`` times.", words="rang")
+KINDS: Final = (RANG,)
