@@ -104,7 +104,9 @@ def test_a_child_of_another_user_is_not_heard(open_everup: Everup) -> None:
 def test_nor_where_another_service_runs_as_that_user(open_everup: Everup) -> None:
     everup = open_everup
     other = {"command": SLEEP, "user": "nobody"}
-    everup.up({"b": other, "a": {"command": python(DROPPED), "notify": True, "restart": SOON}})
+    # After b: else nobody runs as that user yet when it speaks, which is another refusal.
+    talker = {"command": python(DROPPED), "notify": True, "restart": SOON, "depends_on": ["b"]}
+    everup.up({"b": other, "a": talker})
     child = int(everup.wait_for(lambda: everup.output("a.1"), "said")[0])
     refused = everup.wait_event("notify.refused", "everup")
     assert f"pid {child} of a.1, which runs as another user (uid {NOBODY})" in refused["detail"]
