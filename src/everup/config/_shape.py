@@ -24,7 +24,7 @@ class _Refused(Exception):  # noqa: N818  # control flow, never leaves this modu
 
 def shape(data: dict[str, Any], found: Findings) -> dict[str, Any]:
     """A copy of ``data`` with durations as seconds and sizes as bytes, without what is wrong."""
-    return _Walk(found).table(data, Kind("table", table=whole()), ())
+    return _Walk(found).table(data, Kind("table", table=whole(data)), ())
 
 
 class _Walk:

@@ -18,8 +18,8 @@ _OWN_WORDS = ("table", "string")
 
 
 @cache
-def _adapter() -> TypeAdapter[Spec]:
-    return TypeAdapter(whole())
+def _adapter(model: Any) -> TypeAdapter[Spec]:
+    return TypeAdapter(model)
 
 
 NAME_HELP = "a letter, then at most 62 letters, digits, - and _"
@@ -53,26 +53,28 @@ def validate(data: dict[str, Any], found: Findings) -> Spec | None:
     Each finding removes its key and the rest is tried again, so that the cross-checks have a
     spec to look at whatever is wrong elsewhere. None: nothing could be saved.
     """
+    model: Any = whole(data)
     for _ in range(_ROUNDS):
         try:
             # from JSON, strict mode tells strings from numbers but still takes lists for tuples
-            return _adapter().validate_json(json.dumps(data), strict=True)
+            return _adapter(model).validate_json(json.dumps(data), strict=True)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 path: Path = tuple(detail["loc"])
                 if found.sound(path):
-                    kind = kind_at(path, whole())
+                    kind = kind_at(path, model)
                     if detail["type"] == "value_error" and kind and kind.form in _OWN_WORDS:
                         shown = detail["input"] if kind.form == "string" else None
                         found.add(path, detail["msg"].removeprefix("Value error, "), value=shown)
                     else:
-                        _report(path, detail["type"], detail["input"], found)
-                _prune(data, path)
+                        _report(kind, path, detail["type"], detail["input"], found)
+                _prune(data, path, model)
     return None
 
 
-def _report(path: Path, kind_of_error: str, value: object, found: Findings) -> None:
-    kind = kind_at(path, whole())
+def _report(
+    kind: Kind | None, path: Path, kind_of_error: str, value: object, found: Findings
+) -> None:
     last = next((part for part in reversed(path) if isinstance(part, str)), "")
     if kind_of_error == "missing":
         found.add(path, _MISSING.get(last, f"{last} is missing"))
@@ -102,14 +104,14 @@ def _expected(kind: Kind | None, value: object) -> str:
     return text
 
 
-def _prune(data: dict[str, Any], path: Path) -> None:
+def _prune(data: dict[str, Any], path: Path, model: type[Spec]) -> None:
     """Takes out the smallest part around ``path`` that the model can do without."""
     for cut in range(len(path), 0, -1):
         key = path[cut - 1]
         parent = _at(data, path[: cut - 1])
         if not isinstance(key, str) or not isinstance(parent, dict):
             continue
-        table = kind_at(path[: cut - 1], whole())
+        table = kind_at(path[: cut - 1], model)
         if table is not None and table.table is not None:
             info = keys_of(table.table).get(key)
             if info is not None and info.required:

@@ -1,7 +1,7 @@
 """The whole config as one class: the core's tables, and those that rooms bring."""
 
-from collections.abc import Iterator
-from dataclasses import field
+from collections.abc import Iterable, Iterator
+from dataclasses import field, fields
 from functools import cache
 from types import GenericAlias
 from typing import Any, cast
@@ -15,20 +15,49 @@ from everup.model.spec import Spec
 from everup.model.table import CONFIG
 
 
+def whole(document: Iterable[str]) -> type[Spec]:
+    """Give ``Spec`` with a field for each table of a room that a document of these top-level keys
+    has. The others have their defaults all the same, made when somebody asks for them: each start
+    of everup reads a config, and should not pay for tables that are not in it.
+
+    With a key that nobody knows it has all tables, so that what would be valid can be said.
+    """
+    rooms = {table.key for table in app.tables()}
+    keys = set(document)
+    unknown = keys - rooms - {item.name for item in fields(Spec)}
+    return _made(frozenset(rooms if unknown else keys & rooms))
+
+
 @cache
-def whole() -> type[Spec]:
-    """Give ``Spec`` with a field for each table of a room; ``Spec`` itself where there is none."""
-    tables = app.tables()
-    if not tables:
-        return Spec
+def _made(keys: frozenset[str]) -> type[Spec]:
     annotations: dict[str, Any] = {}
-    namespace: dict[str, Any] = {"__annotations__": annotations, "__doc__": Spec.__doc__}
-    for table in tables:
-        one: Any = load(table.spec)
-        annotations[table.key] = GenericAlias(dict, (str, one)) if table.named else one
-        namespace[table.key] = field(default_factory=dict if table.named else one)
+    namespace: dict[str, Any] = {
+        "__annotations__": annotations, "__doc__": Spec.__doc__, "__getattr__": _absent,
+        "__eq__": _same,
+    }  # fmt: skip
+    for table in app.tables():
+        if table.key in keys:
+            one: Any = load(table.spec)
+            annotations[table.key] = GenericAlias(dict, (str, one)) if table.named else one
+            namespace[table.key] = field(default_factory=dict if table.named else one)
     made: Any = dataclass(frozen=True, slots=True, config=CONFIG)(type("Spec", (Spec,), namespace))
     return cast(type[Spec], made)
+
+
+def _absent(spec: Spec, name: str) -> Any:
+    """Give a table that the file does not have: empty, or with its defaults."""
+    table = next((table for table in app.tables() if table.key == name), None)
+    if table is None:
+        raise AttributeError(f"{type(spec).__name__} has no attribute {name!r}")
+    return {} if table.named else load(table.spec)()
+
+
+def _same(one: Spec, other: object) -> Any:
+    """Tell whether two configs say the same: a table that is left out is one with its defaults."""
+    if not isinstance(other, Spec):
+        return NotImplemented
+    names = {item.name for spec in (one, other) for item in fields(spec)}
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def rows() -> tuple[tuple[str, type[Any]], ...]:

@@ -29,8 +29,9 @@ def compare(old: Spec, new: Spec) -> Plan:
     both = [name for name in new.service if name in old.service]
     changes = (_change(old.service[name], new.service[name]) for name in both)
     settings = [f"everup.{key}" for key in _differ(old.everup, new.everup)]
-    # Whatever tables rooms have brought: one that changed is never "no change".
-    for table in (item.name for item in fields(new) if item.name not in ("service", "everup")):
+    # Whatever tables rooms have brought: one that changed, came or went is never "no change".
+    tables = dict.fromkeys(item.name for spec in (new, old) for item in fields(spec))
+    for table in (name for name in tables if name not in ("service", "everup")):
         before, after = getattr(old, table, None), getattr(new, table)
         if isinstance(after, dict):
             before = before or {}
