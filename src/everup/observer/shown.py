@@ -27,8 +27,8 @@ def plain_incident(incident: Incident) -> dict[str, Any]:
         "subject": incident.subject,
         "state": incident.state,
         "severity": incident.severity.value,
-        "since": _utc(incident.since),
-        "resolved": None if over is None else _utc(over),
+        "since": utc(incident.since),
+        "resolved": None if over is None else utc(over),
         "sentence": incident.sentence,
         "services": list(incident.services),
         "symptoms": incident.symptoms[:_MOST_SYMPTOMS],
@@ -47,5 +47,6 @@ def plain_incident(incident: Incident) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _utc(at: float) -> str:
+def utc(at: float) -> str:
+    """Write a time, in seconds since the epoch, for programs."""
     return datetime.fromtimestamp(at, UTC).isoformat()

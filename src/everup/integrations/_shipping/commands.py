@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everup.cli.context import USAGE, Failure, Here
+from everup.cli.context import Failure, Here
 from everup.integrations._shipping.cursor import Cursor
 
 if TYPE_CHECKING:
@@ -13,14 +13,9 @@ if TYPE_CHECKING:
 
 def table_of(here: Here, key: str) -> Any:
     """Give a table of the config file. Raises ``Failure`` where the config is not valid."""
-    from everup import config
-    from everup.cli.config import read_config
+    from everup.cli.people import valid_spec
 
-    path = here.config
-    report = config.check(read_config(path), path=path, directory=str(Path(path).parent))
-    if report.spec is None:
-        raise Failure(f"{path} is not valid", "everup check", USAGE)
-    return getattr(report.spec, key)
+    return getattr(valid_spec(here), key)
 
 
 class Files:

@@ -1,11 +1,9 @@
 """``everup nagios``."""
 
-from pathlib import Path
-from typing import Any
-
 import click
 
-from everup.cli.context import USAGE, Failure, Here
+from everup.cli.context import Here
+from everup.cli.people import valid_spec
 from everup.cli.screen import echo
 
 
@@ -37,7 +35,7 @@ def objects(
 
     from everup.integrations.nagios.objects import objects as written
 
-    spec = _spec(here)
+    spec = valid_spec(here)
     services = {name: service.depends_on for name, service in spec.service.items()}
     table = spec.nagios
     name = host or table.host or socket.gethostname()
@@ -56,14 +54,3 @@ def objects(
         plugins=plugins,
     )
     echo(text.rstrip("\n"))
-
-
-def _spec(here: Here) -> Any:
-    from everup import config
-    from everup.cli.config import read_config
-
-    path = here.config
-    report = config.check(read_config(path), path=path, directory=str(Path(path).parent))
-    if report.spec is None:
-        raise Failure(f"{path} is not valid", "everup check", USAGE)
-    return report.spec

@@ -1,11 +1,11 @@
 """``everup zabbix``."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from everup.cli.context import USAGE, Failure, Here
+from everup.cli.people import valid_spec
 from everup.cli.screen import echo
 from everup.integrations.zabbix.template import FORMATS
 from everup.integrations.zabbix.template import template as written
@@ -55,7 +55,7 @@ def setup(
     if (user is None) is not (password_file is None) or (user is None) is (token_file is None):
         text = "give --user with --password-file, or --token-file"
         raise Failure(text, "everup zabbix setup --help", USAGE)
-    table = _table(here)
+    table = valid_spec(here).zabbix
     psk = ""
     if table.psk_file is not None:
         psk = _secret(str(Path(here.config).parent / table.psk_file))
@@ -94,15 +94,3 @@ def _secret(path: str) -> str:
     if not line:
         raise Failure(f"{path}: its first line is empty, and should hold the secret", "", USAGE)
     return line
-
-
-def _table(here: Here) -> Any:
-    from everup import config
-    from everup.cli.config import read_config
-
-    path = here.config
-    report = config.check(read_config(path), path=path, directory=str(Path(path).parent))
-    if report.spec is None:
-        raise Failure(f"{path} is not valid", "everup check", USAGE)
-    spec: Any = report.spec
-    return spec.zabbix

@@ -1,12 +1,12 @@
 """Does the checks, each by itself, and keeps how they stand for commands to read."""
 
 import asyncio
-import json
 import os
 import time
 import zlib
 from typing import Any, Final
 
+from everup.observer import kept
 from everup.rooms.check.config import Check
 from everup.rooms.check.facts import Checked
 
@@ -75,10 +75,7 @@ async def look(one: Check) -> Checked:
 async def _save(host: Any) -> None:
     path = host.folder("check") / "state.json"
     while True:
-        state = json.dumps(host.kernel.rooms["check"].view())
-        fresh = path.with_suffix(".new")
-        fresh.write_text(state)
-        fresh.replace(path)
+        kept.write(path, host.kernel.rooms["check"].view())
         await asyncio.sleep(_SAVE_S)
 
 

@@ -1,7 +1,6 @@
 """``everup incidents``, ``everup incident`` and ``everup ack``."""
 
 import time
-from datetime import UTC, datetime
 
 import click
 
@@ -21,7 +20,7 @@ from everup.cli.screen import echo, style
 from everup.model.display import shown_line
 from everup.model.incident import Incident
 from everup.model.journal import Entry
-from everup.observer.shown import plain_incident
+from everup.observer.shown import plain_incident, utc
 from everup.rooms.incidents.entries import KINDS
 from everup.rooms.incidents.past import told
 
@@ -65,7 +64,7 @@ def incident(here: Here, number: int, as_json: bool) -> None:
     timeline = _timeline(here, found)
     if as_json:
         events = [
-            {"time": _utc(e.time), "kind": e.kind, "subject": e.subject, **e.payload}
+            {"time": utc(e.time), "kind": e.kind, "subject": e.subject, **e.payload}
             for e in timeline
         ]
         print_json(plain_incident(found) | {"timeline": events})
@@ -111,7 +110,7 @@ def _one(here: Here, number: int) -> Incident:
 def _timeline(here: Here, found: Incident) -> list[Entry]:
     """Everything that the journal has of its services while it lasted."""
     until = found.resolved_at if found.resolved_at is not None else time.time()
-    span = {"since": _utc(found.since - _AROUND_S), "until": _utc(until + _AROUND_S)}
+    span = {"since": utc(found.since - _AROUND_S), "until": utc(until + _AROUND_S)}
     names = set(found.services) | {found.subject}
     out = []
     for entry in read_entries(here, (), **span):
@@ -167,7 +166,3 @@ def _advise(incident: Incident) -> None:
     echo(shown_line(f"  next: everup logs {subject}; everup restart {subject}"))
     if not incident.acknowledged_by:
         echo(f"  yours? everup ack {incident.number}")
-
-
-def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()

@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from everup.cli.context import USAGE, Failure, Here, json_option, print_json
 from everup.cli.screen import echo
 from everup.model.display import shown_line
 from everup.model.units import format_size, parse_duration
+from everup.observer.shown import utc
 from everup.rooms.monitor.series import Point, read, subjects
 
 WIDTH = 48
@@ -125,7 +125,7 @@ def _plain(subject: str, names: Sequence[str], points: Sequence[Point]) -> dict[
         "subject": subject,
         "metrics": list(names),
         "points": [
-            {"time": _utc(p.at), "mean": _finite(p.means), "most": _finite(p.most)} for p in points
+            {"time": utc(p.at), "mean": _finite(p.means), "most": _finite(p.most)} for p in points
         ],
     }
 
@@ -138,13 +138,9 @@ def _csv(found: dict[str, tuple[tuple[str, ...], list[Point]]]) -> None:
         for point in points:
             for name, mean, most in zip(names, point.means, point.most, strict=True):
                 if not math.isnan(mean):
-                    writer.writerow([_utc(point.at), subject, name, f"{mean:.6g}", f"{most:.6g}"])
+                    writer.writerow([utc(point.at), subject, name, f"{mean:.6g}", f"{most:.6g}"])
     sys.stdout.write(out.getvalue())
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
     return [None if math.isnan(value) else float(f"{value:.6g}") for value in values]
-
-
-def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from everup.observer import kept
 from everup.observer.events import Output, Sampled, Wrote
 from everup.rooms.monitor.points import Points, points
 from everup.rooms.monitor.series import Store
@@ -142,8 +143,7 @@ def _sample(line: Mapping[str, Any], sockets: Mapping[int, str]) -> Sampled:
 async def _read(host: Any, recorder: Recorder) -> None:
     """Read the output of all instances as it is written, until cancelled."""
     place = host.folder("monitor") / "output.json"
-    state = await asyncio.to_thread(_load, place)
-    tail = Tail(Path(host.place.logs), state)
+    tail = Tail(Path(host.place.logs), await asyncio.to_thread(kept.read, place))
     saved = time.monotonic()
     try:
         while True:
@@ -152,28 +152,12 @@ async def _read(host: Any, recorder: Recorder) -> None:
             recorder.wrote(wrote)
             host.dispatch(Output(time.time(), wrote))
             if tail.changed and time.monotonic() - saved >= _SAVE_S:
-                await asyncio.to_thread(_save, place, tail.state())
+                await asyncio.to_thread(kept.write, place, tail.state())
                 saved = time.monotonic()
             await asyncio.sleep(_INTERVAL_S)
     finally:
-        with contextlib.suppress(OSError):
-            _save(place, tail.state())
+        kept.write(place, tail.state())
         tail.close()
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(state))
-    fresh.replace(path)
 
 
 SOURCES: Final = (run,)

@@ -1,16 +1,14 @@
 """Takes what Nagios' event handler tells, and keeps what is still so over the observer's end."""
 
 import asyncio
-import json
-import os
 import time
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from everup.integrations.nagios.command import name
 from everup.integrations.nagios.config import Handler
 from everup.integrations.nagios.edge.door import Door
 from everup.integrations.nagios.handled import OVER, SAYS, Event, Failing, Reader, RefusedError
+from everup.observer import kept
 from everup.observer.feed import Feed
 
 _SUBJECT: Final = "nagios handler"
@@ -28,7 +26,7 @@ class Taker:
         self._host = name(host)
         self._told = told
         self._kept = feed.folder("nagios") / _KEPT
-        self._failing = Failing(_read(self._kept))
+        self._failing = Failing(kept.read(self._kept))
         self._reader: Reader | None = None
         allowed = ("127.0.0.0/8", "::1")
         self._door = Door(feed, _SUBJECT, table.listen, allowed, self._converse)
@@ -59,7 +57,7 @@ class Taker:
         if found is None:
             return "ignored: it changes nothing"
         subject, text = found
-        _write(self._kept, self._failing.as_kept())
+        kept.write(self._kept, self._failing.as_kept())
         if not event.failing:
             if subject not in ours(self._feed):
                 return "ignored: it is over already"
@@ -88,20 +86,3 @@ def forget(feed: Feed) -> None:
         feed.report(_KIND, subject, True, "nobody listens to Nagios any more")
     if found:
         (feed.folder("nagios") / _KEPT).unlink(missing_ok=True)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _write(path: Path, what: Any) -> None:
-    """Whole or not at all. A disk that is full costs what would outlive the observer."""
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.write_text(json.dumps(what))
-        os.replace(fresh, path)
-    except OSError:
-        pass
